@@ -1,0 +1,41 @@
+# `make demo` and `make test` set everything up by themselves; nothing is done twice.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DATASET ?= synthetic
+OUT ?= out/demo/$(DATASET)
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lab check lock clean
+
+demo: $(READY)  ## train three losses, rank, see which negatives each listens to
+	$(BIN)/drrl notebook 00_start_here --out $(OUT) -p dataset=$(DATASET)
+
+test: $(READY) check  ## lint, notebooks without outputs, every test
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+lab: $(READY)  ## JupyterLab on 127.0.0.1, with its token and this environment's kernel
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=$(CURDIR)/notebooks
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+# torch is pinned by hand: its newest release brings gigabytes of CUDA that CPU machines do not need.
+lock: $(READY)  ## pin again what pyproject.toml allows
+	$(BIN)/pip-compile --quiet --upgrade --upgrade-package 'torch==2.13.0' --all-extras \
+		--strip-extras --no-header --annotation-style line --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --output-file requirements.lock pyproject.toml
+	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
+
+clean:
+	rm -rf $(VENV) out

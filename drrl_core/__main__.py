@@ -1,0 +1,145 @@
+"""The `drrl` command. Torch and the notebook machinery are imported only by what needs them."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Distributionally robust losses for recommenders: SL, CCL and DrRL as one family.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="The data sets: list, describe, download.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the data files [default: $DRRL_DATA, else data/downloads]."),
+]
+
+
+def _pairs(given: list[str], option: str) -> dict[str, str]:
+    for text in given:
+        if "=" not in text:
+            raise ValueError(f"{option} {text!r}: give NAME=VALUE, such as {option} lr=0.003")
+    return dict(text.split("=", 1) for text in given)
+
+
+@app.command()
+def train(
+    dataset: Annotated[str, typer.Argument(help="A data set's name, or the path of your own file.")],
+    backbone: Annotated[str, typer.Option(help="mf.")] = "mf",
+    loss: Annotated[str, typer.Option(help="sl, ccl, drrl, ... (an unknown name lists them).")] = "sl",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE: loss.x, backbone.x, train.x, or x. Repeatable."),
+    ] = None,
+    negatives: Annotated[int | None, typer.Option(help="Negatives a row.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most this many epochs.")] = None,
+    mask: Annotated[
+        str | None, typer.Option(help="Left out of the test ranking: train or train+valid.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="One seed, one result.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    data_dir: DataDir = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the record as JSON, on the last line.")
+    ] = False,
+):
+    """Train a loss on a backbone, rank all items for every user, print the accuracy."""
+    from drrl_core import runs
+
+    chosen = {key: runs.parse_value(text) for key, text in _pairs(settings or [], "--set").items()}
+    options = {"negatives": negatives, "epochs": epochs, "mask": mask, "seed": seed}
+    chosen |= {f"train.{key}": value for key, value in options.items() if value is not None}
+    run = runs.configure(dataset, loss, backbone, chosen)
+    record = runs.execute(run, device=device, data_dir=data_dir).record
+    if as_json:
+        print(json.dumps(record))
+        return
+    print(f"{record['loss']} on {record['backbone']}, {record['dataset']}, seed {record['seed']}")
+    print(f"best epoch {record['best_epoch']}, {record['seconds']:.1f} s on {record['device']}")
+    for split in ("valid", "test"):
+        metrics = "  ".join(f"{name} {value:.4f}" for name, value in record[split].items())
+        print(f"{split:>5}  {metrics}")
+
+
+@app.command()
+def notebook(
+    name: Annotated[str, typer.Argument(help="A notebook: 00, 00_start_here, or a path.")],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--parameter", help="NAME=VALUE, the value in YAML. Repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for what it leaves.")] = None,
+):
+    """Execute a notebook with parameters; leave it, an HTML page, pictures and results."""
+    from drrl_core import notebooks
+
+    import yaml  # comes with papermill
+
+    given = {key: yaml.safe_load(v) for key, v in _pairs(parameters or [], "-p").items()}
+    out = out or Path("out") / notebooks.find(name).stem
+    record = notebooks.run(name, out_dir=out, parameters=given)
+    print(f"done in {record['seconds']:.0f} s")
+    for path in sorted(out.iterdir()):
+        print(f"  {path}")
+
+
+@data_app.command("list")
+def data_list(data_dir: DataDir = None):
+    """The named data sets, their sizes, and whether they are here already."""
+    from drrl_core import datasets
+
+    print(f"{'name':<28} {'users':>7} {'items':>7} {'train':>8} {'valid':>7} {'test':>8}  here")
+    for name in datasets.names():
+        about = datasets.describe(name, data_dir=data_dir)
+        sizes = "{users:>7} {items:>7} {train:>8} {valid:>7} {test:>8}".format(**about)
+        here = "yes" if all(file["present"] for file in about["files"]) else "no"
+        print(f"{name:<28} {sizes}  {here}")
+
+
+@data_app.command("info")
+def data_info(name: str, data_dir: DataDir = None):
+    """What a data set is: source, terms, files, sizes."""
+    from drrl_core import datasets
+
+    about = datasets.describe(name, data_dir=data_dir)
+    files = about.pop("files")
+    for key, value in about.items():
+        print(f"{key:<10} {value}")
+    for file in files:
+        state = f"{file['bytes']:,} bytes" if file["present"] else "not here"
+        print(f"{file['file']}\n  {state}: {file['path']}\n  {file['url']}\n  sha256 {file['sha256']}")
+
+
+@data_app.command("fetch")
+def data_fetch(name: str, data_dir: DataDir = None):
+    """Download a data set, or verify what is here; every file is checked by SHA-256."""
+    from drrl_core import datasets
+
+    paths = datasets.fetch(name, data_dir=data_dir)
+    for path in paths:
+        print(path)
+    if not paths:
+        print(f"{name} is generated by the code: there is nothing to fetch")
+
+
+def main() -> None:
+    """Run the command; an error of the user's making is one clear line, not a traceback."""
+    try:
+        app()
+    except Exception as error:
+        known = {"ValueError", "DataError", "NotebookError", "DivergedError"}
+        if type(error).__name__ not in known:
+            raise
+        print(f"drrl: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,766 @@
+"""Interaction data: named public sets, your own files, and an embedded synthetic set.
+
+`load` is the one door: every set arrives as an immutable `Interactions`, whatever its source.
+"""
+
+import codecs
+import contextlib
+import csv
+import difflib
+import gzip
+import hashlib
+import io
+import itertools
+import os
+import re
+import sys
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pooch
+from scipy import sparse
+
+SPLITS = ("train", "valid", "test")
+
+
+class DataError(Exception):
+    """Data that cannot be had or read; the message names file and line, or URL, and the way out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Who interacted with what, in three disjoint splits; immutable.
+
+    Args:
+        name: the set's name, for titles and records.
+        n_users: rows of each split, >= 1.
+        n_items: columns of each split, >= 1.
+        train: pairs to learn from, (n_users, n_items); any scipy sparse array, stored as a
+            read-only CSR copy: ones, sorted indices, no duplicates.
+        valid: pairs to select by, likewise.
+        test: pairs to report on, likewise.
+        user_ids: the original label of each user, (n_users,), or None where ids are used as is.
+        item_ids: the original label of each item, (n_items,), or None.
+        truth: bool (n_users, n_items), True where the user would really like the item; known for
+            generated data alone, otherwise None.
+
+    Raises:
+        ValueError: an array's shape is not that of n_users and n_items.
+
+    Example:
+        >>> data = load("synthetic")
+        >>> data
+        Interactions(name='synthetic', n_users=1000, n_items=800)
+        >>> false_negative = data.truth & (data.train.toarray() == 0)
+    """
+
+    name: str
+    n_users: int
+    n_items: int
+    train: sparse.csr_array = field(repr=False)
+    valid: sparse.csr_array = field(repr=False)
+    test: sparse.csr_array = field(repr=False)
+    user_ids: np.ndarray | None = field(default=None, repr=False)
+    item_ids: np.ndarray | None = field(default=None, repr=False)
+    truth: np.ndarray | None = field(default=None, repr=False)
+
+    def __post_init__(self):
+        shape = (self.n_users, self.n_items)
+        shapes = dict.fromkeys((*SPLITS, "truth"), shape)
+        shapes |= {"user_ids": shape[:1], "item_ids": shape[1:]}
+        for key, wanted in shapes.items():
+            if (value := getattr(self, key)) is None:
+                continue
+            if value.shape != wanted:
+                raise ValueError(f"{key} has shape {value.shape}, not {wanted}")
+            value = _canonical(value) if key in SPLITS else np.array(value)
+            for array in (value.data, value.indices, value.indptr) if key in SPLITS else (value,):
+                array.setflags(write=False)
+            object.__setattr__(self, key, value)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the sizes and the three splits, the same on every platform.
+
+        Example:
+            >>> load("synthetic").hash == load("synthetic", seed=1).hash
+            False
+        """
+        digest = hashlib.sha256(np.array([self.n_users, self.n_items], "<i8").tobytes())
+        for split in (self.train, self.valid, self.test):
+            digest.update(split.indptr.astype("<i8").tobytes())
+            digest.update(split.indices.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def stats(self) -> pd.DataFrame:
+        """Sizes and gaps, one row a quantity, one column under the set's name.
+
+        Returns:
+            Counts of users, items and pairs; density: all pairs / (users x items), dimensionless.
+            `pd.concat([a.stats(), b.stats()], axis=1)` sets two data sets side by side.
+
+        Example:
+            >>> load("synthetic").stats().loc["users", "synthetic"]
+            1000
+        """
+        pairs = {f"{key} pairs": int(getattr(self, key).nnz) for key in SPLITS}
+        users_without, items_without = _without_train(self)
+        rows = {
+            "users": self.n_users,
+            "items": self.n_items,
+            **pairs,
+            "density": sum(pairs.values()) / (self.n_users * self.n_items),
+            "users without train pairs": users_without,
+            "items without train pairs": items_without,
+            "median train pairs a user": float(np.median(np.diff(self.train.indptr))),
+            "most train pairs a user": int(np.diff(self.train.indptr).max()),
+        }
+        return pd.Series(rows, dtype=object).to_frame(self.name)
+
+
+def _canonical(matrix) -> sparse.csr_array:
+    """A copy: float32 ones, int64 indices (they index a tensor as they are), sorted, no repeats."""
+    matrix = sparse.csr_array(matrix, dtype=np.float32, copy=True)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    matrix.indices, matrix.indptr = (a.astype(np.int64) for a in (matrix.indices, matrix.indptr))
+    matrix.data[:] = 1
+    return matrix
+
+
+def _without_train(data: Interactions) -> tuple[int, int]:
+    """How many users and how many items no train pair mentions."""
+    items = np.bincount(data.train.indices, minlength=data.n_items)
+    return int((np.diff(data.train.indptr) == 0).sum()), int((items == 0).sum())
+
+
+# ---------------------------------------------------------------------------- named sets
+
+
+def names() -> list[str]:
+    """The registered names, the embedded set first.
+
+    Example:
+        >>> names()[:2]
+        ['synthetic', 'amazon-beauty']
+    """
+    return list(_SETS)
+
+
+def load(name: str | os.PathLike, *, data_dir=None, seed: int = 0, **options) -> Interactions:
+    """Load a named set or your own file; warn once where users or items have no train pair.
+
+    Args:
+        name: one of `names()`, or the path of a file as `load_file` reads it.
+        data_dir: the folder that holds the public files, see `data_folder`.
+        seed: generates `synthetic` and splits your own file, int >= 0; the public sets come split.
+        **options: for your own file, see `load_file`.
+
+    Returns:
+        The interactions.
+
+    Raises:
+        DataError: the name is unknown, or the data cannot be had or read.
+        TypeError: an option of `load_file` was given with a named set.
+
+    Example:
+        >>> load("synthetic").train.nnz > 10_000
+        True
+    """
+    path = Path(name)
+    if name not in _SETS and (path.suffix or len(path.parts) > 1 or path.exists()):
+        return load_file(name, seed=seed, **options)
+    source = _source(name)
+    if options:
+        raise TypeError(f"load({name!r}) takes no {', '.join(options)}: for your own files only")
+    if name == "synthetic":
+        return _synthetic(seed)
+    splits = source.read(fetch(name, data_dir=data_dir), source.shape)
+    keys, counts = np.unique(np.concatenate(splits), return_counts=True)
+    if (counts > 1).any():
+        user, item = divmod(int(keys[counts > 1][0]), source.shape[1])
+        raise DataError(f"{data_folder(data_dir) / name}: user {user}, item {item} is in more than "
+                        "one split. Delete the folder and fetch the set again.")
+    return _warned(_interactions(name, source.shape, splits))
+
+
+def data_folder(data_dir=None) -> Path:
+    """The folder whose `<set>/<file>` are the public files.
+
+    Args:
+        data_dir: used as it is when given; else `$DRRL_DATA`; else `data/downloads` of the
+            checkout this runs from; else the user's cache folder.
+
+    Example:
+        >>> data_folder("elsewhere").name
+        'elsewhere'
+    """
+    if chosen := data_dir or os.environ.get("DRRL_DATA"):
+        return Path(chosen).expanduser()
+    registry = _registry_file()
+    in_checkout = registry.parent != Path(__file__).parent
+    return registry.parent / "downloads" if in_checkout else pooch.os_cache("drrl")
+
+
+def fetch(name: str, *, data_dir=None) -> list[Path]:
+    """Have a named set's files: verify by SHA-256 what is there, download what is missing.
+
+    Args:
+        name: one of `names()`.
+        data_dir: see `data_folder`; need not be writable when the files are there.
+
+    Returns:
+        The verified files' paths; none for `synthetic`.
+
+    Raises:
+        DataError: a file differs from the registry's, or is missing and cannot be downloaded
+            (`DRRL_OFFLINE` set, no network, no disk). No partial file is left.
+
+    Example:
+        >>> fetch("synthetic")
+        []
+    """
+    source, registry = _source(name), _registry(data_dir)
+    missing = [key for key in source.files if not _verified(registry, key)]
+    offline = os.environ.get("DRRL_OFFLINE", "") not in ("", "0")
+    if missing and not offline:
+        print(f"{name}: {source.about}\nTerms: {_TERMS}; cite {source.cite}", file=sys.stderr)
+    for key in missing:
+        path, url = registry.abspath / key, registry.get_url(key)
+        ways_out = (
+            "Go online with DRRL_OFFLINE unset and a writable data folder; or put the file there "
+            f"yourself; or point DRRL_DATA or --data-dir to a folder that holds {key}."
+        )
+        if offline:
+            raise DataError(f"{path}: missing, and DRRL_OFFLINE forbids to fetch {url}. {ways_out}")
+        # Without a bound on the wait, a silent server would look like a hanging notebook.
+        http = pooch.HTTPDownloader(progressbar=True, chunk_size=1 << 16, timeout=(10, 30))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            registry.fetch(key, downloader=http)  # into a temporary file, verified, then renamed
+            path.chmod(0o644)  # temporary files are private, but a class may share the folder
+        except (OSError, ValueError) as error:  # the exceptions of requests are OSErrors
+            raise DataError(f"{url}: cannot be brought to {path}: {error}. {ways_out}") from error
+    return [registry.abspath / key for key in source.files]
+
+
+def describe(name: str, *, data_dir=None) -> dict:
+    """What is known of a named set without loading it: source, terms, files, expected counts.
+
+    Args:
+        name: one of `names()`.
+        data_dir: where to look for the files, see `data_folder`.
+
+    Returns:
+        A JSON-ready dict: name, about, terms, citation, megabytes (MB, all files together), users,
+        items, train, valid, test (counts expected; None: by the seed) and files, a list of dicts:
+        file, path, url, sha256, present, bytes (None where absent). No file is verified here.
+
+    Raises:
+        DataError: the name is unknown.
+
+    Example:
+        >>> describe("amazon-beauty")["train"]
+        51455
+    """
+    source, registry = _source(name), _registry(data_dir)
+    files = []
+    for key in source.files:
+        path, sha256 = registry.abspath / key, registry.registry[key].removeprefix("sha256:")
+        size = path.stat().st_size if path.is_file() else None
+        files.append(dict(file=key, path=str(path), url=registry.get_url(key), sha256=sha256,
+                          present=size is not None, bytes=size))
+    counts = dict(zip(("users", "items", *SPLITS), source.shape + source.pairs, strict=True))
+    terms = _TERMS if source.files else "part of this package, MIT"
+    return dict(name=name, about=source.about, terms=terms, citation=source.cite,
+                megabytes=source.megabytes, **counts, files=files)
+
+
+def _source(name) -> "_Source":
+    if name not in _SETS:
+        close = difflib.get_close_matches(str(name).lower(), names(), n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise DataError(f"unknown data set {str(name)!r}. {hint}Known are {', '.join(names())}; or "
+                        "give the path of your own file, such as ./ratings.csv.")
+    return _SETS[name]
+
+
+def _registry_file() -> Path:
+    """Beside the package in a wheel, in `data/` in a checkout."""
+    packaged = Path(__file__).with_name("registry.txt")
+    return packaged if packaged.is_file() else packaged.parents[1] / "data" / "registry.txt"
+
+
+def _registry(data_dir) -> pooch.Pooch:
+    registry = pooch.create(path=data_folder(data_dir), base_url="")
+    registry.load_registry(_registry_file())
+    return registry
+
+
+def _verified(registry: pooch.Pooch, key: str) -> bool:
+    """True: there and right; False: not there. A file that is not right is never overwritten."""
+    path, wanted = registry.abspath / key, registry.registry[key].removeprefix("sha256:")
+    try:
+        found = pooch.file_hash(str(path)) if path.exists() else None
+    except OSError as error:
+        raise DataError(f"{path}: {error}. Mend its permissions, or delete it.") from error
+    if found not in (None, wanted):
+        raise DataError(f"{path}: its SHA-256 is {found}, the registry's is {wanted}: damaged, or "
+                        "another version. Delete or rename it, then fetch again.")
+    return found is not None
+
+
+def _interactions(name: str, shape, splits: list[np.ndarray], **more) -> Interactions:
+    """From keys user * n_items + item, one sorted array a split."""
+    splits = [sparse.csr_array((np.ones(len(keys)), np.divmod(keys, shape[1])), shape=shape)
+              for keys in splits]
+    return Interactions(name, int(shape[0]), int(shape[1]), *splits, **more)
+
+
+def _warned(data: Interactions) -> Interactions:
+    users, items = _without_train(data)
+    if users or items:
+        warnings.warn(
+            f"{data.name}: {users:,} of {data.n_users:,} users and {items:,} of {data.n_items:,} "
+            "items have no train pair; nothing is learned about them.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return data
+
+
+def _read_splits(paths: list[Path], shape: tuple[int, int]) -> list[np.ndarray]:
+    """Three files, one a split."""
+    return [np.unique(_read_pairs(_read_bytes(path), path, shape) @ [shape[1], 1])
+            for path in paths]
+
+
+def _read_gowalla(paths: list[Path], shape: tuple[int, int]) -> list[np.ndarray]:
+    """Valid and test have files; train is what else the (users + items) squared matrix holds."""
+    valid, test = _read_splits(paths[:2], shape)
+    try:
+        block = sparse.load_npz(paths[2]).tocsr()[: shape[0], shape[0] :].tocoo()
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{paths[2]}: broken: {error}. Delete it and fetch again.") from error
+    keys = block.row.astype(np.int64) * shape[1] + block.col
+    return [np.setdiff1d(keys, valid), valid, test]
+
+
+def _read_temporal(paths: list[Path], shape: tuple[int, int]) -> list[np.ndarray]:
+    """Train and test are archived; valid is the rest of the same pairs, both ends in train."""
+    try:
+        with zipfile.ZipFile(paths[0]) as archive:
+            raw = {key: archive.read(f"{key}.tsv") for key in ("train", "test")}
+    except (KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{paths[0]}: broken: {error}. Delete it and fetch again.") from error
+    train, test = (
+        np.unique(_read_pairs(raw[key], f"{paths[0]}/{key}.tsv", shape, header=1) @ [shape[1], 1])
+        for key in ("train", "test")
+    )
+    rest = np.setdiff1d(np.concatenate(_read_splits(paths[1:], shape)), np.union1d(train, test))
+    users, items = np.divmod(train, shape[1])
+    known = np.isin(rest // shape[1], users) & np.isin(rest % shape[1], items)
+    return [train, rest[known], test]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A named set: where it comes from, what it must hold, and how its files become splits."""
+
+    about: str
+    cite: str
+    shape: tuple[int, int]
+    pairs: tuple[int | None, int | None, int | None]
+    megabytes: float
+    files: tuple[str, ...] = ()
+    read: Callable[[list[Path], tuple[int, int]], list[np.ndarray]] = _read_splits
+
+
+def _amazon(name: str, label: str, shape, pairs, megabytes: float) -> _Source:
+    files = tuple(f"{name}/{part}.txt" for part in ("train_data", "valid_data", "test"))
+    about = f"Amazon 2014 {label}, random split, from github.com/cynthia-shengjia/AAAI-2025-DrRL"
+    return _Source(about, _MCAULEY, shape, pairs, megabytes, files)
+
+
+_TERMS = "for research; the publishers state no licence"
+_MCAULEY = "McAuley, Targett, Shi, van den Hengel: Image-based recommendations, SIGIR 2015"
+_BEAUTY, _KITCHEN, _ELECTRONICS = "amazon-beauty", "amazon-kitchen", "amazon-electronics"
+_SETS = {
+    "synthetic": _Source(
+        "generated from a seed, with every user's true preferences", "nothing",
+        (1_000, 800), (None, None, None), 0.0,
+    ),
+    _BEAUTY: _amazon(_BEAUTY, "Beauty", (7_068, 3_570), (51_455, 9_363, 18_688), 0.8),
+    _KITCHEN: _amazon(
+        _KITCHEN, "Home and Kitchen", (51_552, 23_158), (265_611, 58_405, 103_728), 4.8
+    ),
+    _ELECTRONICS: _amazon(
+        _ELECTRONICS, "Electronics", (13_455, 8_360), (159_418, 22_980, 52_123), 2.4
+    ),
+    "gowalla": _Source(
+        "Gowalla check-ins, random split, from github.com/cynthia-shengjia/AAAI-2025-DrRL and "
+        "github.com/gusye1234/LightGCN-PyTorch",
+        "Cho, Myers, Leskovec: Friendship and mobility, KDD 2011; He et al.: LightGCN, SIGIR 2020",
+        (29_858, 40_981), (716_648, 93_480, 217_242), 7.1,
+        ("gowalla/valid_data.txt", "gowalla/test.txt", "gowalla/s_adj_mat.npz"), _read_gowalla,
+    ),
+}
+_SETS[f"{_ELECTRONICS}-temporal"] = _Source(
+    f"the pairs of {_ELECTRONICS} in a global-time split (train the earliest 60%, test the last "
+    "20%), from github.com/Tiny-Snow/IR-Benchmark-Dataset",
+    _MCAULEY, (13_455, 8_360), (140_712, 31_904, 24_668), 3.1,
+    (f"{_ELECTRONICS}-temporal/proc.zip", *_SETS[_ELECTRONICS].files), _read_temporal,
+)
+
+
+# ---------------------------------------------------------------------------- own files
+
+
+def load_file(
+    path: str | os.PathLike,
+    *,
+    seed: int = 0,
+    user: str | int | None = None,
+    item: str | int | None = None,
+    rating: str | int | None = None,
+    timestamp: str | int | None = None,
+    sep: str | None = None,
+    header: bool | None = None,
+    split: str = "random",
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    min_rating: float | None = None,
+    encoding: str = "utf-8",
+) -> Interactions:
+    """Load your own file and split it.
+
+    A `.txt` (or `.txt.gz`) is `user item` in whole numbers used as they are: a number that never
+    occurs is a user or item without pairs. Any other file is a table (`.csv`, `.tsv`, `.gz` of
+    them) with columns for user and item and perhaps rating and timestamp; its ids are labels of any
+    kind, and kept. A repeated pair counts once.
+
+    Args:
+        path: the file.
+        seed: of the random split, int >= 0; the same pairs in another order split alike.
+        user: the column's name, or its position from 0; None: found by its usual names (user_id,
+            userId, uid, ...), or, without a header, in the order user, item, rating, timestamp.
+        item: likewise.
+        rating: likewise; finite numbers in the file's unit.
+        timestamp: likewise; finite numbers, or dates as ISO 8601.
+        sep: one character; None: the first of tab, semicolon, comma, bar that line 1 holds.
+        header: whether line 1 holds names; None: it does if it holds a usual or a given one.
+        split: "random": each user's pairs are dealt by `fractions`, at least one to train.
+            "time": the earliest share of all pairs is train, the next valid, the last test (equal
+            times stay together); valid and test keep the users and items seen in train.
+        fractions: shares of train, valid and test, dimensionless, >= 0, sum 1, train > 0.
+        min_rating: drop rows rated lower, in the file's unit; None keeps all.
+        encoding: of the file.
+
+    Returns:
+        The interactions, named after the file.
+
+    Raises:
+        DataError: the file cannot be read; the message names the line.
+        ValueError: `split`, `fractions` or `sep` is out of its domain.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "films.csv")
+        ...     _ = path.write_text("user,item\\nann,Alien\\nann,Brazil\\nbob,Brazil\\n")
+        ...     data = load_file(path, fractions=(1, 0, 0))
+        >>> data.user_ids.tolist(), data.train.toarray().tolist()
+        (['ann', 'bob'], [[1.0, 1.0], [0.0, 1.0]])
+    """
+    shares = np.asarray(fractions, float)
+    if shares.shape != (3,) or shares[0] <= 0 or (shares < 0).any() or abs(shares.sum() - 1) > 1e-9:
+        raise ValueError(f"fractions={fractions!r}: expected three shares >= 0, sum 1, train > 0")
+    if split not in ("random", "time") or (sep is not None and len(sep) != 1):
+        raise ValueError(f"split={split!r}, sep={sep!r}: expected random or time, one character")
+    path = Path(path).expanduser()
+    raw, columns = _read_bytes(path), dict(user=user, item=item, rating=rating, timestamp=timestamp)
+    needed = {"rating": min_rating is not None, "timestamp": split == "time"}
+    if ".txt" in path.suffixes[-2:] and sep is None and set(columns.values()) == {None}:
+        table = pd.DataFrame(_read_pairs(raw, path), columns=["user", "item"])
+    else:
+        table = _read_table(_decode(raw, path, encoding), path, sep, header, columns, needed)
+    for column in needed:
+        if needed[column] and column not in table:
+            raise DataError(f"{path}, line 1: no {column} column, which min_rating and "
+                            f"split='time' rest on. Say {column}= with a name or a position.")
+    if min_rating is not None:
+        table = table[table["rating"] >= min_rating]
+        if table.empty:
+            raise DataError(f"{path}: no rating reaches min_rating={min_rating}. Lower it.")
+    if split == "time":  # of a repeated pair, the earliest counts
+        table = table.sort_values("timestamp", kind="stable")
+    (user_ids, users), (item_ids, items) = _codes(table["user"]), _codes(table["item"])
+    shape = (users.max() + 1, items.max() + 1)
+    keys, first = np.unique(users * shape[1] + items, return_index=True)
+    users, items = np.divmod(keys, shape[1])
+    if split == "time":
+        part = _deal_by_time(users, items, table["timestamp"].to_numpy()[first], shares)
+    else:
+        part = _deal_by_user(users, shares, np.random.default_rng(seed))
+    splits = [keys[part == k] for k in range(len(SPLITS))]
+    for key, share, pairs in zip(SPLITS, shares, splits, strict=True):
+        if split == "time" and share > 0 and not len(pairs):
+            raise DataError(f"{path}: the split by time leaves no {key} pair with user and item in "
+                            "train. Choose other fractions, or split='random'.")
+    return _warned(_interactions(path.name, shape, splits, user_ids=user_ids, item_ids=item_ids))
+
+
+def _read_bytes(path: Path) -> bytes:
+    """The file's content, unpacked if it is gzip."""
+    where, parts = str(path), []
+    try:
+        raw = path.read_bytes()
+        if path.suffix != ".gz" and not raw.startswith(b"\x1f\x8b"):
+            return raw
+        with gzip.open(io.BytesIO(raw)) as stream:
+            while part := stream.read1(1 << 20):
+                parts.append(part)
+        return b"".join(parts)
+    except (OSError, EOFError, zlib.error) as error:
+        if isinstance(error, (EOFError, zlib.error, gzip.BadGzipFile)):
+            where += f", line {sum(part.count(10) for part in parts) + 1}"
+        raise DataError(f"{where}: cannot be read: {error}. Check the path and its permissions; "
+                        "copy or download a damaged file again.") from error
+
+
+def _decode(raw: bytes, where, encoding: str) -> str:
+    """Text without byte-order mark; wrong bytes and NULs are named by line."""
+    try:
+        text = raw.decode(encoding).removeprefix("\ufeff")
+        before, problem = text.partition("\0")[0], "a NUL byte, as in UTF-16"
+        if len(before) == len(text):
+            return text
+        line = before.count("\n") + 1
+    except UnicodeDecodeError as error:
+        line, problem = raw[: error.start].count(b"\n") + 1, str(error)
+    raise DataError(f"{where}, line {line}: {problem}. Save the file as UTF-8; or, for a table, "
+                    "give encoding='latin-1', 'utf-16' or what it is.")
+
+
+def _records(text: str, sep: str | None) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of each record that is not blank; sep None: any whitespace."""
+    lines, line = io.StringIO(text, newline="" if sep else None), 1
+    if sep is None:
+        yield from ((n, fields) for n, row in enumerate(lines, 1) if (fields := row.split()))
+        return
+    reader = csv.reader(lines, delimiter=sep)
+    for fields in reader:
+        if len(fields) > 1 or "".join(fields).strip():
+            yield line, fields
+        line = reader.line_num + 1
+
+
+def _read_text(text: str, where, sep: str | None) -> pd.DataFrame:
+    """All cells as text, for inference would make one user of '007' and '7', and none of 'NA'."""
+    problem = None
+    try:
+        cells = pd.read_csv(io.BytesIO(text.encode()), sep=sep or r"\s+", header=None, dtype=str,
+                            na_filter=False, quoting=csv.QUOTE_MINIMAL if sep else csv.QUOTE_NONE)
+        if (cells.iloc[:, -1] != "").all():  # else there may be short lines: pandas fills them up
+            return cells
+    except ValueError as error:
+        problem = error
+    width, line = None, 1
+    try:
+        for line, fields in _records(text, sep):
+            width = width or len(fields)
+            if len(fields) != width:
+                raise DataError(f"{where}, line {line}: {len(fields)} fields, but {width} in the "
+                                "first line. Mend the line; or quote a field that holds the "
+                                "separator; or say which it is with sep=.")
+    except csv.Error as error:
+        problem = error
+    if problem:
+        problem = problem if width else "the file is empty"
+        raise DataError(f"{where}, line {line}: {problem}. Expected a line a pair: user and item.")
+    return cells
+
+
+def _refuse(bad: pd.Series, text: str, where, sep: str | None, why: str) -> None:
+    """Raise for the first bad row; its index counts the records of the text."""
+    if bad.any():
+        line, fields = next(itertools.islice(_records(text, sep), bad.idxmax(), None))
+        raise DataError(f"{where}, line {line}: {why} Found: {fields!r:.200}.")
+
+
+def _read_pairs(raw: bytes, where, shape=None, *, header: int = 0) -> np.ndarray:
+    """`user item` lines as int64 (n, 2): fast, and slow only where a line is to be named."""
+    raw = raw.removeprefix(codecs.BOM_UTF8)
+    body = raw.split(b"\n", header)[-1]
+    # For pandas, 1.0 and True are whole numbers too: let digits and spaces alone go the fast way.
+    if not body.translate(None, b"0123456789 \t\r\n"):
+        with contextlib.suppress(ValueError, OverflowError):
+            pairs = pd.read_csv(io.BytesIO(body), sep=r"\s+", header=None, dtype=np.int64)
+            pairs = pairs.to_numpy()
+            if pairs.shape[1] == 2 and (pairs < (shape or _limits(pairs))).all():
+                return pairs
+    text = _decode(raw, where, "utf-8")
+    cells = _read_text(text, where, None).iloc[header:]
+    if cells.empty or cells.shape[1] != 2:
+        raise DataError(f"{where}, line {header + 1}: expected two fields, user and item. A table "
+                        "with more columns or other separators goes in a .csv.")
+    whole = cells.apply(lambda column: column.str.fullmatch("[0-9]+"))
+    _refuse(~whole.all(axis=1), text, where, None, "an id is not a whole number >= 0. A table with "
+            "other ids goes in a .csv.")
+    limits = shape or _limits(cells)
+    large = cells.apply(lambda column: column.map(int) >= limits[column.name])
+    _refuse(large.any(axis=1), text, where, None, f"an id is too large, expected below {limits}, "
+            "or tables would be mostly empty. In a .csv ids are labels.")
+    return cells.astype(np.int64).to_numpy()
+
+
+def _limits(pairs) -> tuple[int, int]:
+    """Ids may have gaps; beyond these, nearly all rows of a table would be empty."""
+    return (10 * len(pairs) + 1_000_000,) * 2
+
+
+_USUAL = {
+    "user": ("user", "userid", "uid", "reviewerid", "customerid"),
+    "item": ("item", "itemid", "iid", "movieid", "productid", "asin", "parentasin", "bookid"),
+    "rating": ("rating", "ratings", "score", "stars", "overall"),
+    "timestamp": ("timestamp", "time", "unixreviewtime", "datetime", "date"),
+}
+
+
+def _plain(name: str) -> str:
+    """One name for `user_id`, `userId` and `user_id:token`."""
+    return re.sub("[^a-z]", "", name.partition(":")[0].lower())
+
+
+def _read_table(text: str, where, sep, header, columns: dict, needed: dict) -> pd.DataFrame:
+    """Columns user and item as text; rating and timestamp, where there are any, as numbers."""
+    first = text.lstrip("\r\n").partition("\n")[0]
+    sep = sep or next((mark for mark in "\t;,|" if mark in first), ",")
+    cells = _read_text(text, where, sep)
+    top, ask = cells.iloc[0].tolist(), header is None
+    if header is None:
+        usual = {name for names in _USUAL.values() for name in names}
+        header = any(_plain(cell) in usual or cell in columns.values() for cell in top)
+    places = _places(top, header, columns, where)
+    table = cells.iloc[int(header) :, list(places.values())].set_axis(list(places), axis=1)
+    if table.empty:
+        raise DataError(f"{where}, line 1: nothing follows the header. Check the file.")
+    for key in places:
+        if key in ("user", "item"):
+            _refuse(table[key] == "", text, where, sep, f"no {key}. Name it or drop the line.")
+        elif needed[key] or not header:
+            values = _numbers(table[key], dates=key == "timestamp")
+            _refuse(~np.isfinite(values), text, where, sep, f"the {key} is no number. Mend it; or "
+                    f"say {key}= if it is another column; or header=True if these are names.")
+            table = table.assign(**{key: values})
+    whole = table["user"].str.fullmatch("[0-9]+")
+    if ask and not header and not whole.iloc[0] and whole.iloc[1:].all() and len(whole) > 1:
+        raise DataError(f"{where}, line 1: {top!r:.200} may be names or data. Say header=True, "
+                        "with user= and item=, or header=False.")
+    return table
+
+
+def _places(top: list[str], header: bool, columns: dict, where) -> dict[str, int]:
+    """The positions of the columns at hand, user and item certainly."""
+    places = {}
+    for order, (key, column) in enumerate(columns.items()):
+        if isinstance(column, int) or not header:
+            found = [order if column is None else column]
+        else:
+            usual = [_plain(name) in _USUAL[key] for name in top]
+            fits = usual if column is None else [name == column for name in top]
+            found = [place for place, fit in enumerate(fits) if fit]
+        if found and 0 <= found[0] < len(top):
+            places[key] = found[0]
+        elif column is not None or key in ("user", "item"):
+            close = difflib.get_close_matches(str(column or key), top if header else [], n=1)
+            hint = f"Did you mean {close[0]!r}? " if close else ""
+            column = "" if column is None else f" {column!r}"
+            raise DataError(f"{where}, line 1: no {key} column{column} in {top!r:.200}. {hint}"
+                            f"Say {key}= with a name or a position from 0, or sep=.")
+    return places
+
+
+def _numbers(cells: pd.Series, *, dates: bool) -> pd.Series:
+    """Numbers, or seconds since 1970 if the first cell is a date; NaN where a cell is neither."""
+    values = pd.to_numeric(cells, errors="coerce")
+    if dates and pd.isna(values.iloc[0]):
+        moments = pd.to_datetime(cells, errors="coerce", utc=True, format="ISO8601")
+        values = (moments - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(1, "s")
+    return values
+
+
+def _codes(cells: pd.Series) -> tuple[np.ndarray | None, np.ndarray]:
+    """Labels, sorted, and each cell's index among them; numbers are the indices themselves.
+
+    Labels are int64 where each is a plain whole number, so that they join other tables as such.
+    """
+    if cells.dtype == np.int64:
+        return None, cells.to_numpy()
+    codes, labels = pd.factorize(cells)
+    whole = all(re.fullmatch("0|-?[1-9][0-9]{0,17}", label) for label in labels)
+    ids, order = np.unique(np.array(list(labels), np.int64 if whole else str), return_inverse=True)
+    return ids, order[codes]
+
+
+# ---------------------------------------------------------------------------- splits
+
+
+def _deal_by_user(users: np.ndarray, shares, rng: np.random.Generator) -> np.ndarray:
+    """0, 1 or 2 for each pair: each user's pairs dealt by the shares, at least one to train.
+
+    A pair's place is its random rank among the user's n pairs, plus one uniform draw a user, over
+    n: the shares hold exactly where they give whole numbers, and on average for users of few pairs.
+    """
+    counts = np.bincount(users)
+    order = np.lexsort((rng.random(len(users)), users))
+    rank = np.empty_like(users)
+    rank[order] = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = (rank + rng.random(len(counts))[users]) / counts[users]
+    part = np.searchsorted(np.cumsum(shares)[:2], place, side="right")
+    return np.where(rank == 0, 0, part)
+
+
+def _deal_by_time(users: np.ndarray, items: np.ndarray, time: np.ndarray, shares) -> np.ndarray:
+    """0, 1 or 2 for each pair by global time; -1 where its user or item is not in train."""
+    last = np.ceil(np.cumsum(shares)[:2] * len(time) - 1e-9).astype(int) - 1
+    part = np.searchsorted(np.sort(time)[last], time, side="left")
+    known = np.isin(users, users[part == 0]) & np.isin(items, items[part == 0])
+    return np.where(known, part, -1)
+
+
+def _synthetic(seed: int) -> Interactions:
+    """1,000 users, 800 items: latent factors make the truth, fame decides what is seen of it.
+
+    Only sums, products and comparisons of integers and uniform draws: the same on every platform.
+    """
+    rng = np.random.default_rng(seed)
+    n_users, n_items = shape = (1_000, 800)
+    tastes = rng.integers(-9, 10, (n_users, 6, 3)).sum(2)  # of three uniform draws: nearly normal
+    traits = rng.integers(-9, 10, (n_items, 6, 3)).sum(2)
+    fame = rng.permutation(n_items)  # 0 is the most famous
+    score = tastes @ traits.T + 4_000 // (fame + 20) + rng.integers(-120, 121, (*shape, 2)).sum(2)
+    score = score * n_items + rng.permutation(n_items)  # without ties in a row
+    rank = np.argsort(np.argsort(-score, axis=1), axis=1)
+    truth = rank < rng.integers(45, 76, (n_users, 1))
+
+    # Of what a user likes, 15 to 39 items are seen (few by some users), famous ones more likely.
+    n_seen = np.where(rng.random(n_users) < 0.04, 5, rng.integers(15, 40, n_users))
+    wait = np.where(truth, rng.random(shape) * (fame + 20), np.inf)
+    seen = np.argsort(np.argsort(wait, axis=1, kind="stable"), axis=1) < n_seen[:, None]
+    users, items = np.nonzero(seen)
+    splits = np.zeros((len(SPLITS), *shape), bool)
+    splits[_deal_by_user(users, (0.7, 0.1, 0.2), rng), users, items] = True
+
+    # No item without a train pair: the user who scores it highest likes it and has seen it.
+    for item in np.flatnonzero(~splits[0].any(axis=0)):
+        fan = score[:, item].argmax()
+        truth[fan, item] = True
+        splits[:, fan, item] = True, False, False
+    return Interactions("synthetic", *shape, *map(sparse.csr_array, splits), truth=truth)
