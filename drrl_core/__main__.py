@@ -31,9 +31,13 @@ def _pairs(given: list[str], option: str) -> dict[str, str]:
 
 @app.command()
 def train(
-    dataset: Annotated[str, typer.Argument(help="A data set's name, or the path of your own file.")],
+    dataset: Annotated[
+        str, typer.Argument(help="A data set's name, or the path of your own file.")
+    ],
     backbone: Annotated[str, typer.Option(help="mf.")] = "mf",
-    loss: Annotated[str, typer.Option(help="sl, ccl, drrl, ... (an unknown name lists them).")] = "sl",
+    loss: Annotated[
+        str, typer.Option(help="sl, ccl, drrl, ... (an unknown name lists them).")
+    ] = "sl",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="NAME=VALUE: loss.x, backbone.x, train.x, or x. Repeatable."),
@@ -43,7 +47,7 @@ def train(
     mask: Annotated[
         str | None, typer.Option(help="Left out of the test ranking: train or train+valid.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="One seed, one result.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="One seed, one result [default: 0].")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     data_dir: DataDir = None,
     as_json: Annotated[
@@ -64,7 +68,8 @@ def train(
     print(f"{record['loss']} on {record['backbone']}, {record['dataset']}, seed {record['seed']}")
     print(f"best epoch {record['best_epoch']}, {record['seconds']:.1f} s on {record['device']}")
     for split in ("valid", "test"):
-        metrics = "  ".join(f"{name} {value:.4f}" for name, value in record[split].items())
+        found = record[split].items()
+        metrics = "  ".join(f"{name} {'none' if v is None else f'{v:.4f}'}" for name, v in found)
         print(f"{split:>5}  {metrics}")
 
 
@@ -80,8 +85,10 @@ def notebook(
     """Execute a notebook with parameters; leave it, an HTML page, pictures and results."""
     from drrl_core import notebooks
 
-    import yaml  # comes with papermill
-
+    try:
+        import yaml
+    except ImportError:
+        raise ValueError("notebooks need an extra: pip install 'drrl-core[notebooks]'") from None
     given = {key: yaml.safe_load(v) for key, v in _pairs(parameters or [], "-p").items()}
     out = out or Path("out") / notebooks.find(name).stem
     record = notebooks.run(name, out_dir=out, parameters=given)
@@ -95,12 +102,13 @@ def data_list(data_dir: DataDir = None):
     """The named data sets, their sizes, and whether they are here already."""
     from drrl_core import datasets
 
-    print(f"{'name':<28} {'users':>7} {'items':>7} {'train':>8} {'valid':>7} {'test':>8}  here")
+    columns = ("users", "items", "train", "valid", "test")
+    print(f"{'name':<28}", *(f"{column:>8}" for column in columns), " here")
     for name in datasets.names():
         about = datasets.describe(name, data_dir=data_dir)
-        sizes = "{users:>7} {items:>7} {train:>8} {valid:>7} {test:>8}".format(**about)
+        sizes = ("by seed" if about[column] is None else about[column] for column in columns)
         here = "yes" if all(file["present"] for file in about["files"]) else "no"
-        print(f"{name:<28} {sizes}  {here}")
+        print(f"{name:<28}", *(f"{size:>8}" for size in sizes), f" {here}")
 
 
 @data_app.command("info")
@@ -114,7 +122,9 @@ def data_info(name: str, data_dir: DataDir = None):
         print(f"{key:<10} {value}")
     for file in files:
         state = f"{file['bytes']:,} bytes" if file["present"] else "not here"
-        print(f"{file['file']}\n  {state}: {file['path']}\n  {file['url']}\n  sha256 {file['sha256']}")
+        print(
+            f"{file['file']}\n  {state}: {file['path']}\n  {file['url']}\n  sha256 {file['sha256']}"
+        )
 
 
 @data_app.command("fetch")

@@ -1,29 +1,31 @@
-"""Every loss of the paper, one value an example; the caller takes the mean.
+"""The losses of 'Distributionally Robust Rényi Loss' (AAAI 2025, below "the paper") and its peers.
 
-Throughout, `pos` is (B,) and holds the score of each example's positive item; `neg` is (B, N) and
-holds the scores of its negatives. A score of -inf marks a masked negative: it counts for nothing,
-and every "mean over the negatives" is over the others. Scores are cosines in [-1, 1] where the
-registry says `cosine`, dot products otherwise.
+One value an example; the caller takes the mean. Throughout, `pos` is (B,) and holds the score of
+each example's positive item; `neg` is (B, N) and holds the scores of its negatives. A score of -inf
+marks a masked negative: it counts for nothing, and every "mean over the negatives" is over the
+others, of which a row has at least one. Scores are cosines in [-1, 1] where the registry says
+`cosine`, dot products otherwise.
 
 What a loss owns besides the model is a *dual variable*: a parameter of the module, trained by an
-optimiser of its own at its own rate. `dual_rows` gives its gradient a unit: the mean over the
-batch's examples that use it.
+optimiser of its own at its own rate. Its gradient is the mean over the batch's examples that use
+it (see `dual_rows`), reversed where it maximises, so that gradient descent serves them all.
 
 >>> import torch
 >>> loss = make("sl", temperature=0.2)
 >>> loss(torch.tensor([0.9]), torch.tensor([[0.1, 0.2, 0.6]]))
-tensor([-1.2788])
+tensor([-1.3033])
 """
 
 import difflib
 import inspect
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from numbers import Real
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu, softplus
+from torch.nn.functional import logsigmoid, relu, softplus
 
 from drrl_core import dro
 
@@ -40,30 +42,51 @@ class Batch(NamedTuple):
 # Helpers
 
 
-def _check(low: float, high: float = math.inf, *, above: bool = False, **given: float) -> None:
-    """Refuse a hyper-parameter outside [low, high], or (low, high] when `above`."""
+def _check(low: float, high: float, ends: str, **given: float) -> None:
+    """Refuse a hyper-parameter outside the interval; `ends` says which ends belong, like "(]"."""
     for name, value in given.items():
-        if not (low < value <= high or (value == low and not above)):
-            bracket = "(" if above else "["
-            raise ValueError(f"{name} must lie in {bracket}{low:g}, {high:g}], not {value!r}")
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number, not {value!r}")
+        at_end = (value == low and ends[0] == "[") or (value == high and ends[1] == "]")
+        if not (low < value < high or at_end):
+            interval = f"{ends[0]}{low:g}, {high:g}{ends[1]}"
+            raise ValueError(f"{name} must lie in {interval}, not {value!r}")
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return ValueError(f"{what} {name!r}{hint}; there are: {', '.join(known)}")
+
+
+def _count(neg: Tensor) -> Tensor:
+    """How many unmasked negatives, in the scores' own type: an integer's log would be float32."""
+    return (neg > -math.inf).sum(-1, dtype=neg.dtype)
 
 
 def _mean(values: Tensor, neg: Tensor) -> Tensor:
     """Mean of `values` over the unmasked negatives of each row."""
-    kept = neg > -math.inf
-    return torch.where(kept, values, 0).sum(-1) / kept.sum(-1)
-
-
-def _conjugate(order: float) -> float:
-    """γ* = γ/(γ-1), written so that γ = ∞ gives 1."""
-    return 1 / (1 - 1 / order)
+    return torch.where(neg > -math.inf, values, 0).sum(-1) / _count(neg)
 
 
 def _log_mean_exp(values: Tensor) -> Tensor:
-    return values.logsumexp(-1) - (values > -math.inf).sum(-1).log()
+    return values.logsumexp(-1) - _count(values).log()
 
 
-def dual_rows(table: Tensor, index: Tensor, size: int, *, ascend: bool = False) -> Tensor:
+def _conjugate(order: float) -> float:
+    """γ* = γ/(γ-1), written so that γ = ∞ gives 1 and γ near 1 keeps its digits."""
+    return 1 + 1 / (order - 1)
+
+
+def _rescale(values: Tensor, factor: Tensor | float) -> Tensor:
+    """The values as they are; their gradient times `factor`."""
+    fixed = values.detach()
+    return fixed + factor * (values - fixed)
+
+
+def dual_rows(
+    table: Tensor, index: Tensor, kept: Tensor | None = None, *, ascend: bool = False
+) -> Tensor:
     """Rows of a dual variable whose gradient is the mean over the examples that use them.
 
     The caller averages the loss over the batch, so that a user's β would get 1/B of each of its
@@ -72,26 +95,28 @@ def dual_rows(table: Tensor, index: Tensor, size: int, *, ascend: bool = False) 
 
     Args:
         table: (n, ...) the dual variable, one row a user (or item).
-        index: integer tensor of any shape, which rows are used.
-        size: B, over how many examples the caller averages.
+        index: (B,) or (B, N) rows used by each example, or (M,) by all of them.
+        kept: (B, N) or (B, M), which of the index each example really uses (it is not masked);
+            a row twice in one example is two uses. Without it, each of (B,) is used once.
         ascend: reverse the gradient, for a variable that maximises.
 
     Returns:
         `table[index]`, exactly; only its gradient is rescaled.
 
     >>> table = torch.zeros(3, requires_grad=True)
-    >>> rows = dual_rows(table, torch.tensor([0, 0, 2, 2]), 4)
+    >>> rows = dual_rows(table, torch.tensor([0, 0, 2, 2]))
     >>> (rows * torch.tensor([1.0, 3.0, 5.0, 5.0])).mean().backward()
     >>> table.grad
     tensor([2., 0., 5.])
     """
     flat = index.flatten()
-    uses = table.new_zeros(len(table)).index_add_(0, flat, table.new_ones(()).expand(len(flat)))
-    scale = (-size if ascend else size) / uses[flat]
-    rows = table.index_select(0, flat)
-    scale = scale.view(-1, *[1] * (rows.dim() - 1))
-    rows = rows.detach() + scale * (rows - rows.detach())
-    return rows.view(*index.shape, *table.shape[1:])
+    kept = torch.ones_like(index) if kept is None else kept
+    counts = kept.to(table.dtype).sum_to_size(index.shape).flatten()
+    uses = table.new_zeros(len(table)).index_add_(0, flat, counts).clamp_min_(1)
+    scale = (-len(kept) if ascend else len(kept)) / uses
+    # Before the rows are gathered: there may be many more of them than the table has.
+    table = _rescale(table, scale.view(-1, *[1] * (table.dim() - 1)))
+    return table.index_select(0, flat).view(*index.shape, *table.shape[1:])
 
 
 # ---------------------------------------------------------------------------------------------
@@ -140,9 +165,9 @@ def softmax_loss(pos: Tensor, neg: Tensor, *, temperature: float = 0.2) -> Tenso
         (B,) dimensionless.
 
     >>> softmax_loss(torch.tensor([0.9]), torch.tensor([[0.1, 0.2, 0.6]]), temperature=0.2)
-    tensor([-1.2788])
+    tensor([-1.3033])
     """
-    _check(0, temperature=temperature, above=True)
+    _check(0, math.inf, "()", temperature=temperature)
     return (neg / temperature).logsumexp(-1) - pos / temperature
 
 
@@ -154,7 +179,7 @@ def bilateral_softmax_loss(
     >>> bilateral_softmax_loss(torch.tensor([0.9]), torch.tensor([[0.5]]), temperature_pos=0.5)
     tensor([-0.8000])
     """
-    _check(0, temperature=temperature, temperature_pos=temperature_pos, above=True)
+    _check(0, math.inf, "()", temperature=temperature, temperature_pos=temperature_pos)
     ratio = temperature / temperature_pos
     return ratio * _log_mean_exp(neg / temperature) - pos / temperature_pos
 
@@ -180,8 +205,8 @@ def cosine_contrastive_loss(
     ...                         weight=2)
     tensor([0.3000])
     """
-    _check(-1, 1, margin=margin)
-    _check(0, weight=weight)
+    _check(-1, 1, "[]", margin=margin)
+    _check(0, math.inf, "[)", weight=weight)
     return (1 - pos) + weight * _mean(relu(neg - margin), neg)
 
 
@@ -214,20 +239,19 @@ def drrl_loss(
     >>> drrl_loss(torch.tensor([0.9]), torch.tensor([[0.1, 0.9]]), 0.5, order=2, weight=2)
     tensor([1.1657])
     """
-    _check(1, order=order, above=True)
-    _check(0, weight=weight, above=True)
-    _check(0, epsilon=epsilon)
+    _check(1, math.inf, "(]", order=order)
+    _check(0, math.inf, "()", weight=weight)
+    _check(0, math.inf, "[)", epsilon=epsilon)
     beta = torch.as_tensor(dual, dtype=neg.dtype, device=neg.device)
     conj = _conjugate(order)
-    excess = epsilon + weight * relu(neg - beta[..., None])
+    excess = relu(neg - beta[..., None])
+    if epsilon:
+        excess = torch.where(neg > -math.inf, excess + epsilon / weight, 0)
     # The largest excess is factored out: float32 powers of small numbers underflow to zero, and
-    # take the gradient with them. All truncated: value β, subgradient zero.
-    top = excess.detach().amax(-1, keepdim=True)
-    top = torch.where(top > 0, top, 1)
-    moment = _mean((excess / top).pow(conj), neg)
-    alive = moment > 0
-    norm = torch.where(alive, moment, 1).pow(1 / conj) * alive
-    return (1 - pos) + beta + top.squeeze(-1) * norm
+    # take the gradient with them. All truncated: norm 0, whose subgradient torch defines as 0.
+    top = excess.detach().amax(-1, keepdim=True).clamp_min(torch.finfo(neg.dtype).tiny)
+    norm = torch.linalg.vector_norm(excess / top, conj, dim=-1) * top.squeeze(-1)
+    return (1 - pos) + beta + weight * norm / _count(neg) ** (1 / conj)
 
 
 def drrl_penalty_loss(
@@ -252,8 +276,8 @@ def drrl_penalty_loss(
     >>> drrl_penalty_loss(torch.tensor([1.0]), torch.tensor([[0.0, 0.2]]), 0.1, temperature=0.2)
     tensor([0.1250])
     """
-    _check(1, order=order, above=True)
-    _check(0, temperature=temperature, above=True)
+    _check(1, math.inf, "()", order=order)
+    _check(0, math.inf, "()", temperature=temperature)
     beta = torch.as_tensor(dual, dtype=neg.dtype, device=neg.device)
     slope = (order - 1) * (neg - beta[..., None]) / temperature
     active = slope > -1
@@ -261,6 +285,39 @@ def drrl_penalty_loss(
     log_power = _conjugate(order) * torch.where(active, slope, 0).log1p()
     conjugate = torch.where(active, log_power.expm1(), -1) / order
     return (1 - pos) + beta + temperature * _mean(conjugate, neg)
+
+
+def pairwise_softmax_loss(
+    pos: Tensor, neg: Tensor, *, temperature: float = 0.1, surrogate: str = "tanh"
+) -> Tensor:
+    """PSL: log Σ_j σ(d_j/2)^(1/τ), d_j = n_j - p, σ(x) = tanh(x)+1, atan(x)+1 or (x+1)₊.
+
+    With σ = exp it would be Softmax Loss at temperature 2τ; all three grow more slowly, so that a
+    negative far above its positive, often a false one, counts for less. Source: PSL, NeurIPS 2024.
+
+    Args:
+        pos: (B,) cosines.
+        neg: (B, N) cosines, -inf = masked.
+        temperature: τ > 0, dimensionless.
+        surrogate: σ, "tanh", "atan" or "relu". Where σ <= 0 (with cosines, the last at d = -2
+            alone) the pair counts for nothing: log σ is held at the log of the float's epsilon.
+
+    Returns:
+        (B,) dimensionless.
+
+    >>> pairwise_softmax_loss(torch.tensor([0.5]), torch.tensor([[0.5, 0.5]]))
+    tensor([0.6931])
+    """
+    _check(0, math.inf, "()", temperature=temperature)
+    if surrogate not in ("tanh", "atan", "relu"):
+        raise ValueError(f"surrogate must be 'tanh', 'atan' or 'relu', not {surrogate!r}")
+    gap = neg - pos[..., None]
+    if surrogate == "tanh":  # tanh(x) + 1 = 2·sigmoid(2x), which does not cancel
+        log_sigma = logsigmoid(gap) + math.log(2)
+    else:
+        sigma_minus_1 = (gap / 2).atan() if surrogate == "atan" else gap / 2
+        log_sigma = sigma_minus_1.clamp_min(torch.finfo(gap.dtype).eps - 1).log1p()
+    return torch.where(neg > -math.inf, log_sigma / temperature, -math.inf).logsumexp(-1)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -278,27 +335,40 @@ class Stateless(nn.Module):
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
         return self.function(pos, neg, **self.hyper)
 
+    def extra_repr(self) -> str:
+        return ", ".join([self.function.__name__, *(f"{k}={v}" for k, v in self.hyper.items())])
+
 
 class PooledBSL(nn.Module):
     """BSL as its authors compute it, the positives of a user in the batch pooled.
 
     -log mean_{i in S} exp(c·p_i/τ) + c·log mean_j exp(n_j/τ), S the batch's rows of the same user:
-    the value depends on who else is in the batch.
+    the value depends on who else is in the batch. Source: BSL, ICDE 2024.
 
-    >>> loss, batch = PooledBSL(temperature=0.5), Batch(torch.tensor([7, 7]))
+    Args:
+        n_users: how many there are.
+        temperature: τ > 0, in units of score.
+        ratio: c > 0, dimensionless.
+
+    >>> loss, batch = PooledBSL(8, temperature=0.5), Batch(torch.tensor([7, 7]))
     >>> loss(torch.tensor([0.9, 0.9]), torch.tensor([[0.1], [0.4]]), batch)
     tensor([-1.6000, -1.0000])
     """
 
-    def __init__(self, *, temperature: float = 0.2, ratio: float = 1.0):
+    def __init__(self, n_users: int, *, temperature: float = 0.2, ratio: float = 1.0):
         super().__init__()
-        _check(0, temperature=temperature, ratio=ratio, above=True)
-        self.temperature, self.ratio = temperature, ratio
+        _check(1, math.inf, "[)", n_users=n_users)
+        _check(0, math.inf, "()", temperature=temperature, ratio=ratio)
+        self.n_users, self.temperature, self.ratio = n_users, temperature, ratio
 
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch) -> Tensor:
-        together = batch.users[:, None] == batch.users[None]
-        pooled = torch.where(together, self.ratio * pos / self.temperature, -math.inf)
-        return self.ratio * _log_mean_exp(neg / self.temperature) - _log_mean_exp(pooled)
+        scaled, users = self.ratio * pos / self.temperature, batch.users
+        table = scaled.new_full((self.n_users,), -math.inf)
+        top = table.scatter_reduce(0, users, scaled.detach(), "amax")[users]
+        share = torch.stack([(scaled - top).exp(), torch.ones_like(scaled)], -1)
+        total, count = share.new_zeros(self.n_users, 2).index_add(0, users, share)[users].unbind(-1)
+        pooled = top + (total / count).log()
+        return self.ratio * _log_mean_exp(neg / self.temperature) - pooled
 
 
 class AdvInfoNCE(nn.Module):
@@ -306,6 +376,17 @@ class AdvInfoNCE(nn.Module):
 
     The adversary ascends at every dual step, at `dual_lr`; the published code lets it every five
     epochs, at most five times. Source: AdvInfoNCE, NeurIPS 2023; K = 64 there, 1 in DrRL's code.
+
+    Args:
+        n_users, n_items: how many rows g has.
+        temperature: τ > 0, in units of score.
+        scale: K > 0, dimensionless.
+        adversary_dim: length of g_u and g_j, >= 1.
+
+    >>> loss = AdvInfoNCE(1, 2, temperature=0.5)
+    >>> batch = Batch(torch.tensor([0]), neg_items=torch.tensor([[1, 1]]))
+    >>> loss(torch.tensor([0.5]), torch.tensor([[0.5, 0.5]]), batch).detach()  # log(1 + N)
+    tensor([1.0986])
     """
 
     def __init__(
@@ -318,34 +399,40 @@ class AdvInfoNCE(nn.Module):
         adversary_dim: int = 64,
     ):
         super().__init__()
-        _check(0, temperature=temperature, scale=scale, above=True)
-        _check(1, adversary_dim=adversary_dim)
+        _check(0, math.inf, "()", temperature=temperature, scale=scale)
+        _check(1, math.inf, "[)", n_users=n_users, n_items=n_items, adversary_dim=adversary_dim)
         self.temperature, self.scale = temperature, scale
         self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_users, adversary_dim)))
         self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_items, adversary_dim)))
 
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch) -> Tensor:
-        users = dual_rows(self.users, batch.users, len(pos), ascend=True)
-        items = dual_rows(self.items, batch.neg_items, len(pos), ascend=True)
-        hard = (items @ users[..., None]).squeeze(-1) if items.dim() == 3 else users @ items.T
         kept = neg > -math.inf
+        users = dual_rows(self.users, batch.users, ascend=True)
+        items = dual_rows(self.items, batch.neg_items, kept, ascend=True)
+        hard = (items @ users[..., None]).squeeze(-1) if items.dim() == 3 else users @ items.T
         log_q = torch.where(kept, hard.to(neg.dtype), -math.inf).log_softmax(-1)
-        log_count = math.log(self.scale) + kept.sum(-1).log()
+        log_count = math.log(self.scale) + _count(neg).log()
         against = log_count + (log_q + neg / self.temperature).logsumexp(-1)
         return softplus(against - pos / self.temperature)
 
 
 class LLPAUC(nn.Module):
-    """Lower-left partial AUC as a min-max over scalars; P = σ(p), M = σ(n), sp(x) = log(1+e^(5x))/5.
+    """Lower-left partial AUC as a min-max over scalars.
 
+    P = σ(p), M = σ(n), sp(x) = log(1 + e^(5x))/5, and the value is
     -s⁺ - sp(-(P-a)² + 2(1+γ)P - s⁺)/α + s⁻ + mean_j sp((M-b)² + 2(1+γ)M - s⁻)/β - γ²
     - θ_b(b - 1 - γ) + θ_a(a + γ): minimised over a, b, s⁻ and θ, maximised over γ and s⁺, these
-    and s⁻ at twice the rate. α and β are the shares of positives and negatives that count.
-    Source: LLPAUC, WWW 2024.
+    and s⁻ at twice the rate. Source: LLPAUC, WWW 2024, and its published code for the θ.
+
+    Args:
+        share_pos, share_neg: α and β in (0, 1], the shares of positives and negatives that count.
+
+    >>> LLPAUC()(torch.tensor([0.0]), torch.tensor([[0.0]]))
+    tensor([15.4922], grad_fn=<AddBackward0>)
     """
 
     #        start, lowest, highest, rate (below zero: maximises)
-    SCALARS = {  # noqa: RUF012
+    SCALARS: ClassVar = {
         "a": (1.0, 0, 1, 1),
         "b": (0.0, 0, 1, 1),
         "gamma": (0.0, -1, 1, -2),
@@ -357,17 +444,15 @@ class LLPAUC(nn.Module):
 
     def __init__(self, *, share_pos: float = 0.5, share_neg: float = 0.05):
         super().__init__()
-        _check(0, 1, share_pos=share_pos, share_neg=share_neg, above=True)
+        _check(0, 1, "(]", share_pos=share_pos, share_neg=share_neg)
         self.share_pos, self.share_neg = share_pos, share_neg
         for name, (start, *_) in self.SCALARS.items():
             self.register_parameter(name, nn.Parameter(torch.tensor(start)))
 
-    def _scalar(self, name: str) -> Tensor:
-        value, rate = getattr(self, name), self.SCALARS[name][3]
-        return value.detach() + rate * (value - value.detach())
-
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
-        a, b, gamma, s_pos, s_neg, theta_a, theta_b = map(self._scalar, self.SCALARS)
+        a, b, gamma, s_pos, s_neg, theta_a, theta_b = (
+            _rescale(getattr(self, name), rate) for name, (*_, rate) in self.SCALARS.items()
+        )
         p, m = pos.sigmoid(), neg.sigmoid()
         high = softplus(-(p - a).square() + 2 * (1 + gamma) * p - s_pos, beta=5)
         low = softplus((m - b).square() + 2 * (1 + gamma) * m - s_neg, beta=5)
@@ -376,6 +461,7 @@ class LLPAUC(nn.Module):
 
     @torch.no_grad()
     def project(self) -> None:
+        """Clip each scalar to its range, after a step."""
         for name, (_, lowest, highest, _) in self.SCALARS.items():
             getattr(self, name).clamp_(lowest, highest)
 
@@ -425,47 +511,46 @@ class DrRL(nn.Module):
     ):
         super().__init__()
         sizes = {"weight": weight, "radius": radius, "eta": eta, "temperature": temperature}
-        sizes = {name: value for name, value in sizes.items() if value is not None} or {"weight": 1}
+        sizes = {name: value for name, value in sizes.items() if value is not None}
+        sizes = sizes or {"weight": 1.0}
         if len(sizes) > 1:
             raise ValueError(f"give one size, not {' and '.join(sizes)}")
         if dual not in self.DUALS:
             raise ValueError(f"dual must be one of {', '.join(self.DUALS)}, not {dual!r}")
-        _check(1, order=order, above=dual != "exact")
-        self.order, self.dual = order, dual
-        if dual == "exact":
-            self.ball = self._ball(order, **sizes)
-            return
+        exact, penalty = dual == "exact", "temperature" in sizes
+        _check(1, math.inf, ("[" if exact else "(") + (")" if penalty else "]"), order=order)
+        _check(0, math.inf, "()" if weight or temperature else "[)", **sizes)
+        _check(-math.inf, math.inf, "()", start=start)
+        if epsilon and (exact or penalty):
+            raise ValueError("epsilon is added to c·(n - β)₊: give it with a ball and a β, or not")
         if "eta" in sizes:
             sizes = {"radius": dro.radius_from_eta(eta, order)}
-        if "radius" in sizes:
+        if exact and "weight" in sizes:
+            if sizes["weight"] <= 1:
+                raise ValueError(
+                    f"weight (c) must be above 1 with dual='exact', not {sizes['weight']!r}: at "
+                    "c = 1 the ball has radius zero and the loss is the plain mean, below 1 there "
+                    "is no ball. Give a radius, or keep c and learn β."
+                )
+            sizes = {"radius": dro.radius_from_weight(weight, order)}
+        elif not exact and "radius" in sizes:
             sizes = {"weight": dro.weight_from_radius(sizes["radius"], order)}
-        penalty = "temperature" in sizes
+        self.dual, self.hyper = dual, {"order": order, **sizes}
+        if exact:
+            return
         self.function = drrl_penalty_loss if penalty else drrl_loss
-        self.hyper = {"order": order, **sizes} | ({} if penalty else {"epsilon": epsilon})
+        self.hyper |= {} if penalty else {"epsilon": epsilon}
         self.function(torch.zeros(1), torch.zeros(1, 1), 0.0, **self.hyper)  # refuses bad values
+        if dual == "learned":
+            _check(1, math.inf, "[)", n_users=n_users)
         beta = torch.full((n_users if dual == "learned" else 1,), float(start))
         self.beta = nn.Parameter(beta, requires_grad=dual != "fixed")
 
-    @staticmethod
-    def _ball(order: float, **size: float) -> dict[str, float]:
-        """The size as `dro.worst_case` takes it."""
-        ((name, value),) = size.items()
-        if name == "temperature":
-            return size
-        if name == "weight" and value <= 1:
-            raise ValueError(
-                f"weight (c) must be above 1 with dual='exact', not {value!r}: at c = 1 the ball has "
-                "radius zero and the loss is the plain mean, below 1 there is no ball. Give a "
-                "radius, or keep c and learn β."
-            )
-        convert = {"weight": dro.radius_from_weight, "eta": dro.radius_from_eta}
-        return {"radius": convert[name](value, order) if name in convert else value}
-
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
         if self.dual == "exact":
-            return (1 - pos) + dro.worst_case(neg, order=self.order, **self.ball).value
+            return (1 - pos) + dro.worst_case(neg, **self.hyper).value
         if self.dual == "learned":
-            beta = dual_rows(self.beta, batch.users, len(pos))
+            beta = dual_rows(self.beta, batch.users)
         else:
             beta = self.beta.expand(len(pos))
         return self.function(pos, neg, beta, **self.hyper)
@@ -493,6 +578,7 @@ REGISTRY = {
     "ccl": Loss(cosine_contrastive_loss),
     "advinfonce": Loss(AdvInfoNCE),
     "llpauc": Loss(LLPAUC),
+    "psl": Loss(pairwise_softmax_loss),
     "drrl": Loss(DrRL),
 }
 
@@ -504,9 +590,7 @@ def lookup(name: str) -> Loss:
     'cosine'
     """
     if name not in REGISTRY:
-        close = difflib.get_close_matches(name, REGISTRY, 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"no loss is called {name!r}{hint}: one of {', '.join(REGISTRY)}")
+        raise _unknown("no loss is called", name, REGISTRY)
     return REGISTRY[name]
 
 
@@ -535,8 +619,9 @@ def make(name: str, *, n_users: int = 0, n_items: int = 0, **hyper: float | str)
     torch.Size([10])
     """
     factory, known = lookup(name).factory, hyperparameters(name)
-    for key in hyper.keys() - known.keys():
-        raise ValueError(f"loss {name!r} has no hyper-parameter {key!r}: it has {', '.join(known)}")
+    for key in hyper:
+        if key not in known:
+            raise _unknown(f"loss {name!r} has no hyper-parameter", key, known)
     if not inspect.isclass(factory):
         return Stateless(factory, **hyper)
     sizes = {"n_users": n_users, "n_items": n_items}
@@ -561,7 +646,41 @@ def negative_weights(
     >>> negative_weights(make("ccl", margin=0.5), torch.tensor([0.9]), torch.tensor([[0.1, 0.7]]))
     tensor([[0., 2.]])
     """
-    neg = neg.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(loss(pos.detach(), neg, batch).sum(), neg)
+    with torch.enable_grad():
+        neg = neg.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(loss(pos.detach(), neg, batch).sum(), neg)
     mean = _mean(slope, neg.detach())[..., None]
     return torch.where(mean == 0, 0, slope / mean)
+
+
+def starting_points(
+    scores: Tensor,
+    temperature: float,
+    *,
+    orders: tuple[float, ...] = (1.5, 2.0, 5.0),
+    quantiles: tuple[float, ...] = (0.25, 0.5, 0.75),
+) -> tuple[Tensor, list[dict[str, float | str]]]:
+    """From a tuned Softmax Loss to DrRL: the radius SL really used, and settings to try.
+
+    SL at temperature τ is, for each user, the ball of radius KL(Q‖P), Q_j ∝ exp(f_j/τ). The
+    settings are quantiles over users of that radius, at several orders, β exact.
+
+    Args:
+        scores: (users, N) of a trained SL model's negatives, -inf = masked. Let a row hold as many
+            as training draws: radii grow with their number, and no ball of N exceeds log N.
+        temperature: the τ it was trained with, > 0, in units of score.
+        orders: γ in [1, ∞], each a row of the grid.
+        quantiles: in [0, 1], which users' radii to try.
+
+    Returns:
+        (users,) radii in nats, and keyword arguments for `make("drrl", ...)`.
+
+    >>> radii, settings = starting_points(torch.tensor([[0.0, 0.5], [0.0, 0.1]]), 0.1, orders=(2,))
+    >>> radii
+    tensor([0.6530, 0.1109])
+    >>> loss = make("drrl", **settings[0])
+    """
+    radii = dro.radius_of_temperature(scores, temperature)
+    levels = torch.quantile(radii, radii.new_tensor(quantiles)).tolist()
+    grid = [{"order": o, "radius": r, "dual": "exact"} for o in orders for r in levels]
+    return radii, grid

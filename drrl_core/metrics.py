@@ -129,9 +129,7 @@ def evaluate(
     if min(ks) < 1:
         raise ValueError(f"every cut-off must be at least 1, not {min(ks)}")
     wanted = np.flatnonzero(np.diff(target.indptr))
-    best = rank(
-        users, items, wanted, masks=masks, k=max(ks), similarity=similarity, memory=memory
-    )
+    best = rank(users, items, wanted, masks=masks, k=max(ks), similarity=similarity, memory=memory)
     owner, column = _pairs(target, wanted)
     n_items = target.shape[1]
     keys = (owner * n_items + column).numpy()

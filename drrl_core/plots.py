@@ -5,12 +5,16 @@ reference. `show` saves it and hands a notebook something it can display.
 """
 
 import io
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 # Okabe and Ito's palette, told apart by colour-blind readers, in print and on a beamer.
 COLOURS = {
@@ -38,7 +42,6 @@ LABELS = {
     "mse": "MSE",
 }
 FALSE_NEGATIVE = "#7A1F5C"
-ORDINARY = "#9AA0A6"
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -66,11 +69,21 @@ def label(loss: str) -> str:
     return LABELS.get(loss, loss)
 
 
-def new_figure(width: float, height: float, columns: int = 1, rows: int = 1, **kwargs):
-    """A figure in the suite's style and its axes, as `Figure.subplots` gives them; inches."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots(rows, columns, **kwargs)
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """The suite's style for one figure function, and for nobody else in the process."""
+
+    @wraps(draw)
+    def in_style(*args, **kwargs) -> Figure:
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return in_style
+
+
+def new_figure(width: float, height: float, columns: int = 1, rows: int = 1):
+    """A figure of so many inches, and its axes as a (rows, columns) array."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:
@@ -91,6 +104,7 @@ def show(figure: Figure, path: str | Path | None = None):
     return Image(data=data, width=int(figure.get_figwidth() * 90))
 
 
+@styled
 def learning_curves(histories: dict[str, pd.DataFrame], *, dataset: str) -> Figure:
     """Valid NDCG@20 over epochs, a line a loss, its best epoch marked.
 
@@ -98,18 +112,19 @@ def learning_curves(histories: dict[str, pd.DataFrame], *, dataset: str) -> Figu
         histories: loss name -> `Fit.history`.
         dataset: its name, for the title.
     """
-    figure, axes = new_figure(6.4, 3.6)
+    figure, [[axes]] = new_figure(6.4, 3.6)
     for loss, history in histories.items():
         seen = history.dropna(subset="ndcg@20")
         axes.plot(seen["epoch"], seen["ndcg@20"], color=colour(loss), label=label(loss))
         best = seen.loc[seen["ndcg@20"].idxmax()]
         axes.plot(best["epoch"], best["ndcg@20"], "o", color=colour(loss), markersize=7)
-    axes.set(xlabel="epoch", ylabel="valid NDCG@20", xlim=(0, None), ylim=(0, None))
+    axes.set(xlabel="epoch", ylabel="valid NDCG@20", xlim=(0, None))
     axes.set_title(f"Learning curves, {dataset} (dot: best epoch)")
     axes.legend(loc="lower right")
     return figure
 
 
+@styled
 def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | None = None) -> Figure:
     """Test accuracy, a panel a metric and a bar a loss.
 
@@ -118,26 +133,27 @@ def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | Non
         dataset: its name, for the title.
         reference: metric -> accuracy of ranking by popularity, drawn as a line.
     """
-    figure, panels = new_figure(6.4, 0.9 + 0.45 * len(scores), len(scores.columns), squeeze=False)
+    figure, [panels] = new_figure(6.8, 1.3 + 0.4 * len(scores), len(scores.columns))
     place = np.arange(len(scores))[::-1]
-    for axes, metric in zip(panels[0], scores.columns, strict=True):
+    for axes, metric in zip(panels, scores.columns, strict=True):
         values = scores[metric]
         axes.barh(place, values, color=[colour(loss) for loss in scores.index], height=0.65)
         for y, value in zip(place, values, strict=True):
             axes.text(value, y, f" {value:.4f}", va="center")
         if reference:
             axes.axvline(reference[metric], color="#222222", linestyle="--", linewidth=1.2)
-            axes.text(
-                reference[metric], len(scores) - 0.45, "popularity ", ha="center", va="bottom", size=8
-            )
+            at = (reference[metric], len(scores) - 0.5)
+            axes.text(*at, "by popularity", ha="center", va="bottom", size=8)
         axes.set_yticks(place, [label(loss) for loss in scores.index])
-        axes.set(xlim=(0, values.max() * 1.22), ylim=(-0.6, len(scores) - 0.1))
+        widest = max(values.max(), reference[metric] if reference else 0)
+        axes.set(xlim=(0, widest * 1.25), ylim=(-0.6, len(scores) - 0.1))
         axes.set_xlabel(f"test {metric.replace('recall', 'Recall').replace('ndcg', 'NDCG')}")
         axes.grid(axis="y", visible=False)
-    figure.suptitle(f"Ranking accuracy, {dataset}", x=0.02, ha="left", size=11, weight="bold")
+    figure.suptitle(f"Ranking accuracy, {dataset}", x=0.01, ha="left", size=11, weight="bold")
     return figure
 
 
+@styled
 def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int) -> Figure:
     """One user's negatives under each loss: where their scores lie, and how much each is heard.
 
@@ -146,40 +162,44 @@ def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int)
         dataset: its name, for the title.
         user: whose negatives they are.
     """
-    figure, panels = new_figure(3.4 * len(views), 3.6, len(views), squeeze=False)
-    for axes, (loss, view) in zip(panels[0], views.items(), strict=True):
-        ordinary, false = view[~view["false_negative"]], view[view["false_negative"]]
+    figure, [panels] = new_figure(3.5 * len(views), 4.3, len(views))
+    for axes, (loss, view) in zip(panels, views.items(), strict=True):
         crowd = axes.twinx()
         crowd.hist(view["score"], bins=40, color="#DADCE0")
         crowd.set(yticks=[], ylim=(0, crowd.get_ylim()[1] * 1.6))
         crowd.spines[:].set_visible(False)
         axes.set_zorder(crowd.get_zorder() + 1)  # the crowd is the background
         axes.patch.set_visible(False)
+        false, weight = view["false_negative"], view["weight"]
+        axes.scatter(view["score"][~false], weight[~false], s=10, color=colour(loss))
         axes.scatter(
-            ordinary["score"], ordinary["weight"], s=9, color=colour(loss), label="ordinary"
-        )
-        axes.scatter(
-            false["score"],
-            false["weight"],
+            view["score"][false],
+            weight[false],
             s=34,
             marker="D",
             facecolor="white",
             edgecolor=FALSE_NEGATIVE,
             linewidth=1.3,
-            label="false negative",
         )
-        heard = np.average(view["false_negative"], weights=view["weight"] + 1e-300)
-        axes.set_title(f"{label(loss)}, {dataset}", color=colour(loss))
-        axes.set(xlabel="score of the negative", ylim=(-0.04 * view["weight"].max(), None))
+        heard = weight[false].sum() / weight.sum() if weight.any() else 0
+        axes.set_title(f"{label(loss)}, {dataset}, user {user}", color=colour(loss), pad=34)
         axes.text(
-            0.03,
-            0.97,
-            f"false negatives: {view['false_negative'].mean():.1%} of the items,\n"
-            f"{heard:.1%} of the weight\ntruncated: {(view['weight'] == 0).mean():.0%}",
+            0,
+            1.02,
+            f"truncated: {(weight == 0).mean():.0%} of the items\n"
+            f"weight on false negatives: {heard:.0%}",
             transform=axes.transAxes,
-            va="top",
-            size=8.5,
+            va="bottom",
+            size=9,
         )
-        axes.legend(loc="upper left", bbox_to_anchor=(0, 0.8), fontsize=8.5, handletextpad=0.1)
-    panels[0, 0].set_ylabel(f"weight of the negative (mean 1), user {user}")
+        axes.set(xlabel="score of the negative", ylim=(-0.05 * weight.max(), 1.08 * weight.max()))
+    panels[0].set_ylabel("weight (mean 1)")
+    dot, diamond = (
+        Line2D([], [], ls="", marker="o", ms=4, color="#444444"),
+        Line2D([], [], ls="", marker="D", ms=6, mfc="white", mec=FALSE_NEGATIVE, mew=1.3),
+    )
+    share = f"false negative ({view['false_negative'].mean():.1%} of the items)"
+    handles = [dot, diamond, Patch(color="#DADCE0")]
+    names = ["negative", share, "how many items have that score"]
+    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
     return figure

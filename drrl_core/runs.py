@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from drrl_core import backbones, datasets, losses, metrics
-from drrl_core.trainer import Fit, TrainConfig, fit, resolve_device
+from drrl_core.trainer import DivergedError, Fit, TrainConfig, fit, resolve_device
 
-PACKAGES = ("drrl-core", "torch", "numpy", "scipy", "pandas")
+PACKAGES = ("drrl-core", "torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,17 @@ def parse_value(text: str) -> int | float | bool | str | None:
 
 def _typed(name: str, value: object, default: object) -> object:
     """The value as the default's type, or ValueError."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    value = value.item() if isinstance(value, np.generic) else value
+    number = isinstance(value, int | float) and not isinstance(value, bool) and value == value
     if isinstance(default, str):
         good = isinstance(value, str)
     elif isinstance(default, int):
-        good = number and float(value).is_integer()
+        good = number and value.is_integer() if isinstance(value, float) else number
         value = int(value) if good else value
     elif default is None:
         good = number or value is None
     else:
-        good = number and not math.isnan(value)
+        good = number
         value = float(value) if good else value
     if not good:
         kind = "a number" if default is None else f"of type {type(default).__name__}"
@@ -100,8 +101,8 @@ def configure(
     Negatives and similarity default to what the loss expects.
 
     Raises:
-        ValueError: an unknown or ambiguous name (with a suggestion), a wrong type, a value out of
-            range.
+        ValueError: an unknown or ambiguous name (with a suggestion), a setting given twice, a wrong
+            type, a value out of range.
 
     >>> run = configure("synthetic", "ccl", settings={"margin": 0.3, "train.lr": 0.01})
     >>> run.loss_parameters, run.train.lr
@@ -114,6 +115,7 @@ def configure(
         "backbone": backbones.hyperparameters(backbone),
         "train": {f.name: getattr(base, f.name) for f in fields(base)},
     }
+    given = {}
     for name, value in (settings or {}).items():
         group, _, key = name.rpartition(".")
         groups = [g for g in known if key in known[g] and group in ("", g)]
@@ -126,6 +128,8 @@ def configure(
             hint = f": did you mean {' or '.join(close)}?" if close else f": {', '.join(full)}"
             why = "is ambiguous" if groups else f"is no setting of {loss} on {backbone}"
             raise ValueError(f"{name!r} {why}{hint}")
+        if (other := given.setdefault((groups[0], key), name)) != name:
+            raise ValueError(f"{other!r} and {name!r} are one setting: give it once")
         known[groups[0]][key] = _typed(name, value, known[groups[0]][key])
     run = Run(
         dataset, backbone, loss, known["backbone"], known["loss"], replace(base, **known["train"])
@@ -144,6 +148,15 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _strict(value: object) -> object:
+    """As strict JSON has it: no NaN (None), no infinity ("inf", which `parse_value` reads)."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def execute(
@@ -175,7 +188,12 @@ def execute(
         torch.manual_seed(run.train.seed)
         model = backbones.make(run.backbone, **sizes, **run.backbone_parameters).to(where)
         loss = losses.make(run.loss, **sizes, **run.loss_parameters)
-    result = fit(model, loss, data, run.train, **options)
+    try:
+        result = fit(model, loss, data, run.train, **options)
+    except DivergedError as error:
+        raise DivergedError(
+            f"{run.loss} on {run.backbone}, {run.loss_parameters}: {error}"
+        ) from None
     record = {
         "dataset": data.name,
         "data_hash": data.hash,
@@ -192,7 +210,7 @@ def execute(
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
-    return Outcome(record, result, model, loss, data)
+    return Outcome(_strict(record), result, model, loss, data)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -269,18 +287,20 @@ def attention(outcome: Outcome, *, users: int = 200) -> dict[str, float]:
 
     Returns:
         k1, the largest weight, and k2, the mean weight of a false negative (both over the mean
-        weight), and the truncated share of the negatives.
+        weight, and over the users whose negatives are not all truncated), and the truncated share
+        of the negatives. NaN where no user has what is asked for.
     """
     data = outcome.data
     known = np.flatnonzero(np.diff(data.train.indptr))
     known = [u for u in known if false_negatives(data, u).any()]
     rows = []
-    for user in np.array(known)[:: max(1, len(known) // users)]:
-        view = negatives_of(outcome, user)
+    for place in np.linspace(0, len(known) - 1, min(users, len(known))).astype(int):
+        view = negatives_of(outcome, known[place])
         weight = view["weight"]
-        if weight.any():  # every negative truncated: the loss listens to nobody
-            k2 = weight[view["false_negative"]].mean()
-            rows.append({"k1": weight.max(), "k2": k2, "truncated": (weight == 0).mean()})
+        row = {"truncated": (weight == 0).mean()}
+        if weight.any():  # else the loss listens to nobody, and there is no mean weight
+            row |= {"k1": weight.max(), "k2": weight[view["false_negative"]].mean()}
+        rows.append(row)
     return pd.DataFrame(rows, columns=["k1", "k2", "truncated"]).mean().to_dict()
 
 

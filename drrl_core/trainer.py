@@ -4,7 +4,9 @@ Two optimisers, Adam for the model and SGD for what the loss owns. The trainer n
 it has: a loss that maximises reverses its own gradient, and clips itself in `project()`.
 """
 
+import math
 import time
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from drrl_core import metrics, sampling
 from drrl_core.datasets import Interactions
@@ -41,7 +43,7 @@ class TrainConfig:
         min_gain: a gain in valid NDCG@20 counts when larger than this, >= 0.
         mask: what the test ranking leaves out: "train" (the paper's, so that valid items stand
             among the candidates) or "train+valid".
-        seed: >= 0.
+        seed: in [0, 2**63).
     """
 
     epochs: int = 100
@@ -61,7 +63,9 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "negatives", "evaluate_every", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("dual_lr", "l2", "min_gain", "seed"):
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must lie in [0, 2**63), not {self.seed}")
+        for name in ("dual_lr", "l2", "min_gain"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must lie in [0, inf), not {getattr(self, name)}")
         if not 0 < self.lr < float("inf"):
@@ -77,10 +81,11 @@ class Fit:
     """What came of training: per-user metrics at the best epoch, and the way there.
 
     Attributes:
-        best_epoch: the epoch of the best valid NDCG@20; model and loss are left as they were then.
+        best_epoch: the last epoch whose valid NDCG@20 was a gain; model and loss are left as they
+            were then.
         valid, test: one row a user, columns like "ndcg@20".
-        history: one row an epoch: loss, seconds (training only), and where evaluated
-            recall@20 and ndcg@20 on valid.
+        history: one row an epoch: loss (mean over the steps, l2 included), seconds (training
+            only), and where evaluated recall@20 and ndcg@20 on valid.
         seconds: everything, evaluation included.
     """
 
@@ -100,9 +105,21 @@ def resolve_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} cannot be used here: {error}") from None
+        place = torch.zeros(1, device=name)
+        place.item()  # "meta" has tensors, but nothing in them
+    except (RuntimeError, AssertionError, ImportError) as error:
+        why = str(error).splitlines()[0].split(". ")[0]
+        raise ValueError(f"device {name!r} cannot be used here: {why}") from None
+    return place.device
+
+
+# Said once a process by torch, of every CSR tensor.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+
+
+def _csr(start: Tensor, column: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
+    # Unchecked: a row may hold a column twice, and in any order, which the two products allow.
+    return torch.sparse_csr_tensor(start, column, values, size=size, check_invariants=False)
 
 
 class _SampledDot(torch.autograd.Function):
@@ -120,8 +137,8 @@ class _SampledDot(torch.autograd.Function):
             gathered = table.index_select(0, index.flatten()).view(*index.shape, -1)
             return torch.bmm(gathered, rows[..., None]).squeeze(-1)
         start = torch.arange(0, index.numel() + 1, index.shape[1])
-        wanted = torch.sparse_csr_tensor(
-            start, index.flatten(), rows.new_zeros(index.numel()), size=(len(rows), len(table))
+        wanted = _csr(
+            start, index.flatten(), rows.new_zeros(index.numel()), (len(rows), len(table))
         )
         return torch.sparse.sampled_addmm(wanted, rows, table.T, beta=0).values().view(index.shape)
 
@@ -136,8 +153,7 @@ class _SampledDot(torch.autograd.Function):
         by_row = (slope.flatten().numpy(), index.flatten().numpy(), start)
         by_item = csr_array(by_row, shape=(len(rows), len(table))).tocsc()
         parts = map(torch.from_numpy, (by_item.indptr, by_item.indices, by_item.data))
-        matrix = torch.sparse_csr_tensor(*parts, size=(len(table), len(rows)))
-        return to_rows, matrix @ rows, None
+        return to_rows, _csr(*parts, (len(table), len(rows))) @ rows, None
 
 
 def score(
@@ -162,10 +178,10 @@ def _l2(model: nn.Module, batch: Batch) -> Tensor:
     return size / (2 * len(batch.users))
 
 
-def _names_of_nonfinite(*modules: nn.Module) -> str:
-    named = [pair for module in modules for pair in module.named_parameters()]
-    bad = [name for name, value in named if not value.isfinite().all()]
-    return ", ".join(bad) or "none yet"
+def _nonfinite(**modules: nn.Module) -> list[str]:
+    """Names such as "model.users" of the parameters that hold a NaN or an infinity."""
+    named = [pair for key, module in modules.items() for pair in module.named_parameters(key)]
+    return [name for name, value in named if not value.isfinite().all()]
 
 
 def fit(
@@ -179,11 +195,14 @@ def fit(
 ) -> Fit:
     """Train until valid NDCG@20 stops gaining; leave model and loss at their best epoch.
 
+    Without valid pairs there is nothing to select by: all epochs are run and the last is kept.
+
     Everything random comes from (config.seed, epoch): on a CPU, with one number of threads, the
     same call gives the same bits.
 
     Args:
-        model: called without arguments, gives the user and item tables; its device is used.
+        model: called without arguments, gives the user and item tables; its device is used. For
+            `l2` it has its raw embeddings as attributes, users and items.
         loss: called as loss(pos, neg, batch), gives one value an example.
         data: the interactions.
         config: how to train.
@@ -214,7 +233,7 @@ def fit(
     negatives = sampling.UniformNegatives(data, device)
     look = {"similarity": config.similarity, "ks": (20,)}
 
-    history, best, best_epoch, state = [], -1.0, 0, None
+    history, best, best_epoch = [], -math.inf, 0
     bar = tqdm(range(1, config.epochs + 1), desc=data.name, unit="epoch", disable=not progress)
     for epoch in bar:
         start, values = time.perf_counter(), []
@@ -240,20 +259,21 @@ def fit(
             values.append(total.detach())
         # Read once an epoch: looking at each value would make a GPU wait at every step.
         values = torch.stack(values)
-        if not values.isfinite().all() or _names_of_nonfinite(model, loss) != "none yet":
+        names = _nonfinite(model=model, loss=loss)
+        if names or not values.isfinite().all():
             bad = (~values.isfinite()).nonzero()
             step = int(bad[0]) + 1 if len(bad) else len(values)
             raise DivergedError(
                 f"epoch {epoch}, step {step} of {len(values)}: the loss is {values[step - 1]:g} "
                 f"({loss}; lr {config.lr}, dual_lr {config.dual_lr}, l2 {config.l2}); parameters "
-                f"not finite at the end of the epoch: {_names_of_nonfinite(model, loss)}. Lower "
-                "lr, or raise the temperature."
+                f"not finite at the end of the epoch: {', '.join(names) or 'none'}. Lower lr or "
+                "dual_lr, or raise the temperature where the loss has one."
             )
         row = {"epoch": epoch, "loss": values.mean().item(), "seconds": time.perf_counter() - start}
         if epoch % config.evaluate_every == 0 or epoch == config.epochs:
             valid = metrics.evaluate(*_tables(model), data.valid, masks=(data.train,), **look)
             row |= valid[["recall@20", "ndcg@20"]].mean().to_dict()
-            if row["ndcg@20"] > best + config.min_gain:
+            if row["ndcg@20"] > best + config.min_gain or not data.valid.nnz:
                 best, best_epoch, best_valid = row["ndcg@20"], epoch, valid
                 state = deepcopy((model.state_dict(), loss.state_dict()))
             bar.set_postfix(valid_ndcg=f"{row['ndcg@20']:.4f}", best=f"{best:.4f}")
@@ -264,9 +284,8 @@ def fit(
             break
     bar.close()
 
-    if state is not None:
-        model.load_state_dict(state[0])
-        loss.load_state_dict(state[1])
+    model.load_state_dict(state[0])
+    loss.load_state_dict(state[1])
     masks = (data.train,) if config.mask == "train" else (data.train, data.valid)
     test = metrics.evaluate(*_tables(model), data.test, masks=masks, **look)
     seconds = time.perf_counter() - began

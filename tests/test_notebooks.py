@@ -1,0 +1,82 @@
+"""The notebooks themselves: their anatomy, and each executed on tiny parameters."""
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from drrl_core import notebooks
+
+SHELF = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+TINY = {"00_start_here": {"epochs": 2, "dim": 8, "negatives": 8}}
+
+
+@pytest.mark.parametrize("path", SHELF, ids=lambda path: path.stem)
+def test_anatomy(path):
+    cells = nbformat.read(path, as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    title = cells[0].source.splitlines()[0]
+    assert title.startswith("# ") and title.endswith("?"), "a notebook opens with a question"
+    assert cells[0].source.count("\n- ") == 3, "three bullets: you will see"
+    assert len(code) <= 25
+    assert statistics.median(len(cell.source.splitlines()) for cell in code) <= 8
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert any("assert" in cell.source for cell in code), "the concept by hand, checked"
+    assert "<details>" in "".join(cell.source for cell in cells), "exercises with folded answers"
+    for parameter in notebooks.parameters(path).values():
+        assert parameter.help, f"{parameter.name} says what it is"
+
+
+@pytest.mark.parametrize("path", SHELF, ids=lambda path: path.stem)
+def test_runs_on_tiny_parameters(path, tmp_path):
+    record = notebooks.run(path.stem, out_dir=tmp_path, parameters=TINY[path.stem], progress=False)
+    assert record["status"] == "done" and record["results"]
+    assert json.loads((tmp_path / f"{path.stem}.json").read_text())["parameters"]["epochs"] == 2
+    page = (tmp_path / f"{path.stem}.html").read_text()
+    assert "<math" in page and "<script" not in page
+    executed = nbformat.read(tmp_path / f"{path.stem}.ipynb", as_version=4)
+    outputs = [out for cell in executed.cells for out in cell.get("outputs", [])]
+    assert not any("widget-view" in str(out.get("data", {}).keys()) for out in outputs)
+    assert not any(out.get("name") == "stderr" and "Warning" in out.text for out in outputs)
+
+
+def test_start_here_records_what_it_shows(tmp_path):
+    parameters = TINY["00_start_here"] | {"losses": ["sl", "bpr"], "seed": 3}
+    record = notebooks.run("00", out_dir=tmp_path, parameters=parameters, html=False, progress=False)
+    results = record["results"]
+    assert list(results["runs"]) == ["sl", "bpr"]
+    for run in results["runs"].values():
+        assert run["seed"] == 3 and run["dataset"] == "synthetic" and run["best_epoch"] == 2
+        assert run["parameters"]["train"]["negatives"] == 8
+        assert all(0 < run[split][m] < 1 for split in ("valid", "test") for m in run["test"])
+    for seen in results["attention"].values():
+        assert seen["k1"] >= 1 and 0 <= seen["truncated"] <= 1 and math.isfinite(seen["k2"])
+    assert results["attention"]["sl"]["truncated"] == 0
+    for name in ("learning_curves", "metrics_by_loss", "weights"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_start_here_by_the_bare_papermill_command(tmp_path):
+    source, target = SHELF[0], tmp_path / "executed.ipynb"
+    options = ["-p", "epochs", "1", "-p", "dim", "4", "-p", "out_dir", str(tmp_path)]
+    command = [sys.executable, "-m", "papermill", str(source), str(target), *options]
+    subprocess.run(command, check=True, cwd=tmp_path, capture_output=True, timeout=300)
+    text = target.read_text()
+    assert "image/png" in text and "application/vnd.jupyter.widget-view" not in text
+    assert (tmp_path / "results.json").is_file()
+
+
+@pytest.mark.data
+def test_start_here_on_real_data_by_one_parameter(tmp_path):
+    from drrl_core import datasets
+
+    if not (datasets.data_folder() / "amazon-beauty").is_dir():
+        pytest.skip("real data not found: set DRRL_DATA to the folder that holds amazon-beauty/")
+    parameters = TINY["00_start_here"] | {"dataset": "amazon-beauty"}
+    record = notebooks.run("00", out_dir=tmp_path, parameters=parameters, html=False, progress=False)
+    assert {run["dataset"] for run in record["results"]["runs"].values()} == {"amazon-beauty"}

@@ -1,0 +1,126 @@
+"""The project as a whole: its layers, its set-up files, its README."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "drrl_core"
+# Who may import whom, within the package.
+LAYERS = {
+    "__init__": set(),
+    "dro": set(),
+    "datasets": set(),
+    "backbones": set(),
+    "metrics": set(),
+    "losses": {"dro"},
+    "sampling": {"datasets", "losses"},
+    "trainer": {"datasets", "losses", "metrics", "sampling"},
+    "runs": {"backbones", "datasets", "losses", "metrics", "trainer"},
+    "plots": set(),
+    "explorers": {"plots"},
+    "notebooks": {"runs"},
+    "__main__": {"datasets", "notebooks", "runs"},
+}
+
+
+def imports_of(source: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "drrl_core":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("drrl_core."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("drrl_core.")}
+    return found - {"__version__"}
+
+
+def test_modules_import_only_what_lies_below_them():
+    modules = {path.stem: imports_of(path.read_text()) for path in PACKAGE.glob("*.py")}
+    assert modules.keys() == LAYERS.keys()
+    for name, found in modules.items():
+        assert found <= LAYERS[name], f"{name} imports {found - LAYERS[name]}"
+
+
+def requirements(lines: list[str]) -> dict[str, str]:
+    """Name -> bound, for lines such as `numpy>=2.1`."""
+    pattern = re.compile(r"([A-Za-z0-9_.-]+)\s*(>=\s*[0-9.]+)?$")
+    return {m[1].lower(): (m[2] or "").replace(" ", "") for line in lines if (m := pattern.match(line))}
+
+
+def test_environment_yml_agrees_with_pyproject():
+    yaml = pytest.importorskip("yaml")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = requirements(project["dependencies"] + project["optional-dependencies"]["notebooks"])
+    wanted["python"] = project["requires-python"]
+
+    lines = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    by_pip = next(line["pip"] for line in lines if isinstance(line, dict))
+    given = requirements([line for line in lines if isinstance(line, str)] + by_pip)
+    given.pop("pip")
+    # conda-forge's names for the same things
+    alias = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
+    alias["nbconvert-core"] = "nbconvert"
+    assert {alias.get(name, name): bound for name, bound in given.items()} == wanted
+
+
+def test_lock_file_satisfies_pyproject_and_names_no_index():
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text and "--" not in text
+    pins = dict(re.findall(r"^([A-Za-z0-9_.-]+)(?:\[[^]]*\])?==(\S+)", text, re.M))
+    pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    extras = [line for group in project["optional-dependencies"].values() for line in group]
+    for line in project["dependencies"] + extras:
+        need = Requirement(line)
+        assert pins[need.name.lower()] in need.specifier, line
+
+
+@pytest.mark.parametrize("module", ["dro", "losses"])
+def test_the_maths_needs_torch_alone(module):
+    others = "numpy scipy pandas pooch tqdm typer matplotlib".split()
+    code = f"import sys\nfor name in {others}: sys.modules[name] = None\n"
+    code += f"import drrl_core.{module}"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_example_in_the_readme_runs(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        assert len(block.strip().splitlines()) <= 15
+        script = tmp_path / "example.py"
+        script.write_text(block)
+        subprocess.run([sys.executable, str(script)], check=True, cwd=tmp_path, timeout=120)
+
+
+def test_readme_names_every_notebook_and_the_commands_exist():
+    readme = (ROOT / "README.md").read_text()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert path.name in readme
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+    for command in re.findall(r"make ([a-z]+)", readme):
+        assert command in targets
+
+
+def test_nothing_in_the_package_is_bound_to_one_device_or_unsafe():
+    for path in PACKAGE.glob("*.py"):
+        text = path.read_text()
+        assert ".cuda()" not in text, path
+        assert not re.search(r"(?<![\w.])eval\(|pickle", text), path
+        assert not re.search(r"torch\.load\((?!.*weights_only=True)", text), path
+
+
+def test_ci_runs_the_command_of_the_readme():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert script.read_text().rstrip().endswith("\nmake test")
