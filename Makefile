@@ -7,7 +7,7 @@ DATASET ?= synthetic
 OUT ?= out/demo/$(DATASET)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lab check lock clean
+.PHONY: demo test lab check lock figures clean
 
 demo: $(READY)  ## train three losses, rank, see which negatives each listens to
 	$(BIN)/drrl notebook 00_start_here --out $(OUT) -p dataset=$(DATASET)
@@ -36,6 +36,9 @@ lock: $(READY)  ## pin again what pyproject.toml allows
 		--strip-extras --no-header --annotation-style line --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --output-file requirements.lock pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
+
+figures: demo  ## the pictures this README shows, from a run of the demo
+	cp out/demo/synthetic/weights.png figures/weights.png
 
 clean:
 	rm -rf $(VENV) out

@@ -186,8 +186,10 @@ def load(name: str | os.PathLike, *, data_dir=None, seed: int = 0, **options) ->
     keys, counts = np.unique(np.concatenate(splits), return_counts=True)
     if (counts > 1).any():
         user, item = divmod(int(keys[counts > 1][0]), source.shape[1])
-        raise DataError(f"{data_folder(data_dir) / name}: user {user}, item {item} is in more than "
-                        "one split. Delete the folder and fetch the set again.")
+        raise DataError(
+            f"{data_folder(data_dir) / name}: user {user}, item {item} is in more than "
+            "one split. Delete the folder and fetch the set again."
+        )
     return _warned(_interactions(name, source.shape, splits))
 
 
@@ -275,20 +277,37 @@ def describe(name: str, *, data_dir=None) -> dict:
     for key in source.files:
         path, sha256 = registry.abspath / key, registry.registry[key].removeprefix("sha256:")
         size = path.stat().st_size if path.is_file() else None
-        files.append(dict(file=key, path=str(path), url=registry.get_url(key), sha256=sha256,
-                          present=size is not None, bytes=size))
+        files.append(
+            dict(
+                file=key,
+                path=str(path),
+                url=registry.get_url(key),
+                sha256=sha256,
+                present=size is not None,
+                bytes=size,
+            )
+        )
     counts = dict(zip(("users", "items", *SPLITS), source.shape + source.pairs, strict=True))
     terms = _TERMS if source.files else "part of this package, MIT"
-    return dict(name=name, about=source.about, terms=terms, citation=source.cite,
-                megabytes=source.megabytes, **counts, files=files)
+    return dict(
+        name=name,
+        about=source.about,
+        terms=terms,
+        citation=source.cite,
+        megabytes=source.megabytes,
+        **counts,
+        files=files,
+    )
 
 
 def _source(name) -> "_Source":
     if name not in _SETS:
         close = difflib.get_close_matches(str(name).lower(), names(), n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
-        raise DataError(f"unknown data set {str(name)!r}. {hint}Known are {', '.join(names())}; or "
-                        "give the path of your own file, such as ./ratings.csv.")
+        raise DataError(
+            f"unknown data set {str(name)!r}. {hint}Known are {', '.join(names())}; or "
+            "give the path of your own file, such as ./ratings.csv."
+        )
     return _SETS[name]
 
 
@@ -312,15 +331,19 @@ def _verified(registry: pooch.Pooch, key: str) -> bool:
     except OSError as error:
         raise DataError(f"{path}: {error}. Mend its permissions, or delete it.") from error
     if found not in (None, wanted):
-        raise DataError(f"{path}: its SHA-256 is {found}, the registry's is {wanted}: damaged, or "
-                        "another version. Delete or rename it, then fetch again.")
+        raise DataError(
+            f"{path}: its SHA-256 is {found}, the registry's is {wanted}: damaged, or "
+            "another version. Delete or rename it, then fetch again."
+        )
     return found is not None
 
 
 def _interactions(name: str, shape, splits: list[np.ndarray], **more) -> Interactions:
     """From keys user * n_items + item, one sorted array a split."""
-    splits = [sparse.csr_array((np.ones(len(keys)), np.divmod(keys, shape[1])), shape=shape)
-              for keys in splits]
+    splits = [
+        sparse.csr_array((np.ones(len(keys)), np.divmod(keys, shape[1])), shape=shape)
+        for keys in splits
+    ]
     return Interactions(name, int(shape[0]), int(shape[1]), *splits, **more)
 
 
@@ -338,8 +361,9 @@ def _warned(data: Interactions) -> Interactions:
 
 def _read_splits(paths: list[Path], shape: tuple[int, int]) -> list[np.ndarray]:
     """Three files, one a split."""
-    return [np.unique(_read_pairs(_read_bytes(path), path, shape) @ [shape[1], 1])
-            for path in paths]
+    return [
+        np.unique(_read_pairs(_read_bytes(path), path, shape) @ [shape[1], 1]) for path in paths
+    ]
 
 
 def _read_gowalla(paths: list[Path], shape: tuple[int, int]) -> list[np.ndarray]:
@@ -394,8 +418,11 @@ _MCAULEY = "McAuley, Targett, Shi, van den Hengel: Image-based recommendations, 
 _BEAUTY, _KITCHEN, _ELECTRONICS = "amazon-beauty", "amazon-kitchen", "amazon-electronics"
 _SETS = {
     "synthetic": _Source(
-        "generated from a seed, with every user's true preferences", "nothing",
-        (1_000, 800), (None, None, None), 0.0,
+        "generated from a seed, with every user's true preferences",
+        "nothing",
+        (1_000, 800),
+        (None, None, None),
+        0.0,
     ),
     _BEAUTY: _amazon(_BEAUTY, "Beauty", (7_068, 3_570), (51_455, 9_363, 18_688), 0.8),
     _KITCHEN: _amazon(
@@ -408,15 +435,22 @@ _SETS = {
         "Gowalla check-ins, random split, from github.com/cynthia-shengjia/AAAI-2025-DrRL and "
         "github.com/gusye1234/LightGCN-PyTorch",
         "Cho, Myers, Leskovec: Friendship and mobility, KDD 2011; He et al.: LightGCN, SIGIR 2020",
-        (29_858, 40_981), (716_648, 93_480, 217_242), 7.1,
-        ("gowalla/valid_data.txt", "gowalla/test.txt", "gowalla/s_adj_mat.npz"), _read_gowalla,
+        (29_858, 40_981),
+        (716_648, 93_480, 217_242),
+        7.1,
+        ("gowalla/valid_data.txt", "gowalla/test.txt", "gowalla/s_adj_mat.npz"),
+        _read_gowalla,
     ),
 }
 _SETS[f"{_ELECTRONICS}-temporal"] = _Source(
     f"the pairs of {_ELECTRONICS} in a global-time split (train the earliest 60%, test the last "
     "20%), from github.com/Tiny-Snow/IR-Benchmark-Dataset",
-    _MCAULEY, (13_455, 8_360), (140_712, 31_904, 24_668), 3.1,
-    (f"{_ELECTRONICS}-temporal/proc.zip", *_SETS[_ELECTRONICS].files), _read_temporal,
+    _MCAULEY,
+    (13_455, 8_360),
+    (140_712, 31_904, 24_668),
+    3.1,
+    (f"{_ELECTRONICS}-temporal/proc.zip", *_SETS[_ELECTRONICS].files),
+    _read_temporal,
 )
 
 
@@ -492,8 +526,10 @@ def load_file(
         table = _read_table(_decode(raw, path, encoding), path, sep, header, columns, needed)
     for column in needed:
         if needed[column] and column not in table:
-            raise DataError(f"{path}, line 1: no {column} column, which min_rating and "
-                            f"split='time' rest on. Say {column}= with a name or a position.")
+            raise DataError(
+                f"{path}, line 1: no {column} column, which min_rating and "
+                f"split='time' rest on. Say {column}= with a name or a position."
+            )
     if min_rating is not None:
         table = table[table["rating"] >= min_rating]
         if table.empty:
@@ -511,8 +547,10 @@ def load_file(
     splits = [keys[part == k] for k in range(len(SPLITS))]
     for key, share, pairs in zip(SPLITS, shares, splits, strict=True):
         if split == "time" and share > 0 and not len(pairs):
-            raise DataError(f"{path}: the split by time leaves no {key} pair with user and item in "
-                            "train. Choose other fractions, or split='random'.")
+            raise DataError(
+                f"{path}: the split by time leaves no {key} pair with user and item in "
+                "train. Choose other fractions, or split='random'."
+            )
     return _warned(_interactions(path.name, shape, splits, user_ids=user_ids, item_ids=item_ids))
 
 
@@ -530,8 +568,10 @@ def _read_bytes(path: Path) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, (EOFError, zlib.error, gzip.BadGzipFile)):
             where += f", line {sum(part.count(10) for part in parts) + 1}"
-        raise DataError(f"{where}: cannot be read: {error}. Check the path and its permissions; "
-                        "copy or download a damaged file again.") from error
+        raise DataError(
+            f"{where}: cannot be read: {error}. Check the path and its permissions; "
+            "copy or download a damaged file again."
+        ) from error
 
 
 def _decode(raw: bytes, where, encoding: str) -> str:
@@ -544,8 +584,10 @@ def _decode(raw: bytes, where, encoding: str) -> str:
         line = before.count("\n") + 1
     except UnicodeDecodeError as error:
         line, problem = raw[: error.start].count(b"\n") + 1, str(error)
-    raise DataError(f"{where}, line {line}: {problem}. Save the file as UTF-8; or, for a table, "
-                    "give encoding='latin-1', 'utf-16' or what it is.")
+    raise DataError(
+        f"{where}, line {line}: {problem}. Save the file as UTF-8; or, for a table, "
+        "give encoding='latin-1', 'utf-16' or what it is."
+    )
 
 
 def _records(text: str, sep: str | None) -> Iterator[tuple[int, list[str]]]:
@@ -565,8 +607,14 @@ def _read_text(text: str, where, sep: str | None) -> pd.DataFrame:
     """All cells as text, for inference would make one user of '007' and '7', and none of 'NA'."""
     problem = None
     try:
-        cells = pd.read_csv(io.BytesIO(text.encode()), sep=sep or r"\s+", header=None, dtype=str,
-                            na_filter=False, quoting=csv.QUOTE_MINIMAL if sep else csv.QUOTE_NONE)
+        cells = pd.read_csv(
+            io.BytesIO(text.encode()),
+            sep=sep or r"\s+",
+            header=None,
+            dtype=str,
+            na_filter=False,
+            quoting=csv.QUOTE_MINIMAL if sep else csv.QUOTE_NONE,
+        )
         if (cells.iloc[:, -1] != "").all():  # else there may be short lines: pandas fills them up
             return cells
     except ValueError as error:
@@ -576,9 +624,11 @@ def _read_text(text: str, where, sep: str | None) -> pd.DataFrame:
         for line, fields in _records(text, sep):
             width = width or len(fields)
             if len(fields) != width:
-                raise DataError(f"{where}, line {line}: {len(fields)} fields, but {width} in the "
-                                "first line. Mend the line; or quote a field that holds the "
-                                "separator; or say which it is with sep=.")
+                raise DataError(
+                    f"{where}, line {line}: {len(fields)} fields, but {width} in the "
+                    "first line. Mend the line; or quote a field that holds the "
+                    "separator; or say which it is with sep=."
+                )
     except csv.Error as error:
         problem = error
     if problem:
@@ -608,15 +658,28 @@ def _read_pairs(raw: bytes, where, shape=None, *, header: int = 0) -> np.ndarray
     text = _decode(raw, where, "utf-8")
     cells = _read_text(text, where, None).iloc[header:]
     if cells.empty or cells.shape[1] != 2:
-        raise DataError(f"{where}, line {header + 1}: expected two fields, user and item. A table "
-                        "with more columns or other separators goes in a .csv.")
+        raise DataError(
+            f"{where}, line {header + 1}: expected two fields, user and item. A table "
+            "with more columns or other separators goes in a .csv."
+        )
     whole = cells.apply(lambda column: column.str.fullmatch("[0-9]+"))
-    _refuse(~whole.all(axis=1), text, where, None, "an id is not a whole number >= 0. A table with "
-            "other ids goes in a .csv.")
+    _refuse(
+        ~whole.all(axis=1),
+        text,
+        where,
+        None,
+        "an id is not a whole number >= 0. A table with other ids goes in a .csv.",
+    )
     limits = shape or _limits(cells)
     large = cells.apply(lambda column: column.map(int) >= limits[column.name])
-    _refuse(large.any(axis=1), text, where, None, f"an id is too large, expected below {limits}, "
-            "or tables would be mostly empty. In a .csv ids are labels.")
+    _refuse(
+        large.any(axis=1),
+        text,
+        where,
+        None,
+        f"an id is too large, expected below {limits}, "
+        "or tables would be mostly empty. In a .csv ids are labels.",
+    )
     return cells.astype(np.int64).to_numpy()
 
 
@@ -656,13 +719,21 @@ def _read_table(text: str, where, sep, header, columns: dict, needed: dict) -> p
             _refuse(table[key] == "", text, where, sep, f"no {key}. Name it or drop the line.")
         elif needed[key] or not header:
             values = _numbers(table[key], dates=key == "timestamp")
-            _refuse(~np.isfinite(values), text, where, sep, f"the {key} is no number. Mend it; or "
-                    f"say {key}= if it is another column; or header=True if these are names.")
+            _refuse(
+                ~np.isfinite(values),
+                text,
+                where,
+                sep,
+                f"the {key} is no number. Mend it; or "
+                f"say {key}= if it is another column; or header=True if these are names.",
+            )
             table = table.assign(**{key: values})
     whole = table["user"].str.fullmatch("[0-9]+")
     if ask and not header and not whole.iloc[0] and whole.iloc[1:].all() and len(whole) > 1:
-        raise DataError(f"{where}, line 1: {top!r:.200} may be names or data. Say header=True, "
-                        "with user= and item=, or header=False.")
+        raise DataError(
+            f"{where}, line 1: {top!r:.200} may be names or data. Say header=True, "
+            "with user= and item=, or header=False."
+        )
     return table
 
 
@@ -682,8 +753,10 @@ def _places(top: list[str], header: bool, columns: dict, where) -> dict[str, int
             close = difflib.get_close_matches(str(column or key), top if header else [], n=1)
             hint = f"Did you mean {close[0]!r}? " if close else ""
             column = "" if column is None else f" {column!r}"
-            raise DataError(f"{where}, line 1: no {key} column{column} in {top!r:.200}. {hint}"
-                            f"Say {key}= with a name or a position from 0, or sep=.")
+            raise DataError(
+                f"{where}, line 1: no {key} column{column} in {top!r:.200}. {hint}"
+                f"Say {key}= with a name or a position from 0, or sep=."
+            )
     return places
 
 

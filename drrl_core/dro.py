@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 
 STEPS = None
-_PAPER = "'Distributionally Robust Rényi Loss', AAAI 2025"
 
 
 class WorstCase(NamedTuple):
@@ -56,26 +55,16 @@ class _Rows(NamedTuple):
     spread: Tensor  # largest minus smallest score
 
 
-class _Lowest(NamedTuple):
-    """The lowest active score, where its weight rather than β is the unknown; (..., 1) columns."""
-
-    tied: Tensor  # entries equal to it
-    depth: Tensor  # distance to the largest score
-    others: Tensor  # (..., n) 1 at unmasked entries that differ from it
-    log_gap: Tensor  # log of the largest distance to β in question
-    log_share: Tensor  # log of its x^s, relative to that at the largest distance
-
-
 class _Tilt(NamedTuple):
-    """Weights proportional to (x / max x)^s, and their statistics; (..., 1) columns but `power`."""
+    """Weights proportional to (x / max x)^s, and their statistics, (..., 1) columns."""
 
-    power: Tensor  # (..., n) (x / max x)^s, zero at the lowest active score where that is apart
-    lowest: Tensor  # the power there
-    total: Tensor  # sum of all powers
-    log_mean: Tensor  # log of their mean
+    divergence: Tensor  # Rényi divergence of Q, nats
+    log_mean: Tensor  # log of the mean of (x / max x)^s
     log_top: Tensor  # s·log(max x)
     below: Tensor  # mean distance to the largest score under Q
-    divergence: Tensor  # Rényi divergence of Q, nats
+    total: Tensor  # sum of (x / max x)^s
+    power: Tensor  # (..., n) (x / max x)^s, 0 where that is accounted for apart
+    lowest: Tensor | None = None  # (x / max x)^s there
 
 
 def _read(scores: Tensor) -> _Rows:
@@ -94,69 +83,101 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vecdot(a, b).unsqueeze(-1)
 
 
-def _tilt(
-    rows: _Rows,
-    s: float,
-    x: Tensor,
-    top_x: Tensor,
-    low: _Lowest | None = None,
-    *,
-    mild: bool = True,
-) -> _Tilt:
-    """The tilt by x = (f - β)_+; at order 1, where s = ∞, by exp(f/τ) with x = f - max f, top_x = τ.
+def _expm1(x: Tensor) -> Tensor:
+    """As exact as torch.expm1, and faster on the CPU, where that is not vectorised."""
+    half = (x * 0.5).tanh_()
+    return half.div_(1 - half).mul_(2)
 
-    `mild` takes the trouble to be exact to the last digit where D is small.
+
+def _log_mean(mean: Tensor, mean_minus_1: Tensor) -> Tensor:
+    """Log of a mean known both ways: each loses its digits where the other keeps them."""
+    return torch.where(mean > 0.6, torch.log1p(mean_minus_1.clamp_min(-0.5)), torch.log(mean))
+
+
+def _tilt_from_top(rows: _Rows, s: float, offset: Tensor, t: Tensor) -> _Tilt:
+    """The tilt by x = (f - max f + t)_+, or at order 1, where s = ∞, by exp((f - max f)/t).
+
+    `offset` is f - max f. For orders up to 2, as the weights must not be steep in x.
     """
-    if math.isinf(s):
-        power = x / top_x
-    else:  # log(x / max x), with all its digits whether x is next to max x or next to nothing
-        power = (rows.below / x).log1p_().mul_(-s)
+    if s == math.inf:
+        power = offset / t
+    else:  # -log1p(below / x) is log(x / max x), with all its digits even if s is huge
+        power = (rows.below / (offset + t).relu_()).log1p_().mul_(-s)
     power.clamp_min_(-60 if power.dtype == torch.float32 else -600)  # underflow is slow
-    excess = _dot(power.expm1(), rows.valid if low is None else low.others) if mild else None
+    excess = _dot(_expm1(power), rows.valid)
     power = power.exp_()
-    total, below = power.sum(-1, keepdim=True), _dot(power, rows.below)
-    if low is None:
-        lowest = torch.zeros_like(top_x)
-        log_top = s * top_x.log()
-    else:
-        # The lowest x may underflow, its power (1 + depth/x)^-s does not: get there by log_share.
-        log_ratio = s * (low.depth.log() - low.log_gap) - low.log_share  # s·log(depth/x)
-        log_lowest = -(log_ratio.relu() + s * torch.log1p((-(log_ratio / s).abs()).exp()))
-        log_top = low.log_share + s * low.log_gap - log_lowest
-        lowest = log_lowest.exp()
-        total = total + low.tied * lowest
-        below = below + low.tied * lowest * low.depth
-        excess = excess + low.tied * log_lowest.expm1()
-    log_mean = torch.log(total / rows.count)
-    if mild:
-        log_mean = torch.where(log_mean > -0.5, torch.log1p(excess / rows.count), log_mean)
-    below = below / total
-    # D = s·log E_Q[x / max x] - log E_P[(x / max x)^s]
-    if math.isinf(s):
-        divergence = -below / top_x - log_mean
-    else:
-        height = _dot(power, x)
-        if low is not None:
-            height = height + low.tied * lowest * (top_x - low.depth)
-        log_height = torch.log(height / total / top_x)
-        if mild:
-            log_height = torch.where(log_height > -0.5, torch.log1p(-below / top_x), log_height)
-        divergence = s * log_height - log_mean
-    return _Tilt(power, lowest, total, log_mean, log_top, below, divergence)
+    total = power.sum(-1, keepdim=True)
+    log_mean = _log_mean(total / rows.count, excess / rows.count)
+    below = _dot(power, rows.below) / total
+    # D = s·log E_Q[x / max x] - log E_P[(x / max x)^s], and its limit
+    height = -below / t
+    if s != math.inf:
+        height = s * torch.log1p(height.clamp_min(-1 + torch.finfo(t.dtype).eps))
+    return _Tilt(height - log_mean, log_mean, s * t.log(), below, total, power)
 
 
-def _root(excess: Callable[[Tensor], Tensor], lo: Tensor, hi: Tensor, steps: int) -> Tensor:
-    """Zero of a decreasing function in [lo, hi], for every row at once: Chandrupatla's method.
+class _Active(NamedTuple):
+    """The active scores, when the lowest of them has been found; (..., 1) columns from `depth` on.
+
+    Entries below the lowest active score have `offset` 1 and everything else 0, and so have those
+    equal to it, which are accounted for apart.
+    """
+
+    below: Tensor  # (..., n) distance to the largest score
+    offset: Tensor  # (..., n) distance to the lowest active score
+    above: Tensor  # (..., n) 1 if above the lowest active score
+    lowest: Tensor  # (..., n) 1 if equal to it
+    depth: Tensor  # distance between the lowest active and the largest score
+    log_gap: Tensor  # log of the largest possible distance between β and the lowest active score
+    tied: Tensor  # entries equal to the lowest active score
+    dropped: Tensor  # unmasked entries below it
+
+
+def _tilt_from_lowest(rows: _Rows, active: _Active, s: float, share: Tensor) -> _Tilt:
+    """The tilt whose x^s at the lowest active score is `share` times its largest possible value.
+
+    That x may underflow where its power does not.
+    """
+    log_share = share.log()
+    t = (active.log_gap + log_share / s).exp()
+    x = active.offset + t
+    power = (active.below / x).log1p_().mul_(-s)
+    excess = _expm1(power).sum(-1, keepdim=True)
+    power = power.exp_().mul_(active.above)
+    # s·log(x / max x) = -s·log(1 + depth/x) at the lowest score, by way of s·log(depth/x)
+    ratio = s * (active.depth.log() - active.log_gap) - log_share
+    log_lowest = -(ratio.relu() + s * torch.log1p((-(ratio / s).abs()).exp()))
+    lowest = log_lowest.exp()
+    mass = active.tied * lowest
+    total = power.sum(-1, keepdim=True) + mass
+    excess = excess + active.tied * log_lowest.expm1() - active.dropped
+    log_mean = _log_mean(total / rows.count, excess / rows.count)
+    below = (_dot(power, active.below) + mass * active.depth) / total
+    top_x = active.depth + t
+    height = (_dot(power, x) + mass * t) / total / top_x
+    divergence = s * _log_mean(height, -below / top_x) - log_mean
+    log_top = log_share + s * active.log_gap - log_lowest
+    return _Tilt(divergence, log_mean, log_top, below, total, power, lowest)
+
+
+def _root(
+    excess: Callable[[Tensor], Tensor],
+    lo: tuple[Tensor, Tensor],
+    hi: tuple[Tensor, Tensor],
+    start: Tensor,
+    steps: int,
+) -> Tensor:
+    """Zero of a decreasing function between two points, for all rows at once, by Chandrupatla.
 
     Inverse quadratic interpolation where the last three points look like a graph that can be
     inverted, bisection elsewhere. The number of steps is fixed, so that nothing in it depends on
-    the data. `lo` and `hi` are brackets by construction; the clamps keep them so under rounding.
+    the data. `lo` and `hi` come with values of the function, which may be guesses: they only
+    steer, and are given the signs they must have.
     """
-    tiny = torch.finfo(lo.dtype).tiny
-    a, b = lo, hi
-    fa, fb = excess(a).clamp_min(tiny), excess(b).clamp_max(-tiny)
-    c, fc = a, fa
-    share = torch.full_like(a, 0.5)
+    (a, fa), (b, fb) = lo, hi
+    fa, fb = fa.clamp_min(1e-3), fb.clamp_max(-1e-3)
+    c, fc, half = a, fa, torch.full_like(a, 0.5)
+    share = start  # the first point, as a share of the way
     for _ in range(steps):
         x = a + share * (b - a)
         fx = excess(x)
@@ -168,31 +189,55 @@ def _root(excess: Callable[[Tensor], Tensor], lo: Tensor, hi: Tensor, steps: int
         smooth = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
         step = fa / (fb - fa) * fc / (fb - fc)
         step = step + (c - a) / (b - a) * fa / (fc - fa) * fb / (fc - fb)
-        share = torch.where(smooth & step.isfinite(), step, 0.5).clamp(1e-9, 1 - 1e-9)
+        share = torch.where(smooth & (step > 0), step, half).clamp(1e-9, 1 - 1e-9)
     return torch.where(fa.abs() < fb.abs(), a, b)
 
 
-def _lowest_active(
-    scores: Tensor, rows: _Rows, s: float, excess: Callable[[_Tilt], Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Bisect the sorted scores for the lowest one above the β at which `excess` vanishes.
-
-    Returns it, its distance to the next score below, and whether there is none below.
-    """
+def _find_active(
+    scores: Tensor,
+    rows: _Rows,
+    s: float,
+    excess: Callable[[Tensor, Tensor, Tensor], Tensor],
+    reach: Tensor,
+) -> tuple[Tensor, _Active, Tensor, Tensor]:
+    """Bisect the sorted scores for the lowest one above the β at which `excess` vanishes."""
+    info = torch.finfo(scores.dtype)
     ordered = scores.sort(-1, descending=True).values
-    inside, outside = torch.zeros_like(rows.count), rows.count
-    inside, outside = inside.long(), outside.long()
+    inside, outside = torch.zeros_like(rows.count).long(), rows.count.long()
+    f_in, f_out = torch.ones_like(rows.count), -torch.ones_like(rows.count)
     for _ in range(scores.shape[-1].bit_length()):
-        middle = (inside + outside) // 2
+        middle = (inside + outside) >> 1
         beta = ordered.gather(-1, middle)
-        tilt = _tilt(rows, s, (scores - beta).relu_(), rows.top - beta, mild=False)
-        # 0/0 where β is the largest score itself, which is always active: hence not "> 0".
-        active = ~(excess(tilt) <= 0)
-        inside = torch.where(active, middle, inside)
-        outside = torch.where(active, outside, middle)
+        # No need of log1p here: β at a score leaves out at least one, so D >= log(n / (n-1)).
+        x = scores - beta
+        above = x.sign().relu_()
+        x = x.relu_().add_(1 - above)
+        power = x.log().mul_(s).exp_().mul_(above)
+        total, log_top = power.sum(-1, keepdim=True), (rows.top - beta).log()
+        log_mean = torch.log(total / rows.count) - s * log_top
+        divergence = s * (torch.log(_dot(power, x) / total) - log_top) - log_mean
+        # Not a number where β is the largest score itself, which is always active: not "> 0".
+        f = excess(divergence, log_mean, s * log_top)
+        active = ~(f <= 0)
+        inside, f_in = torch.where(active, middle, inside), torch.where(f > 0, f, f_in)
+        outside, f_out = torch.where(active, outside, middle), torch.where(active, f_out, f)
     lowest = ordered.gather(-1, inside)
-    below = ordered.gather(-1, outside.clamp_max(scores.shape[-1] - 1))
-    return lowest, lowest - below, outside >= rows.count
+    gap = lowest - ordered.gather(-1, outside.clamp_max(scores.shape[-1] - 1))
+    gap = torch.where(outside < rows.count, gap, reach).clamp(info.tiny, info.max / 4)
+    offset = scores - lowest
+    equal, above = (offset == 0).to(scores.dtype), offset.sign().relu_()
+    tied = equal.sum(-1, keepdim=True)
+    active = _Active(
+        below=rows.below * above,
+        offset=offset.relu_().add_(1 - above),
+        above=above,
+        lowest=equal,
+        depth=rows.top - lowest,
+        log_gap=gap.log(),
+        tied=tied,
+        dropped=rows.count - tied - above.sum(-1, keepdim=True),
+    )
+    return lowest, active, f_in, f_out
 
 
 def _solve(
@@ -200,107 +245,107 @@ def _solve(
 ) -> WorstCase:
     info = torch.finfo(scores.dtype)
     rows = _read(scores)
-    # At order ∞, s = 0 would turn the truncated x = 0 into 0^0; the smallest s > 0 does not.
+    # At order ∞, s = 0 would turn the truncated x = 0 into 0^0; a very small s > 0 does not.
     s = math.inf if order == 1 else max(1 / (order - 1), info.eps**2)
-    steps = 24 if scores.dtype == torch.float64 else (STEPS or 12)
+    steps = (STEPS or 12) if info.bits == 32 else 24
+    half = torch.full_like(rows.top, 0.5)
 
-    # `excess` falls as β falls; `reach` is a distance (temperature at order 1) where it is <= 0,
-    # above order 2 provided that no score is truncated there.
+    # `excess` falls as β does, or as τ rises. At `reach` below the smallest score (a temperature,
+    # at order 1) it is surely negative.
     if radius is not None:
-        spike, whole = radius >= torch.log(rows.count / rows.tied), radius <= 0
-        # D_γ <= γ·L²/8 where log w has range L
-        factor = 1.0 if order == 1 else s * (s + 1)
-        reach = rows.spread * (factor / 8 / radius.clamp_min(info.tiny)).sqrt()
+        whole, spike = radius <= 0, radius >= torch.log(rows.count / rows.tied)
+        floor = radius.clamp_min(info.tiny)
+        # since D <= γ·L²/8 if log w has range L
+        reach = rows.spread * math.sqrt((1 if order == 1 else s * (s + 1)) / 8) / floor.sqrt()
 
-        def excess(tilt: _Tilt) -> Tensor:
-            return tilt.divergence - radius
+        def excess(divergence: Tensor, log_mean: Tensor, log_top: Tensor) -> Tensor:
+            # in logs, because D falls as a power of β where that is far away
+            return torch.where(spike, -1.0, torch.log(divergence.clamp_min(info.tiny) / floor))
     else:
-        spike = whole = torch.zeros_like(rows.tied, dtype=torch.bool)
-        scale = temperature if order == 1 else temperature * s
+        whole = spike = torch.zeros_like(rows.top, dtype=torch.bool)
+        scale = temperature if order == 1 else temperature * s  # w = (x / scale)^s
         reach = scale.expand_as(rows.top)
 
-        def excess(tilt: _Tilt) -> Tensor:
-            return s * scale.log() - tilt.log_mean - tilt.log_top
+        def excess(divergence: Tensor, log_mean: Tensor, log_top: Tensor) -> Tensor:
+            return s * scale.log() - log_mean - log_top
+
+    def excess_of(tilt_at: Callable[[Tensor], _Tilt]) -> Callable[[Tensor], Tensor]:
+        return lambda u: excess(*tilt_at(u)[:3])
 
     if order <= 2:
-        apart, low, anchor = None, None, rows.top
-        offset = scores - rows.top
-        if radius is None:  # mean weight 1 puts it between these two
-            bracket = reach, reach * (rows.count / rows.tied) ** (order - 1)
-        else:
-            # Below the second largest score nothing but the largest is left.
+        anchor, offset = rows.top, scores - rows.top
+        start, f_lo, f_hi = half, half, -half
+        if radius is None:  # where the mean weight is at most, at least 1
+            ends = reach, reach * (rows.count / rows.tied) ** (order - 1)
+        else:  # where only the largest score is left, and where the ball is not reached
             second = rows.below.masked_fill(rows.below == 0, math.inf).amin(-1, keepdim=True)
             second = second.minimum(rows.spread) * (0.01 if order == 1 else max(1.0, s / 100))
-            bracket = second, (reach if order == 1 else reach + rows.spread).maximum(second)
+            ends = second, (reach if order == 1 else reach + rows.spread).maximum(second)
+        lo, hi = (end.clamp(info.tiny, info.max / 4).log() for end in ends)
+        if radius is not None:  # D is near γ/2·variance(log w) if that is small
+            mean = _dot(rows.below, rows.valid) / rows.count
+            variance = _dot(rows.below.square(), rows.valid) / rows.count - mean**2
+            f_lo = torch.log(torch.log(rows.count / rows.tied) / floor)
+            f_hi = torch.log(4 * variance / rows.spread**2)
+            start = 1 + f_hi / 2 / (hi - lo)
+            start = torch.where((start > 0.05) & (start < 0.95), start, half)
 
         def tilt_at(log_t: Tensor) -> _Tilt:
-            t = log_t.exp()
-            return _tilt(rows, s, offset if order == 1 else (offset + t).relu_(), t)
+            return _tilt_from_top(rows, s, offset, log_t.exp())
 
-        lo, hi = (end.clamp(info.tiny, info.max / 4).log() for end in bracket)
-        log_t = lo if order == 1 and radius is None else _root(
-            lambda u: excess(tilt_at(u)), lo, hi, steps
-        )
+        if order == 1 and radius is None:
+            log_t = lo
+        else:
+            log_t = _root(excess_of(tilt_at), (lo, f_lo), (hi, f_hi), start, steps)
         log_t = torch.where(whole, hi, torch.where(spike, math.log(info.tiny), log_t))
         tilt = tilt_at(log_t)
+        x = (offset + log_t.exp()).relu_()
+        above = torch.where(spike, x.sign(), rows.valid) if order == 1 else x.sign()
+        kept = above.sum(-1, keepdim=True)
+        power = tilt.power * above
+        log_dual = log_t
+        if order > 1:
+            log_dual = x.masked_fill_(x == 0, math.inf).amin(-1, keepdim=True).log()
     else:
-        anchor, gap, bottom = _lowest_active(scores, rows, s, excess)
-        log_gap = torch.where(bottom, reach, gap).clamp(info.tiny, info.max / 4).log()
-        apart = scores == anchor
-        offset = (scores - anchor).masked_fill_(apart, -math.inf)
-        tied = apart.to(scores.dtype)
-        rows = rows._replace(below=rows.below + tied)  # positive there, too: its power is 0, not 0/0
-        others, tied = rows.valid - tied, tied.sum(-1, keepdim=True)
-        depth = rows.top - anchor
+        anchor, active, f_in, f_out = _find_active(scores, rows, s, excess, reach)
 
         def tilt_at(share: Tensor) -> _Tilt:
-            log_share = share.log()
-            t = (log_gap + log_share / s).exp()
-            low = _Lowest(tied, depth, others, log_gap, log_share)
-            return _tilt(rows, s, (offset + t).relu_(), depth + t, low)
+            return _tilt_from_lowest(rows, active, s, share)
 
-        lo = torch.full_like(depth, info.tiny)
-        share = _root(lambda u: excess(tilt_at(u)), lo, torch.ones_like(lo), steps)
+        lo = torch.full_like(half, info.tiny)
+        if order == math.inf:  # every weight but the lowest is e^ρ
+            above = active.above.sum(-1, keepdim=True)
+            share = (rows.count * (-radius).exp() - above) / active.tied
+            share = share.clamp(info.tiny, 1)
+        else:
+            ends = (lo, f_in), (torch.ones_like(lo), f_out)
+            share = _root(excess_of(tilt_at), *ends, half, steps)
         share = torch.where(whole, 1.0, share)
         tilt = tilt_at(share)
-        log_t = log_gap + share.log() / s
-    t = log_t.exp()
+        power = torch.addcmul(tilt.power, active.lowest, tilt.lowest)
+        kept = rows.count - active.dropped
+        log_t = log_dual = active.log_gap + share.log() / s
 
-    if order == 1:
-        power = tilt.power * rows.valid
-    else:
-        x = (offset + t).relu_()
-        active = x.sign()
-        power = tilt.power * active
-        if apart is not None:
-            power = torch.where(apart, tilt.lowest, tilt.power)
+    t = log_t.exp()
     weights = power * (rows.count / tilt.total)
     value = rows.top - tilt.below
-    if temperature is not None:
-        # E_Q f - λ·η(Q), with η from (γ-1)·E w^γ = E_Q (f - β) / λ
+    if radius is None:  # E_Q f - λ·η(Q), where (γ-1)·E w^γ = E_Q (f - β) / λ
         if order == 1:
             cost = -temperature * tilt.log_mean
         elif order <= 2:
             cost = scale * (-tilt.log_mean / s).expm1()
         else:
-            cost = depth + t - scale
+            cost = rows.top - anchor + t - scale
         value = rows.top - ((order - 1) * tilt.below + cost) / order
 
     if order == 1:
-        truncated = torch.zeros_like(t)
-        dual, log_dual = torch.where(spike, 0.0, torch.where(whole, math.inf, t)), log_t
+        dual, truncated = torch.where(whole, math.inf, torch.where(spike, 0.0, t)), 0 * t
     else:
-        active = active.sum(-1, keepdim=True)
-        if apart is None:
-            log_t = x.masked_fill_(x == 0, math.inf).amin(-1, keepdim=True).log()
-        else:
-            active = active + tied
-        truncated = 1 - active / rows.count
-        dual = torch.where(spike, rows.top, torch.where(whole, -math.inf, anchor - t))
-        log_dual = log_t
-    log_dual = torch.where(spike, -math.inf, torch.where(whole, math.inf, log_dual))
-    if math.isinf(order):  # any β up to the lowest active score that is above the next one
-        dual, log_dual = anchor, torch.full_like(anchor, -math.inf)
+        dual = torch.where(whole, -math.inf, torch.where(spike, rows.top, anchor - t))
+        truncated = 1 - kept / rows.count
+    log_dual = torch.where(whole, math.inf, torch.where(spike, -math.inf, log_dual))
+    if order == math.inf:  # any β from the next lower score up to this one would do
+        dual, log_dual = anchor, torch.full_like(t, -math.inf)
     share = rows.count / _dot(weights, weights)
     columns = value, dual, log_dual, weights.amax(-1, keepdim=True), truncated, share
     value, dual, log_dual, k1, truncated, share = (column.squeeze(-1) for column in columns)
@@ -312,7 +357,8 @@ def _solve_in_blocks(
 ) -> WorstCase:
     """On the CPU, solve as many rows at a time as the processor's cache holds."""
     rows = max(1, 2**18 // scores.shape[-1])
-    if scores.device.type != "cpu" or torch.compiler.is_compiling() or scores[..., 0].numel() <= rows:
+    apart = scores.device.type != "cpu" or torch.compiler.is_compiling()
+    if apart or scores[..., 0].numel() <= rows:
         return _solve(scores, order, radius, temperature)
     shape = scores.shape
     blocks = [
@@ -320,32 +366,437 @@ def _solve_in_blocks(
         for x in (scores, radius, temperature)
     ]
     none = [None] * len(blocks[0])
-    parts = [
-        _solve(f, order, r, t) for f, r, t in zip(*(b or none for b in blocks), strict=True)
-    ]
+    parts = [_solve(f, order, r, t) for f, r, t in zip(*(b or none for b in blocks), strict=True)]
     value, weights, *rest = (torch.cat(field) for field in zip(*parts, strict=True))
     return WorstCase(
         value.reshape(shape[:-1]), weights.reshape(shape), *(x.reshape(shape[:-1]) for x in rest)
     )
 
 
-def _column(value, name: str, scores: Tensor, *, low: float, strict: bool = False) -> Tensor:
-    """A number or tensor as a (..., 1) column next to the scores; checked."""
+def _order(order: float) -> float:
+    order = float(order)
+    if not order >= 1:
+        raise ValueError(f"order must lie in [1, inf], got {order}: use 1 for KL, inf for CVaR")
+    return order
+
+
+def _check(bad: Tensor, message: str) -> None:
+    """Refuse rows marked bad. Looks at the data, which a graph being traced cannot."""
+    if not torch.compiler.is_compiling() and bad.any():
+        row = tuple(bad.nonzero()[0].tolist())
+        raise ValueError(f"{message} (row {row[0] if len(row) == 1 else row})")
+
+
+def _scores(scores: Tensor) -> Tensor:
+    """The scores in at least float32, checked."""
+    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+        raise ValueError("scores must be a floating-point tensor of shape (..., n)")
+    if scores.dim() == 0 or scores.shape[-1] == 0:
+        raise ValueError(f"scores must have shape (..., n) with n >= 1, got {tuple(scores.shape)}")
+    top = scores.detach().amax(-1)  # not a number if any score is
+    _check(top.isnan(), "scores must not be NaN; mask entries with -inf")
+    _check(top == math.inf, "scores must be finite, or -inf where masked, got inf")
+    _check(top == -math.inf, "scores must leave an entry unmasked (above -inf); drop the row")
+    return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+
+
+def _column(value: float | Tensor, name: str, scores: Tensor) -> Tensor:
+    """A number per row of the scores, as a column."""
     column = torch.as_tensor(value, dtype=scores.dtype, device=scores.device)
-    column = column.expand(scores.shape[:-1]).unsqueeze(-1)
+    leading = scores.shape[:-1]
+    try:
+        return column.expand(leading).unsqueeze(-1)
+    except RuntimeError:
+        raise ValueError(
+            f"{name} must be a number or broadcast to shape {tuple(leading)}, one a row of "
+            f"scores, got shape {tuple(column.shape)}"
+        ) from None
+
+
+def _radius(radius: float | Tensor, scores: Tensor) -> Tensor:
+    column = _column(radius, "radius", scores)
+    bad = ~((column >= 0) & column.isfinite()).squeeze(-1)
+    _check(bad, "radius must lie in [0, inf) nats; 0 gives the plain mean")
     return column
 
 
-def worst_case(scores: Tensor, *, order: float, radius=None, temperature=None) -> WorstCase:
-    f = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
-    order = float(order)
+def _temperature(temperature: float | Tensor, scores: Tensor) -> Tensor:
+    column = _column(temperature, "temperature", scores)
+    bad = ~((column > 0) & column.isfinite()).squeeze(-1)
+    _check(bad, "temperature must lie in (0, inf), in units of the scores")
+    return column
+
+
+def worst_case(
+    scores: Tensor,
+    *,
+    order: float,
+    radius: float | Tensor | None = None,
+    temperature: float | Tensor | None = None,
+) -> WorstCase:
+    """Worst-case mean of each row of scores over a Rényi ball, or with a Cressie–Read penalty.
+
+    With a radius ρ, max of E_Q f over D_γ(Q‖P) <= ρ; with a temperature λ, max over Q of
+    E_Q f - λ·η(Q), η = E[w^γ - 1] / (γ(γ-1)), which is KL at γ = 1. P is uniform on the unmasked
+    entries. The weights are
+
+        w_j ∝ (f_j - β)_+^(1/(γ-1)),    γ = 1: exp(f_j/τ),    γ = ∞: e^ρ above β, less at β.
+
+    For ρ = 0 that is the mean; for ρ >= log(n/m), with m entries tied at the maximum, the maximum.
+    `dual` is the β, or the τ, of these weights, for the penalty as for the ball. (Some write the
+    penalty's dual as β + λ/(γ-1), so that E w = 1 is its optimality.) It is -inf, at order 1 inf,
+    for ρ = 0, and the maximum, at order 1 zero, when that takes all the weight.
+
+    Args:
+        scores: (..., n) floating point, finite; -inf masks an entry. Unit: score. Half precision
+            is computed, and returned, in float32.
+        order: γ in [1, inf], dimensionless; a Python number. Finite with a temperature.
+        radius: ρ in [0, inf), nats; a number or a tensor that broadcasts to the shape (...).
+        temperature: λ in (0, inf), score; likewise. Exactly one of the two is given.
+
+    Returns:
+        A :class:`WorstCase`. The gradient of `value` in the scores is weights / n (envelope
+        theorem), to first order only; all else is constant. At order 1 `truncated` is 0.
+
+    Raises:
+        ValueError: on bad values, naming the row. Values are not looked at under torch.compile.
+
+    Source: Eq. 3–6 and 9–11 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+
+    >>> worst = worst_case(torch.tensor([0.0, 1.0, 2.0, 3.0]), order=math.inf, radius=math.log(2))
+    >>> worst.value.item(), worst.weights.tolist()
+    (2.5, [0.0, 0.0, 2.0, 2.0])
+    """
+    order, f = _order(order), _scores(scores)
+    if (radius is None) == (temperature is None):
+        raise ValueError("give exactly one of radius (a ball, nats) and temperature (a penalty)")
+    if temperature is not None and order == math.inf:
+        raise ValueError("order must be finite with a temperature: order inf has a radius only")
     with torch.no_grad():
-        r = None if radius is None else _column(radius, "radius", f, low=0)
-        lam = None if temperature is None else _column(temperature, "temperature", f, low=0)
-        result = _solve_in_blocks(f.detach(), order, r, lam)
+        if radius is not None:
+            radius = _radius(radius, f)
+        else:
+            temperature = _temperature(temperature, f)
+        result = _solve_in_blocks(f.detach(), order, radius, temperature)
     if f.requires_grad:
-        # Envelope theorem: the solver is not differentiated, its weights are the gradient.
         valid = f.detach() > -math.inf
-        linear = (f.masked_fill(~valid, 0.0) * result.weights).sum(-1) / valid.sum(-1)
+        linear = (f.masked_fill(~valid, 0) * result.weights).sum(-1) / valid.sum(-1)
         result = result._replace(value=result.value + (linear - linear.detach()))
     return result
+
+
+def dual_objective(
+    scores: Tensor, dual: float | Tensor, *, order: float, radius: float | Tensor
+) -> Tensor:
+    """Upper bound of the ball's worst case, for any dual value; equal to it at the best one.
+
+        γ > 1: β + e^(ρ/γ*)·(E (f-β)_+^γ*)^(1/γ*),    γ = 1: τρ + τ·log E exp(f/τ).
+
+    Convex in the dual, and differentiable in it and in the scores (zero in these, where β is above
+    them all). Its excess over ``worst_case(...).value`` is the duality gap of that dual value.
+
+    Args:
+        scores: (..., n) floating point, finite, -inf where masked. Unit: score.
+        dual: β in [-inf, inf), or at order 1 τ in [0, inf]; score; broadcasts to the shape (...).
+        order: γ in [1, inf], dimensionless; a Python number.
+        radius: ρ in [0, inf), nats; broadcasts to the shape (...).
+
+    Returns:
+        (...) tensor; score.
+
+    Raises:
+        ValueError: on bad values, as :func:`worst_case`.
+
+    Source: Eq. 10 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+
+    >>> dual_objective(torch.tensor([0.0, 1.0, 2.0, 3.0]), 1.5, order=math.inf, radius=math.log(2))
+    tensor(2.5000)
+    """
+    order, f = _order(order), _scores(scores)
+    radius, dual = _radius(radius, f), _column(dual, "dual", f)
+    valid = f.detach() > -math.inf
+    count = valid.sum(-1, keepdim=True)
+    top = f.detach().amax(-1, keepdim=True)
+    below = torch.where(valid, top - f, 0)
+    if order == 1:
+        _check((~(dual >= 0)).squeeze(-1), "dual must lie in [0, inf], the temperature at order 1")
+        unit, conjugate = dual, 1.0
+        log_x, active = -below / torch.where(unit > 0, unit, 1), valid
+    else:
+        _check((~(dual < math.inf)).squeeze(-1), "dual must lie in [-inf, inf)")
+        unit, conjugate = top - dual, 1.0 if order == math.inf else order / (order - 1)
+        active = valid & (f.detach() > dual.detach())
+        log_x = -conjugate * torch.log1p(below / torch.where(active, f - dual, 1))
+    far = unit.isinf()
+    mean_minus_1 = torch.where(active, log_x.expm1(), -valid.to(f.dtype)).sum(-1, keepdim=True)
+    mean = torch.where(active, log_x.exp(), 0).sum(-1, keepdim=True)
+    inside = unit > 0
+    log_mean = _log_mean(torch.where(inside, mean / count, 1), mean_minus_1 / count)
+    # max f + unit·(c·‖x‖ - 1) for x = (f-β)_+ / unit: nothing cancels where β is far away
+    exponent = (radius if order == 1 else radius / conjugate) + log_mean / conjugate
+    growth = exponent if order == 1 else exponent.expm1()
+    bound = top + torch.where(inside & ~far, unit, 0) * growth
+    bound = torch.where(inside, bound, top if order == 1 else dual)
+    limit = top - below.sum(-1, keepdim=True) / count
+    bound = torch.where(far, torch.where(radius > 0, math.inf, limit), bound)
+    return bound.squeeze(-1)
+
+
+def order_conj(order: float) -> float:
+    """The conjugate order γ* = γ/(γ-1), in [1, inf]; dimensionless.
+
+    >>> order_conj(2), order_conj(math.inf), order_conj(1)
+    (2.0, 1.0, inf)
+    """
+    order = _order(order)
+    if order == 1:
+        return math.inf
+    return 1.0 if order == math.inf else order / (order - 1)
+
+
+def _number(value: float | Tensor, name: str, low: float, order: float):
+    """Check a conversion's argument; return it, the order, and a module of functions for it."""
+    if isinstance(value, Tensor):
+        _check(~(value >= low), f"{name} must lie in [{low}, inf)")
+        return value, _order(order), torch
+    if not value >= low:
+        raise ValueError(f"{name} must lie in [{low}, inf), got {value}")
+    return float(value), _order(order), math
+
+
+def weight_from_radius(radius: float | Tensor, order: float):
+    """The weight c = exp(ρ/γ*) of a radius; number to number, tensor to tensor.
+
+    Args:
+        radius: ρ in [0, inf), nats.
+        order: γ in [1, inf], dimensionless.
+
+    Returns:
+        c in [1, inf), dimensionless; 1 at order 1, e^ρ at order inf.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Source: c_γ in Eq. 10 of 'Distributionally Robust Rényi Loss', AAAI 2025, by the radius in nats.
+
+    >>> round(weight_from_radius(1.0, 2), 4)
+    1.6487
+    """
+    radius, order, lib = _number(radius, "radius", 0, order)
+    return lib.exp(radius / order_conj(order))
+
+
+def radius_from_weight(weight: float | Tensor, order: float):
+    """The radius ρ = γ*·log c of a weight; number to number, tensor to tensor.
+
+    Args:
+        weight: c in [1, inf), dimensionless.
+        order: γ in (1, inf], dimensionless.
+
+    Returns:
+        ρ in [0, inf), nats.
+
+    Raises:
+        ValueError: if an argument is out of range; at order 1, where c is 1 for every radius.
+
+    Source: c_γ in Eq. 10 of 'Distributionally Robust Rényi Loss', AAAI 2025, by the radius in nats.
+
+    >>> round(radius_from_weight(1.5, math.inf), 4)
+    0.4055
+    """
+    weight, order, lib = _number(weight, "weight", 1, order)
+    if order == 1:
+        raise ValueError("order must lie in (1, inf]: at order 1 the weight is 1 for every radius")
+    return lib.log(weight) * order_conj(order)
+
+
+def eta_from_radius(radius: float | Tensor, order: float):
+    """The Cressie–Read radius η = (exp((γ-1)ρ) - 1) / (γ(γ-1)); at order 1, η = ρ.
+
+    Args:
+        radius: ρ in [0, inf), nats; number or tensor.
+        order: γ in [1, inf), dimensionless.
+
+    Returns:
+        η in [0, inf], dimensionless; inf where it overflows.
+
+    Raises:
+        ValueError: if an argument is out of range; at order inf, where η does not exist.
+
+    Source: Eq. 9 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+
+    >>> round(eta_from_radius(1.0, 2), 4)
+    0.8591
+    """
+    radius, order, lib = _number(radius, "radius", 0, order)
+    if order == math.inf:
+        raise ValueError("order must lie in [1, inf): eta does not exist at order inf")
+    if order == 1:
+        return radius
+    try:
+        return lib.expm1((order - 1) * radius) / (order * (order - 1))
+    except OverflowError:
+        return math.inf
+
+
+def radius_from_eta(eta: float | Tensor, order: float):
+    """The radius ρ = log(1 + γ(γ-1)η) / (γ-1) of a Cressie–Read radius; at order 1, ρ = η.
+
+    Args:
+        eta: η in [0, inf), dimensionless; number or tensor.
+        order: γ in [1, inf), dimensionless.
+
+    Returns:
+        ρ in [0, inf), nats.
+
+    Raises:
+        ValueError: if an argument is out of range; at order inf, where η does not exist.
+
+    Source: Eq. 9 and 10 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+
+    >>> round(radius_from_eta(0.5, 2), 4)
+    0.6931
+    """
+    eta, order, lib = _number(eta, "eta", 0, order)
+    if order == math.inf:
+        raise ValueError("order must lie in [1, inf): eta does not exist at order inf")
+    return eta if order == 1 else lib.log1p(order * (order - 1) * eta) / (order - 1)
+
+
+@torch.no_grad()
+def radius_of_temperature(scores: Tensor, temperature: float | Tensor) -> Tensor:
+    """The radius each row has under softmax loss: ρ = KL(Q_τ‖P), Q_τ ∝ exp(f/τ).
+
+    Args:
+        scores: (..., n) floating point, finite, -inf where masked. Unit: score.
+        temperature: τ in (0, inf), score; broadcasts to the shape (...).
+
+    Returns:
+        (...) tensor in [0, log n]; nats.
+
+    Raises:
+        ValueError: on bad values, as :func:`worst_case`.
+
+    Source: Eq. 5 and 8 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+
+    >>> radius_of_temperature(torch.tensor([0.0, 1.0]), 1e-3)
+    tensor(0.6931)
+    """
+    f = _scores(scores)
+    rows, t = _read(f), _temperature(temperature, f)
+    divergence = _tilt_from_top(rows, math.inf, f - rows.top, t).divergence
+    return divergence.clamp_min(0).squeeze(-1)
+
+
+@torch.no_grad()
+def radius_of_margin(scores: Tensor, margin: float | Tensor, order: float) -> Tensor:
+    """The radius each row has under a margin: ρ = D_γ(Q‖P), Q ∝ (f-β)_+^(1/(γ-1)).
+
+    With x = (f-β)_+ it is γ*·log[(E x^γ*)^(1/γ) / E x^(γ*-1)]; at order inf, -log P(f > β).
+
+    Args:
+        scores: (..., n) floating point, finite, -inf where masked. Unit: score.
+        margin: β, score; broadcasts to the shape (...).
+        order: γ in (1, inf], dimensionless.
+
+    Returns:
+        (...) tensor in [0, log n], nats; NaN where no score exceeds the margin, as no weight is
+        left.
+
+    Raises:
+        ValueError: on bad values, as :func:`worst_case`; at order 1, which has no margin.
+
+    Source: Eq. 6 and 11 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+
+    >>> radius_of_margin(torch.tensor([0.0, 1.0, 2.0, 3.0]), 1.5, math.inf)
+    tensor(0.6931)
+    """
+    order, f = _order(order), _scores(scores)
+    if order == 1:
+        raise ValueError("order must lie in (1, inf]: order 1 has a temperature, not a margin")
+    beta, top = _column(margin, "margin", f), f.amax(-1, keepdim=True)
+    x = (f - beta).relu_()
+    log_x = -torch.log1p((top - f).clamp_max_(torch.finfo(f.dtype).max) / x)
+    log_x = log_x.masked_fill_(x == 0, -math.inf)
+    s = 0.0 if order == math.inf else 1 / (order - 1)
+    power = torch.where(x > 0, (s * log_x).exp(), 0)
+    count = (f > -math.inf).sum(-1, keepdim=True)
+    weights = power * (count / power.sum(-1, keepdim=True))
+    return _divergence(weights, count, order).squeeze(-1)
+
+
+def _divergence(weights: Tensor, count: Tensor, order: float) -> Tensor:
+    """Rényi divergence of Q from P, from the weights of mean 1; a column."""
+    if order == 1:
+        divergence = torch.xlogy(weights, weights).sum(-1, keepdim=True) / count
+    else:  # relative to the largest weight, so that no power overflows
+        largest = weights.amax(-1, keepdim=True)
+        divergence = largest.log()
+        if order != math.inf:
+            powers = ((order - 1) * (weights / largest).log()).expm1()
+            mean = (weights * powers).sum(-1, keepdim=True) / count
+            divergence = divergence + torch.log1p(mean) / (order - 1)
+    return divergence.clamp_min(0)
+
+
+def _count(weights: Tensor) -> Tensor:
+    """The number of unmasked entries, which weights of mean 1 over them sum to; a column."""
+    if not isinstance(weights, Tensor) or not weights.is_floating_point() or weights.dim() == 0:
+        raise ValueError("weights must be a floating-point tensor of shape (..., n)")
+    total, n = weights.sum(-1, keepdim=True), weights.shape[-1]
+    bad = ~((weights >= 0).all(-1) & (total > 0.99).squeeze(-1) & (total < 1.01 * n).squeeze(-1))
+    _check(bad, "weights must be >= 0 with mean 1 over the unmasked entries; divide by their mean")
+    return total
+
+
+@torch.no_grad()
+def radius_of_weights(weights: Tensor, order: float) -> Tensor:
+    """The radius of given weights: ρ = log(E w^γ) / (γ-1); order 1: E[w log w]; inf: log max w.
+
+    Args:
+        weights: (..., n), probability ratio, mean 1 over the unmasked entries and 0 at masked ones,
+            as :func:`worst_case` returns them: their sum tells how many entries are unmasked.
+        order: γ in [1, inf], dimensionless.
+
+    Returns:
+        (...) tensor in [0, log n]; nats.
+
+    Raises:
+        ValueError: if the weights are negative, NaN, or cannot have mean 1.
+
+    Source: Eq. 5, 6 and 9 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+
+    >>> radius_of_weights(torch.tensor([0.0, 2.0]), 2)
+    tensor(0.6931)
+    """
+    order, count = _order(order), _count(weights)
+    return _divergence(weights, count, order).squeeze(-1)
+
+
+def k2(weights: Tensor, false_negatives: Tensor) -> Tensor:
+    """Weight of the false negatives relative to the mean weight, per row.
+
+        k2 = mean of w over the marked entries / mean of w over the unmasked entries (which is 1)
+
+    Args:
+        weights: (..., n), probability ratio, mean 1 over the unmasked entries and 0 at masked ones.
+        false_negatives: (..., n) bool, True at unmasked entries that are really positives.
+
+    Returns:
+        (...) tensor, probability ratio; NaN where a row has none.
+
+    Raises:
+        ValueError: if the shapes differ, the marks are not bool, or weights cannot have mean 1.
+
+    Source: Table 1 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+
+    >>> k2(torch.tensor([0.5, 0.5, 2.0]), torch.tensor([False, True, True]))
+    tensor(1.2500)
+    """
+    _count(weights)
+    if false_negatives.dtype != torch.bool or false_negatives.shape != weights.shape:
+        raise ValueError(
+            f"false_negatives must be bool of shape {tuple(weights.shape)} like the weights, got "
+            f"{false_negatives.dtype} of shape {tuple(false_negatives.shape)}"
+        )
+    return (weights * false_negatives).sum(-1) / false_negatives.sum(-1)

@@ -73,11 +73,6 @@ def _log_mean_exp(values: Tensor) -> Tensor:
     return values.logsumexp(-1) - _count(values).log()
 
 
-def _conjugate(order: float) -> float:
-    """γ* = γ/(γ-1), written so that γ = ∞ gives 1 and γ near 1 keeps its digits."""
-    return 1 + 1 / (order - 1)
-
-
 def _rescale(values: Tensor, factor: Tensor | float) -> Tensor:
     """The values as they are; their gradient times `factor`."""
     fixed = values.detach()
@@ -124,7 +119,7 @@ def dual_rows(
 
 
 def mse_loss(pos: Tensor, neg: Tensor) -> Tensor:
-    """Mean squared error: ((σ(p) - 1)² + mean_j σ(n_j)²) / 2.
+    """Mean squared error: ((σ(p) - 1)² + mean_j σ(n_j)²) / 2. Source: Pan et al., 2008.
 
     >>> mse_loss(torch.tensor([0.0]), torch.tensor([[0.0]]))
     tensor([0.2500])
@@ -133,7 +128,7 @@ def mse_loss(pos: Tensor, neg: Tensor) -> Tensor:
 
 
 def bce_loss(pos: Tensor, neg: Tensor) -> Tensor:
-    """Binary cross-entropy: (softplus(-p) + mean_j softplus(n_j)) / 2.
+    """Binary cross-entropy: (softplus(-p) + mean_j softplus(n_j)) / 2. Source: Johnson, 2014.
 
     >>> bce_loss(torch.tensor([0.0]), torch.tensor([[0.0]]))
     tensor([0.6931])
@@ -142,7 +137,7 @@ def bce_loss(pos: Tensor, neg: Tensor) -> Tensor:
 
 
 def bpr_loss(pos: Tensor, neg: Tensor) -> Tensor:
-    """Bayesian personalised ranking: mean_j softplus(n_j - p).
+    """Bayesian personalised ranking: mean_j softplus(n_j - p). Source: Rendle et al., 2009.
 
     >>> bpr_loss(torch.tensor([1.0]), torch.tensor([[1.0]]))
     tensor([0.6931])
@@ -174,7 +169,18 @@ def softmax_loss(pos: Tensor, neg: Tensor, *, temperature: float = 0.2) -> Tenso
 def bilateral_softmax_loss(
     pos: Tensor, neg: Tensor, *, temperature: float = 0.2, temperature_pos: float = 0.2
 ) -> Tensor:
-    """BSL: -p/τ1 + (τ2/τ1)·log mean_j exp(n_j/τ2), τ1 = temperature_pos, τ2 = temperature.
+    """BSL: -p/τ1 + (τ2/τ1)·log mean_j exp(n_j/τ2).
+
+    Best-case DRO on the positives, worst-case on the negatives. Source: BSL, ICDE 2024.
+
+    Args:
+        pos: (B,) scores.
+        neg: (B, N) scores, -inf = masked.
+        temperature: τ2 > 0, in units of score.
+        temperature_pos: τ1 > 0, in units of score.
+
+    Returns:
+        (B,) dimensionless.
 
     >>> bilateral_softmax_loss(torch.tensor([0.9]), torch.tensor([[0.5]]), temperature_pos=0.5)
     tensor([-0.8000])
@@ -243,15 +249,17 @@ def drrl_loss(
     _check(0, math.inf, "()", weight=weight)
     _check(0, math.inf, "[)", epsilon=epsilon)
     beta = torch.as_tensor(dual, dtype=neg.dtype, device=neg.device)
-    conj = _conjugate(order)
+    conj = dro.order_conj(order)
     excess = relu(neg - beta[..., None])
     if epsilon:
         excess = torch.where(neg > -math.inf, excess + epsilon / weight, 0)
     # The largest excess is factored out: float32 powers of small numbers underflow to zero, and
-    # take the gradient with them. All truncated: norm 0, whose subgradient torch defines as 0.
-    top = excess.detach().amax(-1, keepdim=True).clamp_min(torch.finfo(neg.dtype).tiny)
-    norm = torch.linalg.vector_norm(excess / top, conj, dim=-1) * top.squeeze(-1)
-    return (1 - pos) + beta + weight * norm / _count(neg) ** (1 / conj)
+    # take the gradient with them. All truncated: the clamps give value β and subgradient zero.
+    tiny = torch.finfo(neg.dtype).tiny
+    top = excess.detach().amax(-1, keepdim=True).clamp_min(tiny)
+    moment = (excess / top).pow(conj).sum(-1) / _count(neg)
+    norm = top.squeeze(-1) * moment.clamp_min(tiny).pow(1 / conj)
+    return (1 - pos) + beta + weight * norm
 
 
 def drrl_penalty_loss(
@@ -282,7 +290,7 @@ def drrl_penalty_loss(
     slope = (order - 1) * (neg - beta[..., None]) / temperature
     active = slope > -1
     # exp(γ*·log1p(s)) rather than (1 + s)^γ*: as γ -> 1, 1 + s rounds to 1.
-    log_power = _conjugate(order) * torch.where(active, slope, 0).log1p()
+    log_power = dro.order_conj(order) * torch.where(active, slope, 0).log1p()
     conjugate = torch.where(active, log_power.expm1(), -1) / order
     return (1 - pos) + beta + temperature * _mean(conjugate, neg)
 
@@ -519,8 +527,9 @@ class DrRL(nn.Module):
             raise ValueError(f"dual must be one of {', '.join(self.DUALS)}, not {dual!r}")
         exact, penalty = dual == "exact", "temperature" in sizes
         _check(1, math.inf, ("[" if exact else "(") + (")" if penalty else "]"), order=order)
-        _check(0, math.inf, "()" if weight or temperature else "[)", **sizes)
+        _check(0, math.inf, "[)" if sizes.keys() & {"radius", "eta"} else "()", **sizes)
         _check(-math.inf, math.inf, "()", start=start)
+        _check(0, math.inf, "[)", epsilon=epsilon)
         if epsilon and (exact or penalty):
             raise ValueError("epsilon is added to c·(n - β)₊: give it with a ball and a β, or not")
         if "eta" in sizes:
@@ -540,7 +549,6 @@ class DrRL(nn.Module):
             return
         self.function = drrl_penalty_loss if penalty else drrl_loss
         self.hyper |= {} if penalty else {"epsilon": epsilon}
-        self.function(torch.zeros(1), torch.zeros(1, 1), 0.0, **self.hyper)  # refuses bad values
         if dual == "learned":
             _check(1, math.inf, "[)", n_users=n_users)
         beta = torch.full((n_users if dual == "learned" else 1,), float(start))

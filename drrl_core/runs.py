@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from drrl_core import backbones, datasets, losses, metrics
-from drrl_core.trainer import DivergedError, Fit, TrainConfig, fit, resolve_device
+from drrl_core.trainer import DivergedError, Fit, TrainConfig, fit, resolve_device, tables
 
 PACKAGES = ("drrl-core", "torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
 
@@ -122,9 +122,8 @@ def configure(
         if len(groups) != 1:
             full = [f"{g}.{k}" for g in known for k in known[g]]
             bare = [k for g in known for k in known[g]]
-            close = difflib.get_close_matches(name, full + bare, 3)
-            if groups:
-                close = [f"{g}.{key}" for g in groups]
+            close = [f"{g}.{key}" for g in known if key in known[g]]
+            close = close or difflib.get_close_matches(name, full + bare, 3)
             hint = f": did you mean {' or '.join(close)}?" if close else f": {', '.join(full)}"
             why = "is ambiguous" if groups else f"is no setting of {loss} on {backbone}"
             raise ValueError(f"{name!r} {why}{hint}")
@@ -134,8 +133,9 @@ def configure(
     run = Run(
         dataset, backbone, loss, known["backbone"], known["loss"], replace(base, **known["train"])
     )
-    losses.make(loss, n_users=1, n_items=1, **run.loss_parameters)  # refuses what is out of range
-    backbones.make(backbone, n_users=1, n_items=1, **run.backbone_parameters)
+    with torch.random.fork_rng(devices=[]):  # made to refuse what is out of range, and for no more
+        losses.make(loss, n_users=1, n_items=1, **run.loss_parameters)
+        backbones.make(backbone, n_users=1, n_items=1, **run.backbone_parameters)
     return run
 
 
@@ -259,7 +259,7 @@ def negatives_of(outcome: Outcome, user: int) -> pd.DataFrame:
         torch.from_numpy(items).to(device),
     )
     with torch.no_grad():
-        users, table = model()
+        users, table = tables(model)
         similarity = outcome.record["parameters"]["train"]["similarity"]
         row = metrics.unit_or_raw(users[user], similarity)
         scores = metrics.unit_or_raw(table, similarity) @ row

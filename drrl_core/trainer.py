@@ -271,7 +271,7 @@ def fit(
             )
         row = {"epoch": epoch, "loss": values.mean().item(), "seconds": time.perf_counter() - start}
         if epoch % config.evaluate_every == 0 or epoch == config.epochs:
-            valid = metrics.evaluate(*_tables(model), data.valid, masks=(data.train,), **look)
+            valid = metrics.evaluate(*tables(model), data.valid, masks=(data.train,), **look)
             row |= valid[["recall@20", "ndcg@20"]].mean().to_dict()
             if row["ndcg@20"] > best + config.min_gain or not data.valid.nnz:
                 best, best_epoch, best_valid = row["ndcg@20"], epoch, valid
@@ -287,15 +287,16 @@ def fit(
     model.load_state_dict(state[0])
     loss.load_state_dict(state[1])
     masks = (data.train,) if config.mask == "train" else (data.train, data.valid)
-    test = metrics.evaluate(*_tables(model), data.test, masks=masks, **look)
+    test = metrics.evaluate(*tables(model), data.test, masks=masks, **look)
     seconds = time.perf_counter() - began
     return Fit(best_epoch, best_valid, test, pd.DataFrame(history), seconds)
 
 
 @torch.no_grad()
-def _tables(model: nn.Module) -> tuple[Tensor, Tensor]:
+def tables(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """The model's user and item tables as they are ranked with: evaluation mode, no gradient."""
     training = model.training
     model.eval()
-    tables = model()
+    found = model()
     model.train(training)
-    return tables
+    return found

@@ -13,4 +13,6 @@ def pytest_runtest_makereport(item, call):
     marks = forbidden & {mark.name for mark in item.iter_markers()}
     if report.skipped and marks and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} must not skip here ({', '.join(marks)}): {report.longrepr}"
+        report.longrepr = (
+            f"{item.nodeid} must not skip here ({', '.join(marks)}): {report.longrepr}"
+        )

@@ -69,8 +69,11 @@ def quiet(*args, **kwargs) -> Interactions:
 
 
 def small(**changes) -> Interactions:
-    splits = {"train": [[1, 1, 0], [0, 0, 0]], "valid": [[0, 0, 1], [0, 0, 0]],
-              "test": [[0, 0, 0], [1, 0, 0]]}
+    splits = {
+        "train": [[1, 1, 0], [0, 0, 0]],
+        "valid": [[0, 0, 1], [0, 0, 0]],
+        "test": [[0, 0, 0], [1, 0, 0]],
+    }
     splits = {key: sparse.csr_array(rows) for key, rows in splits.items()}
     return Interactions("small", 2, 3, **splits | changes)
 
@@ -235,8 +238,9 @@ def test_registry_and_sets_agree():
     assert used == set(registry.registry)
     for key in used:
         assert re.fullmatch("sha256:[0-9a-f]{64}", registry.registry[key])
-        assert re.match(r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/",
-                        registry.get_url(key))
+        assert re.match(
+            r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/", registry.get_url(key)
+        )
 
 
 def test_names_and_descriptions():
@@ -300,8 +304,13 @@ class Mini:
         self.root = f"http://127.0.0.1:{self.server.server_port}/"
         self.registry = folder / "registry.txt"
         self.publish()
-        source = replace(datasets._SETS["amazon-beauty"], shape=(2, 3), pairs=(3, 1, 1),
-                         about="a mini set", files=tuple(FILES))
+        source = replace(
+            datasets._SETS["amazon-beauty"],
+            shape=(2, 3),
+            pairs=(3, 1, 1),
+            about="a mini set",
+            files=tuple(FILES),
+        )
         monkeypatch.setitem(datasets._SETS, "mini", source)
         monkeypatch.setattr(datasets, "_registry_file", lambda: self.registry)
         monkeypatch.setenv("DRRL_DATA", str(self.data))
@@ -367,8 +376,10 @@ def test_read_only_folder_and_data_dir(mini, tmp_path):
         (elsewhere / "mini").chmod(0o755)
         elsewhere.chmod(0o755)
     assert mini.asked == [] and mini.left() == []
-    assert sorted(p.name for p in elsewhere.rglob("*")) == ["mini", *map(
-        lambda key: Path(key).name, sorted(FILES))]
+    assert sorted(p.name for p in elsewhere.rglob("*")) == [
+        "mini",
+        *map(lambda key: Path(key).name, sorted(FILES)),
+    ]
 
 
 def test_another_file_of_that_name_is_never_overwritten(mini):
@@ -470,8 +481,11 @@ def save_npz(matrix) -> bytes:
 def test_gowalla_is_rebuilt_from_the_matrix(mini):
     both = np.array([[1, 1, 0], [0, 1, 1]])
     square = sparse.csr_matrix(np.block([[np.zeros((2, 2)), both], [both.T, np.zeros((3, 3))]]))
-    mini.files = {"mini/valid_data.txt": b"1 1\n", "mini/test.txt": b"1 0\n",
-                  "mini/s_adj_mat.npz": save_npz(square)}
+    mini.files = {
+        "mini/valid_data.txt": b"1 1\n",
+        "mini/test.txt": b"1 0\n",
+        "mini/s_adj_mat.npz": save_npz(square),
+    }
     mini.publish()
     source = replace(datasets._SETS["mini"], files=tuple(mini.files), read=datasets._read_gowalla)
     mini.monkeypatch.setitem(datasets._SETS, "mini", source)
@@ -494,8 +508,11 @@ def temporal(train: bytes, test: bytes) -> bytes:
 
 
 def test_temporal_is_rebuilt_from_both_sources(mini):
-    rest = {"mini/train_data.txt": b"0 0\n0 1\n", "mini/valid_data.txt": b"1 1\n1 0\n",
-            "mini/test.txt": b"1 2\n0 2\n"}
+    rest = {
+        "mini/train_data.txt": b"0 0\n0 1\n",
+        "mini/valid_data.txt": b"1 1\n1 0\n",
+        "mini/test.txt": b"1 2\n0 2\n",
+    }
     mini.files = {"mini/proc.zip": temporal(b"0\t0\n1\t1\n", b"1\t0\n"), **rest}
     mini.publish()
     source = replace(datasets._SETS["mini"], files=tuple(mini.files), read=datasets._read_temporal)
@@ -533,8 +550,11 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
 TABLE = "userId,movieId,rating,timestamp\nu1,a,4,10\nu1,b,2,20\nu2,a,5,30\nu2,c,3,40\n"
 GOOD = {
     "header found": ("x.csv", TABLE, {}),
-    "header named": ("x.csv", TABLE.replace("userId,movieId", "who,what"),
-                     {"user": "who", "item": "what"}),
+    "header named": (
+        "x.csv",
+        TABLE.replace("userId,movieId", "who,what"),
+        {"user": "who", "item": "what"},
+    ),
     "by position": ("x.csv", TABLE, {"user": 0, "item": 1}),
     "no header": ("x.csv", TABLE.partition("\n")[2], {}),
     "tabs": ("x.tsv", TABLE.replace(",", "\t"), {}),
@@ -609,25 +629,49 @@ BAD = {
     "long row": ("x.csv", "user,item\n1,2\n3,4,5\n", {}, "line 3: 3 fields, but 2"),
     "open quote": ("x.csv", 'user,item\n1,2\n"3,4\n5,6\n', {}, "line 3: 1 fields, but 2"),
     "no item": ("x.csv", "user,item,rating\n1,2,3\n1,,3\n", {}, "line 3: no item"),
-    "no such column": ("x.csv", "user,item\n1,2\n", {"item": "itme"},
-                       "line 1: no item column 'itme'.*Did you mean 'item'"),
+    "no such column": (
+        "x.csv",
+        "user,item\n1,2\n",
+        {"item": "itme"},
+        "line 1: no item column 'itme'.*Did you mean 'item'",
+    ),
     "no such place": ("x.csv", "user,item\n1,2\n", {"item": 2}, "line 1: no item column 2"),
     "unknown names": ("x.csv", "who,what\n1,2\n", {"header": True}, "line 1: no user column in"),
     "one column": ("x.csv", "user\n1\n", {}, "line 1: no item column"),
     "header or data": ("x.csv", "who,what\n1,2\n3,4\n", {}, "line 1: .*may be names or data"),
-    "bad rating": ("x.csv", "user,item,rating\n1,2,3\n\n3,4,good\n", {"min_rating": 3},
-                   "line 4: the rating is no number.*'good'"),
+    "bad rating": (
+        "x.csv",
+        "user,item,rating\n1,2,3\n\n3,4,good\n",
+        {"min_rating": 3},
+        "line 4: the rating is no number.*'good'",
+    ),
     "rating nan": ("x.csv", "1,2,3\n3,4,nan\n", {}, "line 2: the rating is no number"),
-    "bad time": ("x.csv", 'user,item,time\n"1\n1",2,3\n3,4,x\n', {"split": "time"},
-                 "line 4: the timestamp is no number"),
-    "bad date": ("x.csv", "user,item,time\n1,2,2020-01-01\n3,4,2020-13-01\n", {"split": "time"},
-                 "line 3: the timestamp is no number"),
+    "bad time": (
+        "x.csv",
+        'user,item,time\n"1\n1",2,3\n3,4,x\n',
+        {"split": "time"},
+        "line 4: the timestamp is no number",
+    ),
+    "bad date": (
+        "x.csv",
+        "user,item,time\n1,2,2020-01-01\n3,4,2020-13-01\n",
+        {"split": "time"},
+        "line 3: the timestamp is no number",
+    ),
     "no time": ("x.csv", "user,item\n1,2\n", {"split": "time"}, "line 1: no timestamp column"),
     "no time in pairs": ("x.txt", "1 2\n", {"split": "time"}, "line 1: no timestamp column"),
-    "one time": ("x.csv", "user,item,time\n1,2,3\n1,4,3\n", {"split": "time"},
-                 "leaves no valid pair"),
-    "latin-1 table": ("x.csv", "user,item\n1,é\n".encode("latin-1"), {},
-                      "line 2: .*utf-8.*encoding='latin-1'"),
+    "one time": (
+        "x.csv",
+        "user,item,time\n1,2,3\n1,4,3\n",
+        {"split": "time"},
+        "leaves no valid pair",
+    ),
+    "latin-1 table": (
+        "x.csv",
+        "user,item\n1,é\n".encode("latin-1"),
+        {},
+        "line 2: .*utf-8.*encoding='latin-1'",
+    ),
     "not gzip": ("x.csv", b"\x1f\x8b no", {}, "line 1: cannot be read"),
 }
 
@@ -658,8 +702,13 @@ def test_truncated_gzip_and_files_that_are_none(tmp_path):
 
 def test_arguments_out_of_their_domain(tmp_path):
     path = write(tmp_path, "x.csv", TABLE)
-    for options in ({"split": "leave-one-out"}, {"sep": "::"}, {"fractions": (0.5, 0.1, 0.1)},
-                    {"fractions": (0, 0.5, 0.5)}, {"fractions": (1.1, -0.1, 0)}):
+    for options in (
+        {"split": "leave-one-out"},
+        {"sep": "::"},
+        {"fractions": (0.5, 0.1, 0.1)},
+        {"fractions": (0, 0.5, 0.5)},
+        {"fractions": (1.1, -0.1, 0)},
+    ):
         with pytest.raises(ValueError, match=next(iter(options))):
             load(path, **options)
     with pytest.raises(TypeError, match="colour"):
@@ -681,8 +730,13 @@ def test_random_split_deals_each_users_pairs(tmp_path):
 @pytest.mark.parametrize("dates", [False, True])
 def test_time_split_is_global(tmp_path, dates):
     rng = np.random.default_rng(0)
-    table = pd.DataFrame({"user": rng.integers(0, 40, 2_000), "item": rng.integers(0, 60, 2_000),
-                          "time": rng.integers(0, 500, 2_000)})
+    table = pd.DataFrame(
+        {
+            "user": rng.integers(0, 40, 2_000),
+            "item": rng.integers(0, 60, 2_000),
+            "time": rng.integers(0, 500, 2_000),
+        }
+    )
     table.loc[table["time"].idxmax(), "user"] = 99  # new at the very end: in no split
     first = table.sort_values("time").drop_duplicates(["user", "item"])
     shown = table.assign(time=pd.Timestamp("2020-01-01") + pd.to_timedelta(table["time"], "h"))
@@ -711,8 +765,12 @@ def folder(tmp_path_factory):
 
 
 @many
-@given(pairs=st.sets(st.tuples(label, label), min_size=1), sep=st.sampled_from(",\t;| ~"),
-       zipped=st.booleans(), seed=st.integers(0, 9))
+@given(
+    pairs=st.sets(st.tuples(label, label), min_size=1),
+    sep=st.sampled_from(",\t;| ~"),
+    zipped=st.booleans(),
+    seed=st.integers(0, 9),
+)
 def test_any_labels_come_back(folder, pairs, sep, zipped, seed):
     text = io.StringIO()
     csv.writer(text, delimiter=sep, quoting=csv.QUOTE_ALL).writerows([("user", "item"), *pairs])
@@ -724,8 +782,11 @@ def test_any_labels_come_back(folder, pairs, sep, zipped, seed):
 
 
 @many
-@given(pairs=st.sets(st.tuples(st.integers(0, 999), st.integers(0, 999)), min_size=1),
-       sep=st.sampled_from([" ", "\t", "  "]), end=st.sampled_from(["\n", "\r\n", "\n\n"]))
+@given(
+    pairs=st.sets(st.tuples(st.integers(0, 999), st.integers(0, 999)), min_size=1),
+    sep=st.sampled_from([" ", "\t", "  "]),
+    end=st.sampled_from(["\n", "\r\n", "\n\n"]),
+)
 def test_any_numbers_come_back(folder, pairs, sep, end):
     path = write(folder, "x.txt", "".join(f"{u}{sep}{i}{end}" for u, i in pairs))
     data = quiet(path)
@@ -734,10 +795,20 @@ def test_any_numbers_come_back(folder, pairs, sep, end):
 
 
 @many
-@given(content=st.one_of(st.binary(), st.text("0123 \n\t,\";-x\r.", max_size=60).map(str.encode)),
-       name=st.sampled_from(["x.txt", "x.csv", "x.tsv", "y.csv.gz"]),
-       options=st.sampled_from([{}, {"header": True}, {"header": False}, {"split": "time"},
-                                {"min_rating": 2}, {"user": 1, "item": 0}]))
+@given(
+    content=st.one_of(st.binary(), st.text('0123 \n\t,";-x\r.', max_size=60).map(str.encode)),
+    name=st.sampled_from(["x.txt", "x.csv", "x.tsv", "y.csv.gz"]),
+    options=st.sampled_from(
+        [
+            {},
+            {"header": True},
+            {"header": False},
+            {"split": "time"},
+            {"min_rating": 2},
+            {"user": 1, "item": 0},
+        ]
+    ),
+)
 def test_any_bytes_load_or_say_why(folder, content, name, options):
     path = folder / name
     path.write_bytes(content)

@@ -47,7 +47,9 @@ def test_runs_on_tiny_parameters(path, tmp_path):
 
 def test_start_here_records_what_it_shows(tmp_path):
     parameters = TINY["00_start_here"] | {"losses": ["sl", "bpr"], "seed": 3}
-    record = notebooks.run("00", out_dir=tmp_path, parameters=parameters, html=False, progress=False)
+    record = notebooks.run(
+        "00", out_dir=tmp_path, parameters=parameters, html=False, progress=False
+    )
     results = record["results"]
     assert list(results["runs"]) == ["sl", "bpr"]
     for run in results["runs"].values():
@@ -78,5 +80,7 @@ def test_start_here_on_real_data_by_one_parameter(tmp_path):
     if not (datasets.data_folder() / "amazon-beauty").is_dir():
         pytest.skip("real data not found: set DRRL_DATA to the folder that holds amazon-beauty/")
     parameters = TINY["00_start_here"] | {"dataset": "amazon-beauty"}
-    record = notebooks.run("00", out_dir=tmp_path, parameters=parameters, html=False, progress=False)
+    record = notebooks.run(
+        "00", out_dir=tmp_path, parameters=parameters, html=False, progress=False
+    )
     assert {run["dataset"] for run in record["results"]["runs"].values()} == {"amazon-beauty"}

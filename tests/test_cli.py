@@ -1,0 +1,200 @@
+"""The `drrl` command: what it prints, and one clear line for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drrl_core import __main__ as command
+from drrl_core import datasets, losses
+
+ROOT = Path(__file__).parents[1]
+RECORD = [
+    *["dataset", "data_hash", "backbone", "loss", "parameters", "seed", "best_epoch", "valid"],
+    *["test", "seconds", "seconds_per_epoch", "device", "threads", "versions"],
+]
+TRAIN = "train synthetic --epochs 1 --negatives 4 --set dim=4 --device cpu"
+
+
+@pytest.fixture
+def drrl(monkeypatch, capsys):
+    """Run the command with a line of arguments: exit code, stdout, stderr."""
+
+    def run(line: str):
+        monkeypatch.setattr(sys, "argv", ["drrl", *line.split()])
+        with pytest.raises(SystemExit) as end:
+            command.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_train_prints_the_record_as_the_last_line():
+    line = (
+        "train synthetic --loss sl --set temperature=0.2 --set lr=0.01 --negatives 16 --epochs 2 "
+        "--seed 0 --json"
+    )
+    done = python("-m", "drrl_core", *line.split())
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout.splitlines()[-1])
+    assert list(record) == RECORD
+    assert record["data_hash"] == datasets.load("synthetic").hash
+    assert (record["dataset"], record["backbone"], record["loss"]) == ("synthetic", "mf", "sl")
+    assert record["parameters"]["loss"] == {"temperature": 0.2}
+    train = record["parameters"]["train"]
+    assert (train["lr"], train["negatives"], train["epochs"]) == (0.01, 16, 2)
+    assert record["seed"] == 0 and record["best_epoch"] == 2
+    for split in ("valid", "test"):
+        assert set(record[split]) == {"recall@20", "ndcg@20"}
+        assert all(0 < value < 1 for value in record[split].values())
+    assert "epoch/s" in done.stderr or "s/epoch" in done.stderr  # progress
+    assert "Warning" not in done.stderr
+
+
+def test_train_prints_a_summary(drrl):
+    code, out, _ = drrl(f"{TRAIN} --seed 7")
+    lines = out.splitlines()
+    assert code == 0 and lines[0] == "sl on mf, synthetic, seed 7"
+    assert lines[1].startswith("best epoch 1, ") and lines[1].endswith(" s on cpu")
+    assert [line.split()[0] for line in lines[2:]] == ["valid", "test"]
+    assert all("recall@20 0." in line and "ndcg@20 0." in line for line in lines[2:])
+
+
+def test_options_and_settings_reach_the_run(drrl):
+    code, out, _ = drrl(
+        f"{TRAIN} --loss drrl --set loss.order=inf --set weight=3 --set train.batch_size=512 "
+        "--set dual=shared --mask train+valid --set seed=5 --json"
+    )
+    record = json.loads(out.splitlines()[-1])
+    assert code == 0 and record["seed"] == record["parameters"]["train"]["seed"] == 5
+    assert record["parameters"]["backbone"] == {"dim": 4}
+    train, loss = record["parameters"]["train"], record["parameters"]["loss"]
+    assert (train["mask"], train["batch_size"]) == ("train+valid", 512)
+    assert (loss["order"], loss["weight"], loss["dual"]) == ("inf", 3, "shared")
+
+
+def test_your_own_file_without_anything_held_out(drrl, tmp_path):
+    path = tmp_path / "films.csv"
+    path.write_text("user,item\n" + "".join(f"u{k},i{k}\n" for k in range(9)))
+    code, out, _ = drrl(f"train {path} --epochs 1 --json")
+    record = json.loads(out.splitlines()[-1])
+    assert code == 0 and record["dataset"] == "films.csv"
+    assert record["valid"]["ndcg@20"] is None
+    code, out, _ = drrl(f"train {path} --epochs 1")
+    assert code == 0 and "valid  recall@20 none  ndcg@20 none" in out
+
+
+MISTAKES = {
+    "train sinthetic": "unknown data set 'sinthetic'. Did you mean 'synthetic'?",
+    "train nowhere.csv": "nowhere.csv: cannot be read",
+    "train synthetic --set lrr=1": "'lrr' is no setting of sl on mf: did you mean lr?",
+    "train synthetic --set lr=fast": "lr must be of type float, not 'fast'",
+    "train synthetic --set lr=-1": "lr must lie in (0, inf), not -1",
+    "train synthetic --set temperature=0": "temperature must lie in (0, inf",
+    "train synthetic --set lr": "--set 'lr': give NAME=VALUE",
+    "train synthetic --set lr=": "lr must be of type float, not ''",
+    "train synthetic --loss drl": "no loss is called 'drl' (did you mean 'drrl'?)",
+    "train synthetic --backbone mff": "no backbone is called 'mff' (did you mean 'mf'?)",
+    "train synthetic --mask valid": "mask must be 'train' or 'train+valid', not 'valid'",
+    "train synthetic --epochs 0": "epochs must be at least 1, not 0",
+    "train synthetic --seed -1": "seed must lie in [0, 2**63), not -1",
+    "train synthetic --seed 1 --set seed=2": "are one setting: give it once",
+    "train synthetic --device gpu": "device 'gpu' cannot be used here",
+    "train synthetic --set lr=1e30 --set similarity=dot --epochs 1": "the loss is nan",
+    "data info beauty": "unknown data set 'beauty'. Did you mean 'amazon-beauty'?",
+    "data fetch nope": "unknown data set 'nope'",
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(line, drrl):
+    code, out, err = drrl(line)
+    assert code == 2 and out == ""
+    *before, last = err.splitlines()
+    assert last.startswith("drrl: ") and MISTAKES[line] in last
+    assert all("epoch/s" in text or not text for text in before)  # a progress bar at the most
+
+
+@pytest.mark.parametrize("line", ["trian", "train", "train synthetic --epochs many", "data info"])
+def test_a_wrong_command_line_is_exit_code_2(line, drrl):
+    code, out, err = drrl(line)
+    assert code == 2 and out == "" and "Usage:" in err and "Traceback" not in err
+
+
+def test_a_defect_of_ours_is_not_dressed_up_as_the_users(monkeypatch):
+    monkeypatch.setattr(command, "app", lambda: {}["missing"])
+    with pytest.raises(KeyError):
+        command.main()
+
+
+def test_an_offline_fetch_says_the_way_out(drrl, monkeypatch, tmp_path):
+    monkeypatch.setenv("DRRL_OFFLINE", "1")
+    code, out, err = drrl(f"data fetch amazon-beauty --data-dir {tmp_path}")
+    assert code == 2 and out == "" and len(err.splitlines()) == 1
+    assert "DRRL_OFFLINE" in err and str(tmp_path) in err
+
+
+def test_data_list(drrl, tmp_path):
+    code, out, _ = drrl(f"data list --data-dir {tmp_path}")
+    rows = {line.split()[0]: line.split() for line in out.splitlines()}
+    assert code == 0 and list(rows) == ["name", *datasets.names()]
+    assert rows["amazon-beauty"][1:] == ["7068", "3570", "51455", "9363", "18688", "no"]
+    assert rows["synthetic"][1:3] == ["1000", "800"] and rows["synthetic"][-1] == "yes"
+
+
+def test_data_info_and_fetch(drrl, tmp_path):
+    code, out, _ = drrl(f"data info gowalla --data-dir {tmp_path}")
+    assert code == 0 and "users      29858" in out and "sha256 " in out and "not here" in out
+    assert str(tmp_path) in out
+    code, out, _ = drrl("data fetch synthetic")
+    assert code == 0 and out == "synthetic is generated by the code: there is nothing to fetch\n"
+
+
+@pytest.mark.data
+def test_data_fetch_verifies_what_is_here(drrl):
+    root = Path(os.environ.get("DRRL_DATA") or "nowhere")
+    if not (root / "amazon-beauty").is_dir():
+        pytest.skip("real data not found: set DRRL_DATA to the folder that holds amazon-beauty/ …")
+    code, out, _ = drrl("data fetch amazon-beauty")
+    assert code == 0 and out.splitlines() == [
+        f"{root}/amazon-beauty/{name}.txt" for name in ("train_data", "valid_data", "test")
+    ]
+
+
+HELP = """
+import sys
+from drrl_core.__main__ import main
+sys.argv = ["drrl", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = {"torch", "pandas", "papermill", "matplotlib"} & set(sys.modules)
+assert not heavy, f"imported: {heavy}"
+"""
+
+
+@pytest.mark.parametrize("line", ["--help", "train --help", "data --help", "notebook --help"])
+def test_help_imports_nothing_heavy(line):
+    done = python("-c", HELP, *line.split())
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+
+
+def test_the_data_commands_do_without_torch():
+    done = python("-c", HELP.replace('"pandas", ', ""), "data", "list")
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_loss_is_within_reach(drrl):
+    code, _, err = drrl("train synthetic --loss ?")
+    assert code == 2 and all(name in err for name in losses.REGISTRY)

@@ -1,0 +1,800 @@
+"""The family of worst cases, against references that share no code with it.
+
+Each formula is retyped naively here: 60-digit arithmetic, closed forms, and generic solvers on the
+primal problem as written.
+"""
+
+import math
+
+import cvxpy as cp
+import mpmath as mp
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+
+from drrl_core import dro
+from drrl_core.dro import worst_case
+
+INF = math.inf
+ORDERS = [1, 1 + 1e-6, 1.01, 1.5, 2, 5, 20, 150, 1e6, INF]
+RADII = [0, 1e-6, 0.5, 3, "log n", "2 log n"]
+PROBLEMS = {
+    "one": [0.3],
+    "two": [0.25, -0.5],
+    "constant": [0.7] * 5,
+    "plain": [0.9, 0.1, -0.4, 0.35, 0.2, -0.15, 0.6, -0.8],
+    "ties": [1.0, 1.0, 0.5, 0.5, 0.5, -1.0, -1.0],
+    "signs": [1.0, -1.0, -1.0, -1.0, 1.0, -1.0, -1.0, -1.0, -1.0],
+    "spike": [1.0] + [0.0] * 9,
+    "offset": [1e6 + x for x in (0.9, 0.1, -0.4, 0.35, 0.2)],
+    "tiny": [1e-6 * x for x in (0.9, 0.1, -0.4, 0.35, 0.2)],
+    "huge": [1e6 * x for x in (0.9, 0.1, -0.4, 0.35, 0.2)],
+    "clusters": [3.0, 3.0 - 1e-7, 2.0, 2.0 - 1e-4, 1.9, 0.0, -1e-9, -5.0],
+    "close": [1.0, 1e-12, 2e-12, 0.0, -1e-12],
+}
+DOUBLE = torch.float64
+
+
+def tensor(x, dtype=DOUBLE):
+    return torch.tensor(x, dtype=dtype)
+
+
+def radius_of(name, n):
+    return {"log n": 1, "2 log n": 2}[name] * math.log(n) if isinstance(name, str) else name
+
+
+def naive_divergence(w, order):
+    """As written, in whatever arithmetic w is in; w of mean 1."""
+    n = len(w)
+    if order == 1:
+        return mp.fsum(x * mp.log(x) for x in w if x > 0) / n
+    if order == INF:
+        return mp.log(max(w))
+    order = mp.mpf(order)
+    return mp.log(mp.fsum(x**order for x in w if x > 0) / n) / (order - 1)
+
+
+def reference(f, order, radius):
+    """Value and weights in 60 digits, by bisection of every root."""
+    with mp.workdps(60):
+        f, radius = [mp.mpf(x) for x in f], mp.mpf(radius)
+        n, top = len(f), max(f)
+        ties = f.count(top)
+        if radius >= mp.log(mp.mpf(n) / ties):
+            w = [mp.mpf(n) / ties if x == top else mp.mpf(0) for x in f]
+        elif radius == 0:
+            w = [mp.mpf(1)] * n
+        elif order == INF:
+            mass, w, left = mp.exp(radius), [mp.mpf(0)] * n, mp.mpf(n)
+            for level in sorted(set(f), reverse=True):
+                group = [j for j in range(n) if f[j] == level]
+                for j in group:
+                    w[j] = min(mass, left / len(group))
+                left -= len(group) * w[group[0]]
+        else:
+            w = smooth_reference(f, order, radius)
+        value = mp.fsum(x * y for x, y in zip(w, f, strict=True)) / n
+        return value, w
+
+
+def smooth_reference(f, order, radius):
+    levels = sorted(set(f), reverse=True)
+
+    def weights(low, t):
+        if order == 1:
+            w = [mp.exp((x - levels[0]) / mp.exp(t)) for x in f]
+        else:
+            s = 1 / (mp.mpf(order) - 1)
+            w = [mp.exp(s * mp.log(x - low + mp.exp(t))) if x >= low else mp.mpf(0) for x in f]
+        mean = mp.fsum(w) / len(w)
+        return [x / mean for x in w]
+
+    low, lo, hi = levels[-1], mp.mpf(-200), mp.mpf(200)
+    if order != 1:
+        for above, below in zip(levels[1:], [*levels[2:], None], strict=True):
+            low, lo = above, mp.mpf(-300) * max(1, mp.mpf(order) - 1)
+            hi = mp.mpf(200) if below is None else mp.log(above - below)
+            if below is None or naive_divergence(weights(low, hi), order) <= radius:
+                break
+    for _ in range(190):
+        middle = (lo + hi) / 2
+        if naive_divergence(weights(low, middle), order) > radius:
+            lo = middle
+        else:
+            hi = middle
+    return weights(low, (lo + hi) / 2)
+
+
+def primal(f, order, radius):
+    """A generic solver on max E_Q f, D(Q‖P) <= radius, as written."""
+    n = len(f)
+    q = cp.Variable(n, nonneg=True)
+    if order == 1:
+        ball = cp.sum(cp.rel_entr(q, np.full(n, 1 / n))) <= radius
+    elif order == INF:
+        ball = cp.max(n * q) <= math.exp(radius)
+    else:
+        ball = cp.pnorm(n * q, order, max_denom=4096) <= math.exp(radius / order * (order - 1)) * (
+            n ** (1 / order)
+        )
+    problem = cp.Problem(cp.Maximize(q @ f), [cp.sum(q) == 1, ball])
+    problem.solve(solver=cp.CLARABEL)
+    return problem.value, n * q.value
+
+
+# ------------------------------------------------------------------------------ accuracy
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_against_60_digits(name, order):
+    f = PROBLEMS[name]
+    for radius in RADII:
+        radius = radius_of(radius, len(f))
+        value, w = reference(f, order, radius)
+        got = worst_case(tensor(f), order=order, radius=radius)
+        assert abs(got.value - float(value)) <= 1e-9 * max(map(abs, f)), (radius, got.value)
+        error = np.abs(got.weights.numpy() - np.array([float(x) for x in w])).mean()
+        assert error <= 1e-7, (radius, error)
+        if radius < math.log(len(f) / f.count(max(f))) - 1e-9:
+            assert abs(dro.radius_of_weights(got.weights, order) - radius) <= 1e-8
+        assert got.weights.mean() == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_float32_against_60_digits(name, order):
+    f = tensor(PROBLEMS[name], torch.float32)
+    for radius in RADII:
+        radius = radius_of(radius, len(f))
+        value, _ = reference(f.tolist(), order, radius)
+        got = worst_case(f, order=order, radius=radius)
+        assert abs(got.value.double() - float(value)) <= 1e-5 * f.abs().max(), radius
+        assert got.weights.mean() == pytest.approx(1, abs=1e-5)
+
+
+def closed_form(f, order, radius):
+    """Value for one long row at orders 1, 2 and inf."""
+    f = np.sort(np.asarray(f, dtype=np.float64))[::-1]
+    n = len(f)
+    if order == 1:
+        g = f - f[0]
+
+        def divergence(tau):
+            e = np.exp(g / tau)
+            q = e / e.sum()
+            return (q * g).sum() / tau - np.log(e.mean()) - radius
+
+        tau = brentq(divergence, 1e-4 * np.ptp(f), 1e5 * np.ptp(f), xtol=1e-300, rtol=1e-14)
+        e = np.exp(g / tau)
+        return (e * f).sum() / e.sum()
+    if order == 2:  # E w² = e^ρ with w = (f-β)_+ / E(f-β)_+: a quadratic for each active set
+        k = np.arange(1, n + 1)
+        mean, square = np.cumsum(f) / k, np.cumsum(f**2) / k
+        variance = np.maximum(square - mean**2, 0)
+        excess = math.exp(radius) * k / n - 1  # variance of the weights among the active
+        with np.errstate(divide="ignore", invalid="ignore"):
+            beta = mean - np.sqrt(variance / excess)
+        below = np.append(f[1:], -INF)
+        good = np.flatnonzero((excess > 0) & (beta < f) & (beta >= below))
+        x = np.maximum(f - beta[good[-1]], 0)
+        return (x * f).sum() / x.sum()
+    mass, left, value = math.exp(radius), float(n), 0.0
+    for x in f:
+        w = min(mass, left)
+        value, left = value + w * x / n, left - w
+        if left <= 0:
+            break
+    return value
+
+
+@pytest.mark.parametrize("dtype,tolerance", [(DOUBLE, 1e-9), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("order", [1, 2, INF])
+@pytest.mark.parametrize("n", [17, 1000, 100_000])
+def test_closed_forms_on_long_rows(n, order, dtype, tolerance):
+    rng = np.random.default_rng(n)
+    rows = np.stack([rng.normal(size=n), rng.uniform(-1, 1, n), rng.standard_t(3, n)])
+    f = tensor(rows).to(dtype)
+    for radius in (1e-3, 0.5, 2.5):
+        expected = [closed_form(row, order, radius) for row in f.tolist()]
+        got = worst_case(f, order=order, radius=radius)
+        assert torch.all((got.value - tensor(expected)).abs() <= tolerance * f.abs().amax(-1))
+
+
+@pytest.mark.parametrize("order", [1, 1.25, 1.5, 2, 3, 5, INF])
+@pytest.mark.parametrize("radius", [0.05, 0.5, 1.5])
+def test_primal_solved_generically(order, radius):
+    f = np.random.default_rng(3).normal(size=12)
+    value, w = primal(f, order, radius)
+    got = worst_case(tensor(f), order=order, radius=radius)
+    assert got.value.item() == pytest.approx(value, abs=1e-5)
+    assert np.abs(got.weights.numpy() - w).mean() < 2e-3
+
+
+# --------------------------------------------------------------------------- the paper
+
+
+def row(n=12, seed=5):
+    return np.random.default_rng(seed).normal(size=n) * 0.4
+
+
+def test_lemma_1_softmax_loss_is_the_kl_ball():
+    f = row()
+    _, w = primal(f, 1, 0.7)
+    solved = worst_case(tensor(f), order=1, radius=0.7)
+    scores = tensor(f).requires_grad_()
+    loss = torch.log(torch.exp(scores / solved.dual).sum()) * solved.dual
+    loss.backward()
+    assert np.abs(scores.grad.numpy() * len(f) - w).max() < 1e-3
+    # and not at another temperature
+    scores.grad = None
+    (torch.log(torch.exp(scores / 0.2).sum()) * 0.2).backward()
+    assert np.abs(scores.grad.numpy() * len(f) - w).max() > 0.1
+
+
+def test_lemma_1_cosine_contrastive_loss_is_the_worst_case_regret_ball():
+    f, alpha = row(), 12 / 3.5  # 3.5 entries of weight alpha: the boundary score takes a half
+    value, w = primal(f, INF, math.log(alpha))
+    boundary = np.sort(f)[-4]
+    scores = tensor(f).requires_grad_()
+    (alpha * torch.relu(scores - boundary).mean()).backward()
+    others = f != boundary
+    assert np.abs(scores.grad.numpy() * len(f) - w)[others].max() < 1e-5
+    assert 0 < w[~others][0] < alpha  # the kink, where CCL has every subgradient up to alpha
+    got = boundary + alpha * np.maximum(f - boundary, 0).mean()
+    assert got == pytest.approx(value, abs=1e-6)
+    # at a whole number of entries any margin between the two scores has the primal's weights
+    alpha = 4.0
+    _, w = primal(f, INF, math.log(alpha))
+    scores.grad = None
+    margin = np.sort(f)[[-4, -3]].mean()
+    (alpha * torch.relu(scores - margin).mean()).backward()
+    assert np.abs(scores.grad.numpy() * len(f) - w).max() < 1e-4
+
+
+@pytest.mark.parametrize("order", [1.25, 2, 5])
+def test_lemma_2_the_dual_formula_attains_the_primal(order):
+    f, radius = row(), 0.8
+    value, _ = primal(f, order, radius)
+    eta = (math.exp((order - 1) * radius) - 1) / (order * (order - 1))
+    c, conj = (1 + order * (order - 1) * eta) ** (1 / order), order / (order - 1)
+
+    def objective(beta):
+        return beta + c * np.mean(np.maximum(f - beta, 0) ** conj) ** (1 / conj)
+
+    betas = np.linspace(-8, f.max(), 400_001)
+    x = np.maximum(f[:, None] - betas[None, ::200], 0)
+    coarse = betas[::200] + c * np.mean(x**conj, axis=0) ** (1 / conj)
+    best = betas[::200][coarse.argmin()]
+    fine = min(objective(b) for b in np.linspace(best - 0.01, best + 0.01, 2001))
+    assert fine == pytest.approx(value, abs=1e-5)
+    assert worst_case(tensor(f), order=order, radius=radius).value.item() == pytest.approx(
+        fine, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("order", [1.25, 2, 5])
+def test_lemma_3_the_weights_formula_is_the_primal_solution(order):
+    f, radius = row(), 0.8
+    _, w = primal(f, order, radius)
+    beta = worst_case(tensor(f), order=order, radius=radius).dual.item()
+    c, conj = math.exp(radius * (order - 1) / order), order / (order - 1)
+    x = np.maximum(f - beta, 0)
+    formula = c * x ** (1 / (order - 1)) / np.mean(x**conj) ** (1 / order)
+    assert np.abs(formula - w).mean() < 2e-3
+    assert formula.mean() == pytest.approx(1, abs=1e-9)  # E[w] = 1
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    st.lists(st.floats(-1, 1), min_size=1, max_size=8),
+    st.floats(-3, 1.5),
+    st.floats(-3, 1.5),
+    st.floats(0, 1),
+    st.sampled_from([1.001, 1.5, 2, 7, 150, INF]),
+    st.floats(0, 3),
+)
+def test_appendix_a3_the_dual_objective_is_convex_in_beta(f, a, b, share, order, radius):
+    f, betas = tensor(f), tensor([a, b, share * a + (1 - share) * b])
+    at = dro.dual_objective(f.expand(3, -1), betas, order=order, radius=radius)
+    chord = share * at[0] + (1 - share) * at[1]
+    assert at[2] <= chord + 1e-9 * (1 + chord.abs())
+
+
+def test_appendix_a4_limits_at_fixed_radius():
+    f, radius = tensor(np.stack([row(40, seed) for seed in range(6)])), 1.2
+    kl, regret = (worst_case(f, order=order, radius=radius) for order in (1, INF))
+    near = worst_case(f, order=1 + 1e-6, radius=radius)
+    far = worst_case(f, order=1e6, radius=radius)
+    spread = f.amax(-1) - f.amin(-1)
+    assert torch.all((kl.value - near.value).abs() <= 1e-6 * spread)
+    assert (kl.weights - near.weights).abs().max() < 1e-3
+    assert torch.all((regret.value - far.value).abs() <= 1e-5 * spread)
+    assert (regret.weights - far.weights).abs().mean() < 1e-3
+    assert kl.value.gt(regret.value + 1e-3).all()  # so that the limits are two
+
+
+def test_appendix_a4_limits_at_fixed_weight_and_fixed_eta():
+    f, c = tensor(row(40)), 2.0
+    far = worst_case(f, order=1e6, radius=dro.radius_from_weight(c, 1e6))
+    regret = worst_case(f, order=INF, radius=math.log(c))
+    assert far.value.item() == pytest.approx(regret.value.item(), abs=1e-5)
+    # the ball of fixed eta shrinks to nothing: it does not give CCL
+    shrunk = worst_case(f, order=1e6, radius=dro.radius_from_eta(1.0, 1e6))
+    assert shrunk.value.item() == pytest.approx(f.mean().item(), abs=1e-3)
+
+
+# -------------------------------------------------------------------------- properties
+
+scores_lists = st.lists(
+    st.one_of(st.floats(-1, 1, width=32), st.sampled_from([-1.0, 0.0, 0.5, 1.0])),
+    min_size=1,
+    max_size=9,
+)
+orders = st.one_of(st.sampled_from([1, 1.5, 2, INF]), st.floats(1.001, 200))
+radii = st.one_of(st.just(0.0), st.floats(1e-6, 3))
+quick = settings(deadline=None, derandomize=True, max_examples=80)
+
+
+def ball(f, order, radius):
+    return worst_case(tensor(f), order=order, radius=radius)
+
+
+@quick
+@given(scores_lists, orders, radii)
+def test_between_mean_and_max_and_bounds_on_the_weights(f, order, radius):
+    got, n = ball(f, order, radius), len(f)
+    assert np.mean(f) - 1e-9 <= got.value <= max(f) + 1e-9
+    bound = math.exp(radius * (1 - 1 / order)) * n ** (1 / order)
+    assert 1 - 1e-9 <= got.k1 <= min(bound, n) * (1 + 1e-7)
+    assert 1 / n - 1e-9 <= got.effective_share <= 1 + 1e-9
+    assert 0 <= got.truncated < 1
+    assert (got.weights >= 0).all() and abs(got.weights.mean() - 1) < 1e-9
+    assert dro.radius_of_weights(got.weights, order) <= radius + 1e-8
+    if order == 1:
+        assert got.truncated == 0
+    elif order > 1.1:
+        assert got.truncated == pytest.approx((got.weights == 0).double().mean().item())
+
+
+@quick
+@given(scores_lists, orders, radii, st.data())
+def test_monotone_subadditive_and_unchanged_by_permutation(f, order, radius, data):
+    same = st.lists(st.floats(-1, 1, width=32), min_size=len(f), max_size=len(f))
+    g = data.draw(same)
+    value = ball(f, order, radius).value
+    other = ball(g, order, radius).value
+    total = ball([a + b for a, b in zip(f, g, strict=True)], order, radius).value
+    assert total <= value + other + 1e-8
+    higher = ball([a + abs(b) for a, b in zip(f, g, strict=True)], order, radius).value
+    assert higher >= value - 1e-8
+    p = data.draw(st.permutations(range(len(f))))
+    shuffled = ball([f[j] for j in p], order, radius)
+    assert shuffled.value == pytest.approx(value.item(), abs=1e-10)
+
+
+@quick
+@given(scores_lists, orders, radii, st.floats(-1e6, 1e6), st.floats(-6, 6))
+def test_translation_and_homogeneity(f, order, radius, shift, power):
+    value, scale = ball(f, order, radius).value, 10**power
+    moved = ball([x + shift for x in f], order, radius).value
+    assert abs(moved - shift - value) <= 1e-9 * (1 + abs(shift))
+    scaled = ball([x * scale for x in f], order, radius).value
+    assert abs(scaled - scale * value) <= 1e-9 * scale
+    assert ball([0 * x for x in f], order, radius).value == 0
+
+
+@quick
+@given(scores_lists, orders, orders, radii, radii)
+def test_monotone_in_radius_and_order(f, order, other_order, radius, other_radius):
+    (low, high), (small, large) = sorted([order, other_order]), sorted([radius, other_radius])
+    assert ball(f, order, small).value <= ball(f, order, large).value + 1e-9
+    assert ball(f, low, radius).value >= ball(f, high, radius).value - 1e-9
+
+
+@quick
+@given(scores_lists, orders, orders, radii)
+def test_truncation_nests_and_k1_falls_as_the_order_grows(f, order, other_order, radius):
+    low, high = (ball(f, g, radius) for g in sorted([order, other_order]))
+    n, ties = len(f), f.count(max(f))
+    assume(radius < math.log(n / ties) - 1e-6)
+    assert high.k1 <= low.k1 + 1e-6
+    assert low.truncated <= high.truncated + 1e-12
+    # a score dropped at the lower order is dropped at the higher one, but for boundary rounding
+    dropped, kept = low.weights == 0, high.weights > 1e-6
+    assert max(order, other_order) == 1 or not (dropped & kept).any()
+    regret = ball(f, INF, radius)
+    assert regret.k1 == pytest.approx(math.exp(radius), rel=1e-9) or regret.truncated == 0
+    if len(set(f)) == n:
+        share = math.ceil(n * math.exp(-radius) - 1e-9) / n
+        assert regret.truncated == pytest.approx(1 - share, abs=1e-9)
+
+
+@quick
+@given(scores_lists, orders, radii, st.floats(-2, 2))
+def test_any_dual_value_gives_an_upper_bound_which_the_best_attains(f, order, radius, dual):
+    got, f = ball(f, order, radius), tensor(f)
+    dual = abs(dual) if order == 1 else dual
+    bound = dro.dual_objective(f, dual, order=order, radius=radius)
+    assert bound >= got.value - 1e-9
+    best = dro.dual_objective(f, got.dual, order=order, radius=radius)
+    assert best == pytest.approx(got.value.item(), abs=1e-7)
+
+
+@quick
+@given(scores_lists, st.one_of(st.sampled_from([1, 2]), st.floats(1.001, 60)), st.floats(0.01, 5))
+def test_the_penalty_is_a_ball_of_its_own_radius(f, order, temperature):
+    got = worst_case(tensor(f), order=order, temperature=temperature)
+    radius = dro.radius_of_weights(got.weights, order)
+    eta = radius if order == 1 else torch.expm1((order - 1) * radius) / (order * (order - 1))
+    mean = (got.weights * tensor(f)).mean()
+    assert got.value == pytest.approx((mean - temperature * eta).item(), abs=1e-7)
+    assert mean == pytest.approx(ball(f, order, radius.item()).value.item(), abs=1e-6)
+    assert got.weights.mean() == pytest.approx(1, abs=1e-9)
+
+
+@quick
+@given(scores_lists, st.floats(1.01, 100), st.floats(-1.5, 0.99))
+def test_radius_of_margin_inverts_the_solver(f, order, margin):
+    assume(max(f) > margin + 1e-6)
+    radius = dro.radius_of_margin(tensor(f), margin, order)
+    n, ties = len(f), f.count(max(f))
+    assume(1e-6 < radius < math.log(n / ties) - 1e-6)
+    got = ball(f, order, radius.item())
+    x = np.maximum((np.array(f) - margin) / (max(f) - margin), 0)
+    w = np.where(x > 0, x ** (1 / (order - 1)), 0)
+    assert np.abs(w / w.mean() - got.weights.numpy()).mean() < 1e-5
+
+
+# --------------------------------------------------------------------------- gradient
+
+
+@pytest.mark.parametrize("order", [1, 1 + 1e-6, 1.5, 2, 5, 150, INF])
+def test_gradient_of_the_ball(order):
+    f = torch.randn(3, 7, dtype=DOUBLE, generator=torch.Generator().manual_seed(1))
+    f = f.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: worst_case(x, order=order, radius=0.6).value, f)
+    worst = worst_case(f, order=order, radius=0.6)
+    worst.value.sum().backward()
+    assert torch.allclose(f.grad, worst.weights / 7)
+    assert not worst.weights.requires_grad and not worst.dual.requires_grad
+
+
+@pytest.mark.parametrize("order", [1, 1.5, 2, 5])
+def test_gradient_of_the_penalty(order):
+    f = torch.randn(3, 7, dtype=DOUBLE, generator=torch.Generator().manual_seed(2))
+    f = f.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: worst_case(x, order=order, temperature=0.9).value, f)
+
+
+@pytest.mark.parametrize("order", [1, 1.5, 2, 5, INF])
+def test_gradient_of_the_dual_objective(order):
+    f = torch.randn(3, 7, dtype=DOUBLE, generator=torch.Generator().manual_seed(3))
+    dual = tensor([0.3, 0.11, 0.5]).requires_grad_()
+    f = f.requires_grad_()
+
+    def bound(x, y):
+        return dro.dual_objective(x, y, order=order, radius=0.6)
+
+    assert torch.autograd.gradcheck(bound, (f, dual))
+
+
+def test_gradients_stay_finite_at_the_edges():
+    for order in (1, 1.001, 2, 200, INF):
+        for radius in (0.0, 1e-6, 20.0):
+            f = tensor([[1.0, 1.0, -1.0, -INF], [0.0, 0.0, 0.0, -INF]], torch.float32)
+            f.requires_grad_()
+            worst = worst_case(f, order=order, radius=radius)
+            worst.value.sum().backward()
+            assert torch.isfinite(f.grad).all() and (f.grad[:, 3] == 0).all()
+    f = tensor([0.1, 0.2, -INF]).requires_grad_()
+    dual = tensor(0.9).requires_grad_()  # above every score: all truncated
+    dro.dual_objective(f, dual, order=150, radius=0.5).backward()
+    assert (f.grad == 0).all() and dual.grad == 1
+
+
+# ------------------------------------------------------------------- shapes and numbers
+
+
+def test_masked_entries_count_for_nothing():
+    f = tensor([0.4, -0.3, 0.1, 0.9, 0.2])
+    full = torch.cat([tensor([-INF]), f[:2], tensor([-INF, -INF]), f[2:]])
+    for order in ORDERS:
+        for size in ({"radius": 0.4}, {"temperature": 0.3}, {"radius": 0}, {"radius": 9}):
+            if order == INF and "temperature" in size:
+                continue
+            a, b = (worst_case(x, order=order, **size) for x in (f, full))
+            assert (b.weights[full == -INF] == 0).all()
+            assert torch.allclose(a.weights, b.weights[full > -INF], atol=1e-9)
+            for name in ("value", "k1", "truncated", "effective_share"):
+                assert torch.allclose(getattr(a, name), getattr(b, name), atol=1e-9), name
+    assert dro.radius_of_temperature(full, 0.3) == pytest.approx(
+        dro.radius_of_temperature(f, 0.3).item()
+    )
+    for order in (1.5, 20, INF):
+        radius = dro.radius_of_margin(f, 0.0, order)
+        assert dro.radius_of_margin(full, 0.0, order) == pytest.approx(radius.item())
+        a, b = (dro.dual_objective(x, 0.05, order=order, radius=0.4) for x in (f, full))
+        assert a == pytest.approx(b.item())
+
+
+def test_batches_are_rows_side_by_side():
+    f = torch.randn(2, 3, 5, dtype=DOUBLE, generator=torch.Generator().manual_seed(4))
+    radius = tensor([[0.1], [0.7]])
+    for order in (1, 1.5, 5, INF):
+        whole = worst_case(f, order=order, radius=radius)
+        assert whole.value.shape == (2, 3) and whole.weights.shape == f.shape
+        for i in range(2):
+            for j in range(3):
+                one = worst_case(f[i, j], order=order, radius=radius[i, 0])
+                for a, b in zip(whole, one, strict=True):
+                    assert torch.allclose(a[i, j], b, atol=1e-12)
+
+
+def test_blocks_do_not_show():
+    f = torch.randn(40, 20_000, dtype=torch.float32, generator=torch.Generator().manual_seed(5))
+    radius = torch.linspace(0, 3, 40)
+    for order in (1.5, 20):
+        whole = worst_case(f, order=order, radius=radius)
+        for i in (0, 17, 39):
+            one = worst_case(f[i], order=order, radius=radius[i])
+            assert torch.allclose(whole.weights[i], one.weights, rtol=1e-3, atol=1e-3)
+            assert torch.allclose(whole.value[i], one.value, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [{"radius": 0.7}, {"temperature": 0.4}])
+def test_the_two_algorithms_meet_at_order_2(size):
+    f = torch.randn(50, 60, dtype=DOUBLE, generator=torch.Generator().manual_seed(6))
+    below, above = (worst_case(f, order=order, **size) for order in (2, 2 + 1e-12))
+    for name in ("value", "weights", "dual", "log_dual", "k1", "effective_share"):
+        assert torch.allclose(getattr(below, name), getattr(above, name), atol=1e-7), name
+    assert torch.equal(below.truncated, above.truncated)
+
+
+@pytest.mark.parametrize("order", [1.02, 1.5, 2, 5, 20, 150])
+def test_log_dual_rebuilds_the_weights(order):
+    f = torch.randn(9, dtype=DOUBLE, generator=torch.Generator().manual_seed(7))
+    for size in ({"radius": 0.9}, {"temperature": 0.5}):
+        got = worst_case(f, order=order, **size)
+        lowest = f[got.weights > 0].min()
+        log_x = torch.logaddexp((f - lowest).clamp_min(0).log(), got.log_dual)
+        w = torch.where(f >= lowest, (log_x - log_x.max()).div(order - 1).exp(), 0)
+        assert torch.allclose(w / w.mean(), got.weights, atol=1e-9)
+
+
+def test_the_gap_to_the_lowest_active_score_may_underflow():
+    f = [1.0, 0.5, 0.0, -0.5, -1.0]
+    w = tensor([1, 1, 1, 1e-3, 0])  # at order 150 the gap is 1e-447 or so
+    radius = dro.radius_of_weights(w / w.mean(), 150).item()
+    got = ball(f, 150, radius)
+    value, expected = reference(f, 150, radius)
+    assert got.log_dual < math.log(1e-320)
+    assert np.abs(got.weights.numpy() - np.array([float(x) for x in expected])).max() < 1e-9
+    assert got.value == pytest.approx(float(value), abs=1e-12)
+
+
+def test_half_precision_is_computed_in_float32():
+    f = torch.randn(4, 64, generator=torch.Generator().manual_seed(8))
+    for dtype in (torch.bfloat16, torch.float16):
+        low = f.to(dtype).requires_grad_()
+        got = worst_case(low, order=5, radius=0.5)
+        assert got.value.dtype == torch.float32
+        assert torch.equal(got.value, worst_case(low.detach().float(), order=5, radius=0.5).value)
+        got.value.sum().backward()
+        assert low.grad.dtype == dtype and torch.isfinite(low.grad).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cpu_and_cuda_agree():
+    f = torch.randn(8, 300, generator=torch.Generator().manual_seed(9))
+    for order in (1, 1.5, 5, 150, INF):
+        a, b = (worst_case(x, order=order, radius=0.8) for x in (f, f.cuda()))
+        assert torch.allclose(a.value, b.value.cpu(), atol=1e-5)
+        assert torch.allclose(a.weights, b.weights.cpu(), atol=1e-3)
+
+
+@pytest.mark.parametrize("order", [1, 1.5, 5, INF])
+def test_compiles_as_one_graph(order):
+    f = torch.randn(6, 16, generator=torch.Generator().manual_seed(10))
+
+    def loss(x):
+        return worst_case(x, order=order, radius=0.5).value.mean()
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    a, b = f.clone().requires_grad_(), f.clone().requires_grad_()
+    loss(a).backward()
+    compiled(b).backward()
+    assert torch.allclose(a.grad, b.grad, atol=1e-6)
+
+
+# --------------------------------------------------------------------------- penalty
+
+
+def test_penalty_at_order_1_is_log_mean_exp():
+    f = tensor(row(30))
+    got = worst_case(f, order=1, temperature=0.2)
+    assert got.value == pytest.approx(0.2 * math.log(np.mean(np.exp(f.numpy() / 0.2))))
+    assert got.dual == pytest.approx(0.2)
+    assert torch.allclose(got.weights, 30 * torch.softmax(f / 0.2, -1))
+    near = worst_case(f, order=1 + 1e-6, temperature=0.2)
+    assert near.value == pytest.approx(got.value.item(), abs=1e-6)
+
+
+def test_penalty_at_order_2_is_sparsemax():
+    f, temperature = row(30), 0.05
+    z = f / (30 * temperature)
+    ordered = np.sort(z)[::-1]
+    k = max(j for j in range(1, 31) if 1 + j * ordered[j - 1] > ordered[:j].sum())
+    sparsemax = np.maximum(z - (ordered[:k].sum() - 1) / k, 0)
+    got = worst_case(tensor(f), order=2, temperature=temperature)
+    assert np.allclose(got.weights.numpy() / 30, sparsemax)
+
+
+@pytest.mark.parametrize("order", [1.25, 3, 20])
+def test_penalty_solves_its_primal(order):
+    f, temperature = row(), 0.3
+    w = cp.Variable(12, nonneg=True)
+    penalty = (cp.sum(cp.power(w, order, max_denom=4096)) / 12 - 1) / (order * (order - 1))
+    problem = cp.Problem(cp.Maximize(w @ f / 12 - temperature * penalty), [cp.sum(w) == 12])
+    problem.solve(solver=cp.CLARABEL)
+    got = worst_case(tensor(f), order=order, temperature=temperature)
+    assert got.value.item() == pytest.approx(problem.value, abs=1e-5)
+    assert np.abs(got.weights.numpy() - w.value).mean() < 5e-3
+
+
+def test_penalty_weights_satisfy_their_formula():
+    f = tensor(np.stack([row(20, seed) for seed in range(5)]))
+    for order in (1.001, 1.5, 2, 3, 5):
+        temperature = 0.4
+        got = worst_case(f, order=order, temperature=temperature)
+        x = (f - got.dual[:, None]).clamp_min(0) * (order - 1) / temperature
+        assert torch.allclose(x ** (1 / (order - 1)), got.weights, atol=1e-6), order
+
+
+# ------------------------------------------------------- conversions and diagnostics
+
+
+def test_conversions_are_the_formulas_and_invert_each_other():
+    for order in (1.5, 2, 7.5, 150):
+        conj = order / (order - 1)
+        for radius in (0.0, 1e-9, 0.3, 2.0):
+            c, eta = dro.weight_from_radius(radius, order), dro.eta_from_radius(radius, order)
+            assert c == pytest.approx(math.exp(radius / conj))
+            assert c == pytest.approx((1 + order * (order - 1) * eta) ** (1 / order))
+            assert dro.radius_from_weight(c, order) == pytest.approx(radius, abs=1e-12)
+            assert dro.radius_from_eta(eta, order) == pytest.approx(radius, rel=1e-9)
+            both = dro.weight_from_radius(tensor([radius, 1.0]), order)
+            assert both[0] == pytest.approx(c) and isinstance(c, float)
+    assert dro.weight_from_radius(2.0, INF) == pytest.approx(math.exp(2))
+    assert dro.radius_from_weight(3.0, INF) == pytest.approx(math.log(3))
+    assert dro.weight_from_radius(2.0, 1) == 1 and dro.eta_from_radius(2.0, 1) == 2
+    assert dro.radius_from_eta(2.0, 1) == 2 and dro.eta_from_radius(5.0, 1e6) == INF
+    assert [dro.order_conj(x) for x in (1, 2, 5, INF)] == [INF, 2, 1.25, 1]
+
+
+def test_conversions_refuse_what_does_not_exist():
+    for call in (
+        lambda: dro.radius_from_weight(2.0, 1),
+        lambda: dro.radius_from_weight(0.9, 2),
+        lambda: dro.eta_from_radius(1.0, INF),
+        lambda: dro.radius_from_eta(1.0, INF),
+        lambda: dro.weight_from_radius(-1.0, 2),
+        lambda: dro.weight_from_radius(1.0, 0.5),
+        lambda: dro.eta_from_radius(math.nan, 2),
+        lambda: dro.weight_from_radius(tensor([0.1, -0.1]), 2),
+    ):
+        with pytest.raises(ValueError, match="must lie in|does not exist"):
+            call()
+
+
+def test_radius_of_temperature_and_back():
+    f = tensor(np.stack([row(30, seed) for seed in range(5)]))
+    radius = dro.radius_of_temperature(f, 0.2)
+    q = torch.softmax(f / 0.2, -1)
+    assert torch.allclose(radius, (q * (q * 30).log()).sum(-1))
+    back = worst_case(f, order=1, radius=radius)
+    assert torch.allclose(back.dual, torch.full_like(radius, 0.2), rtol=1e-9)
+    assert torch.allclose(back.log_dual, torch.full_like(radius, math.log(0.2)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("order", [1.01, 1.5, 2, 7, 150, INF])
+def test_radius_of_margin_is_the_formula(order):
+    f = row(30)
+    got = dro.radius_of_margin(tensor(f), 0.05, order)
+    x = [mp.mpf(v) - mp.mpf(0.05) for v in f if v > 0.05]
+    if order == INF:
+        expected = -mp.log(mp.mpf(len(x)) / 30)
+    else:
+        g, conj = mp.mpf(order), mp.mpf(order) / (mp.mpf(order) - 1)
+        top = (mp.fsum(v**conj for v in x) / 30) ** (1 / g)
+        expected = conj * mp.log(top / (mp.fsum(v ** (conj - 1) for v in x) / 30))
+    assert got.item() == pytest.approx(float(expected), rel=1e-9)
+    assert dro.radius_of_margin(tensor(f), max(f) + 1, order).isnan()
+
+
+def test_diagnostics_by_hand():
+    got = ball([3.0, 2.0, 1.0, 0.0], INF, math.log(1.6))  # 2.5 of 4 entries, at weight 1.6
+    assert got.weights.tolist() == pytest.approx([1.6, 1.6, 0.8, 0.0])
+    assert got.k1 == pytest.approx(1.6) and got.truncated == 0.25 and got.dual == 1
+    assert got.effective_share == pytest.approx(4 / (2 * 1.6**2 + 0.8**2))
+    tied = ball([1.0, 0.5, 0.5, 0.0], INF, math.log(2))
+    assert tied.weights.tolist() == pytest.approx([2, 1, 1, 0])
+    marked = torch.tensor([[True, False, True, False], [False] * 4])
+    ratio = dro.k2(got.weights.expand(2, -1), marked)
+    assert ratio[0] == pytest.approx(1.2) and ratio[1].isnan()
+
+
+def test_the_edges_of_the_radius():
+    f = tensor([0.5, 0.5, -0.2, 0.1])
+    for order in ORDERS:
+        mean = worst_case(f, order=order, radius=0)
+        assert torch.allclose(mean.weights, torch.ones(4, dtype=DOUBLE))
+        for radius in (math.log(2), 5.0):
+            point = worst_case(f, order=order, radius=radius)
+            assert torch.allclose(point.weights, tensor([2.0, 2, 0, 0]))
+            assert point.value == 0.5 and point.effective_share == pytest.approx(0.5)
+            assert point.truncated == (0 if order == 1 else 0.5)
+
+
+def test_effective_share_across_orders():
+    f = torch.randn(4, 20_000, dtype=DOUBLE, generator=torch.Generator().manual_seed(11))
+    radius = 1.5
+    shares = [
+        worst_case(f, order=g, radius=radius).effective_share.mean().item()
+        for g in (1, 1.5, 2, 3, 5, 10, INF)
+    ]
+    assert shares[0] < shares[1] < shares[2] < min(shares[3:6])  # low orders use less, not more
+    assert shares[2] == pytest.approx(math.exp(-radius), abs=1e-9)
+    assert shares[-1] == pytest.approx(math.exp(-radius), abs=1e-4)
+
+
+# --------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"order": 0.9}, r"order must lie in \[1, inf\]"),
+        ({"order": math.nan}, "order must"),
+        ({"radius": -0.1}, r"radius must lie in \[0, inf\).*row 0"),
+        ({"radius": math.nan}, "radius must"),
+        ({"radius": INF}, "radius must"),
+        ({"radius": tensor([0.1, 0.2, -3.0])}, "radius must.*row 2"),
+        ({"radius": tensor([0.1, 0.2])}, "radius must be a number or broadcast.*(2,)"),
+        ({"temperature": 0.1}, "exactly one of radius"),
+        ({"radius": None}, "exactly one of radius"),
+        ({"radius": None, "temperature": 0.0}, r"temperature must lie in \(0, inf\)"),
+        ({"radius": None, "temperature": 0.1, "order": INF}, "order must be finite"),
+        ({"scores": torch.zeros(3, 4, dtype=torch.long)}, "scores must be a floating"),
+        ({"scores": tensor(1.0)}, "scores must have shape"),
+        ({"scores": torch.zeros(3, 0)}, "scores must have shape"),
+        ({"scores": tensor([[0.0], [math.nan], [0.0]])}, "scores must not be NaN.*row 1"),
+        ({"scores": tensor([[0.0], [0.0], [-INF]])}, "scores must leave.*row 2"),
+        ({"scores": tensor([[0.0], [0.0], [INF]])}, "scores must be finite.*row 2"),
+    ],
+)
+def test_bad_input(change, message):
+    call = {"scores": torch.zeros(3, 4, dtype=DOUBLE), "order": 2, "radius": 0.1} | change
+    with pytest.raises(ValueError, match=message):
+        worst_case(call.pop("scores"), **call)
+
+
+def test_bad_input_to_the_diagnostics():
+    f = tensor([[0.1, 0.2], [0.3, 0.4]])
+    for call, message in (
+        (lambda: dro.dual_objective(f, -1.0, order=1, radius=0.1), "dual must lie"),
+        (lambda: dro.dual_objective(f, tensor([0.0, INF]), order=2, radius=0.1), "dual.*row 1"),
+        (lambda: dro.dual_objective(f, 0.0, order=2, radius=-1), "radius must"),
+        (lambda: dro.radius_of_margin(f, 0.0, 1), "order must lie"),
+        (lambda: dro.radius_of_margin(f, tensor([0.1] * 3), 2), "margin must"),
+        (lambda: dro.radius_of_temperature(f, 0.0), "temperature must"),
+        (lambda: dro.radius_of_weights(tensor([1.0, -1.0]), 2), "weights must be >= 0"),
+        (lambda: dro.radius_of_weights(tensor([3.0, 3.0]), 2), "weights must.*mean 1"),
+        (lambda: dro.k2(tensor([1.0, 1.0]), torch.tensor([True])), "false_negatives must"),
+        (lambda: dro.k2(tensor([1.0, 1.0]), tensor([1.0, 0.0])), "false_negatives must"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -1,0 +1,917 @@
+"""Every loss equals its formula typed a second time, and keeps what a loss promises.
+
+The battery runs over the whole registry: a new loss joins it by its registry line, and by a line of
+`SETTINGS` where its defaults do not exercise it all.
+"""
+
+import math
+import shutil
+import subprocess
+import sys
+import textwrap
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drrl_core import dro, losses
+from drrl_core.losses import REGISTRY, Batch, make, negative_weights
+
+INF = math.inf
+USERS, ITEMS = 5, 9
+
+# Settings beyond the defaults.
+SETTINGS = {
+    "sl": [{"temperature": 0.05}, {"temperature": 2}],
+    "bsl": [{"temperature": 0.1, "temperature_pos": 0.3}],
+    "bsl-pooled": [{"temperature": 0.1, "ratio": 0.5}],
+    "ccl": [{"margin": -0.3, "weight": 2.5}],
+    "advinfonce": [{"temperature": 0.1, "scale": 64.0, "adversary_dim": 3}],
+    "llpauc": [{"share_pos": 1.0, "share_neg": 0.3}],
+    "psl": [{"surrogate": "atan", "temperature": 20.0}, {"surrogate": "relu", "temperature": 0.3}],
+    "drrl": [
+        {"order": 1.2, "weight": 3.0, "start": -0.2},
+        {"order": 7.0, "radius": 1.5, "start": 0.1, "dual": "shared"},
+        {"order": INF, "weight": 4.0, "start": 0.3, "dual": "fixed"},
+        {"order": 2.0, "eta": 0.7, "start": 0.0, "epsilon": 0.1},
+        {"order": 1.5, "temperature": 0.2, "start": 0.1},
+        {"order": 2.0, "radius": 0.9, "dual": "exact"},
+        {"order": 1.0, "radius": 0.9, "dual": "exact"},
+        {"order": INF, "radius": 0.9, "dual": "exact"},
+        {"order": 1.5, "temperature": 0.2, "dual": "exact"},
+    ],
+}
+CASES = [(name, hyper) for name in REGISTRY for hyper in [{}, *SETTINGS.get(name, [])]]
+# The worst a setting can be.
+EXTREMES = {
+    "sl": [{"temperature": 1e-3}],
+    "bsl": [{"temperature": 1e-3, "temperature_pos": 1e-3}],
+    "bsl-pooled": [{"temperature": 1e-3}],
+    "ccl": [{"margin": 1.0}, {"margin": -1.0, "weight": 1e4}],
+    "advinfonce": [{"temperature": 1e-3}],
+    "llpauc": [{"share_pos": 1e-2, "share_neg": 1e-3}],
+    "psl": [{"temperature": 0.025, "surrogate": s} for s in ("tanh", "atan", "relu")],
+    "drrl": [
+        {"order": order, "weight": 2.0, "start": start, **more}
+        for order in (1001.0, 200 / 199)  # γ* = 1.001 and 200
+        for start in (-1.0, 0.99, 1.0)
+        for more in ({}, {"epsilon": 0.1})
+    ]
+    # The penalty twin's value is itself beyond float32 at a β far below the scores.
+    + [{"order": 200 / 199, "temperature": 1e-3, "start": 1.0}]
+    + [{"order": 200 / 199, "temperature": 1e-3, "dual": "exact"}]
+    + [{"order": order, "radius": 1.0, "dual": "exact"} for order in (1001.0, 200 / 199)],
+}
+HARD = [(n, h) for n in REGISTRY for h in [{}, *SETTINGS.get(n, []), *EXTREMES.get(n, [])]]
+
+
+def label(case: object) -> str:
+    if isinstance(case, str):
+        return case
+    values = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in case.items()}
+    return ",".join(f"{key}={value}" for key, value in values.items()) or "defaults"
+
+
+every_case = pytest.mark.parametrize(("name", "hyper"), CASES, ids=label)
+every_hard_case = pytest.mark.parametrize(("name", "hyper"), HARD, ids=label)
+every_loss = pytest.mark.parametrize("name", REGISTRY)
+
+
+def build(name: str, hyper: dict, seed: int = 0) -> torch.nn.Module:
+    """The loss, what it owns moved off its start so that no two rows are alike."""
+    torch.manual_seed(seed)
+    loss = make(name, n_users=USERS, n_items=ITEMS, **hyper)
+    with torch.no_grad():
+        for value in loss.parameters():
+            value.add_(0.05 * torch.randn_like(value))
+    return loss
+
+
+def problem(size: int = 6, count: int = 8, seed: int = 0, dtype=torch.float64, pool: bool = False):
+    """Scores within the cosines, and who they belong to: users and negatives repeat."""
+    rng = torch.Generator().manual_seed(seed)
+    pos = torch.rand(size, generator=rng, dtype=torch.float64) * 1.8 - 0.9
+    neg = torch.rand(size, count, generator=rng, dtype=torch.float64) * 1.8 - 0.9
+    users = torch.randint(USERS, (size,), generator=rng)
+    items = torch.randint(ITEMS, (count,) if pool else (size, count), generator=rng)
+    return pos.to(dtype), neg.to(dtype), Batch(users, users % ITEMS, items)
+
+
+def gradients(loss, pos, neg, batch):
+    """Value, and the gradients of its mean for the scores and for what the loss owns."""
+    loss.zero_grad()
+    pos, neg = pos.clone().requires_grad_(), neg.clone().requires_grad_()
+    value = loss(pos, neg, batch)
+    value.mean().backward()
+    return value.detach(), [pos.grad, neg.grad, *(p.grad for p in loss.parameters())]
+
+
+def assert_same(one, other, **tolerance):
+    for a, b in zip(one, other, strict=True):
+        if a is not None or b is not None:
+            torch.testing.assert_close(a, b, **tolerance)
+
+
+# ---------------------------------------------------------------------------------------------
+# The formulas, typed a second time: Python numbers and loops, nothing clever
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def mean(values):
+    return sum(values) / len(values)
+
+
+def naive_advinfonce(p, n, s):
+    hard = [sum(a * b for a, b in zip(s.g_user, g, strict=True)) for g in s.g_items]
+    q = [math.exp(h) / sum(math.exp(k) for k in hard) for h in hard]
+    t, K = s.get("temperature", 0.2), s.get("scale", 1)
+    below = K * len(n) * sum(qj * math.exp(nj / t) for qj, nj in zip(q, n, strict=True))
+    return -math.log(math.exp(p / t) / (math.exp(p / t) + below))
+
+
+def naive_llpauc(p, n, s):
+    def sp(x):
+        return math.log(1 + math.exp(5 * x)) / 5
+
+    a, b, g, sp_, sn, ta, tb = (
+        s.own[k] for k in ("a", "b", "gamma", "s_pos", "s_neg", "theta_a", "theta_b")
+    )
+    P, M = sigmoid(p), [sigmoid(x) for x in n]
+    positive = -sp_ - sp(-((P - a) ** 2) + 2 * (1 + g) * P - sp_) / s.get("share_pos", 0.5)
+    negative = mean([sp((m - b) ** 2 + 2 * (1 + g) * m - sn) for m in M]) / s.get("share_neg", 0.05)
+    return positive + sn + negative - g**2 - tb * (b - 1 - g) + ta * (a + g)
+
+
+def naive_psl(p, n, s):
+    t = s.get("temperature", 0.1)
+    sigma = {
+        "tanh": lambda x: math.tanh(x) + 1,
+        "atan": lambda x: math.atan(x) + 1,
+        "relu": lambda x: max(x + 1, 0),
+    }[s.get("surrogate", "tanh")]
+    return math.log(sum(sigma((x - p) / 2) ** (1 / t) for x in n))
+
+
+def naive_drrl(p, n, s):
+    order, eps, beta = s.get("order", 2.0), s.get("epsilon", 0.0), s.beta
+    if "temperature" in s:
+        lam, conj = s["temperature"], order / (order - 1)
+        phi = [max(1 + (order - 1) * (x - beta) / lam, 0) ** conj / order - 1 / order for x in n]
+        return 1 - p + beta + lam * mean(phi)
+    conj = order / (order - 1) if order < INF else 1
+    c = s.get("weight", 1)
+    if "radius" in s:
+        c = math.exp(s["radius"] / conj)
+    if "eta" in s:
+        c = (1 + order * (order - 1) * s["eta"]) ** (1 / order)
+    return 1 - p + beta + mean([(eps + c * max(x - beta, 0)) ** conj for x in n]) ** (1 / conj)
+
+
+NAIVE = {
+    "mse": lambda p, n, s: ((sigmoid(p) - 1) ** 2 + mean([sigmoid(x) ** 2 for x in n])) / 2,
+    "bce": lambda p, n, s: (
+        -(math.log(sigmoid(p)) + mean([math.log(1 - sigmoid(x)) for x in n])) / 2
+    ),
+    "bpr": lambda p, n, s: mean([-math.log(sigmoid(p - x)) for x in n]),
+    "sl": lambda p, n, s: (
+        -math.log(
+            math.exp(p / s.get("temperature", 0.2))
+            / sum(math.exp(x / s.get("temperature", 0.2)) for x in n)
+        )
+    ),
+    "bsl": lambda p, n, s: (
+        -p / s.get("temperature_pos", 0.2)
+        + s.get("temperature", 0.2)
+        / s.get("temperature_pos", 0.2)
+        * math.log(mean([math.exp(x / s.get("temperature", 0.2)) for x in n]))
+    ),
+    "bsl-pooled": lambda p, n, s: (
+        -math.log(
+            mean([math.exp(s.get("ratio", 1) * x / s.get("temperature", 0.2)) for x in s.together])
+        )
+        + s.get("ratio", 1) * math.log(mean([math.exp(x / s.get("temperature", 0.2)) for x in n]))
+    ),
+    "ccl": lambda p, n, s: (
+        1 - p + s.get("weight", 100) * mean([max(x - s.get("margin", 0.4), 0) for x in n])
+    ),
+    "advinfonce": naive_advinfonce,
+    "llpauc": naive_llpauc,
+    "psl": naive_psl,
+    "drrl": naive_drrl,
+}
+
+
+class Known(dict):
+    """The settings of a case, and as attributes what the formula needs to know beside them."""
+
+
+def naive_row(name, hyper, loss, pos, neg, batch, i):
+    known = Known(hyper)
+    user, owned = batch.users[i].item(), dict(loss.named_parameters())
+    known.together = [pos[k].item() for k in range(len(pos)) if batch.users[k] == user]
+    known.own = {key: value.item() for key, value in owned.items() if value.dim() == 0}
+    if "items" in owned:
+        known.g_user = owned["users"][user].tolist()
+        known.g_items = owned["items"][batch.neg_items[i]].tolist()
+    if "beta" in owned:
+        known.beta = owned["beta"][user if len(owned["beta"]) > 1 else 0].item()
+    return NAIVE[name](pos[i].item(), neg[i].tolist(), known)
+
+
+EXACT = [h for h in SETTINGS["drrl"] if h.get("dual") == "exact"]
+
+
+@pytest.mark.parametrize(("name", "hyper"), [c for c in CASES if c[1] not in EXACT], ids=label)
+@pytest.mark.parametrize("count", [1, 8])
+def test_value_is_the_formula(name, hyper, count):
+    assert name in NAIVE, f"type the formula of {name!r} a second time, in NAIVE"
+    for seed in range(5):
+        loss = build(name, hyper, seed).double()
+        pos, neg, batch = problem(count=count, seed=seed)
+        naive = [naive_row(name, hyper, loss, pos, neg, batch, i) for i in range(len(pos))]
+        value = loss(pos, neg, batch).detach()
+        torch.testing.assert_close(
+            value, torch.tensor(naive, dtype=value.dtype), rtol=1e-9, atol=1e-11
+        )  # not 1e-15: torch's softplus(x) is x above 20, which leaves out e^-20
+
+
+@pytest.mark.parametrize("case", EXACT, ids=label)
+def test_exact_beta_is_the_best_one(case):
+    """Golden-section search over the dual variable of each row, through the naive formula."""
+    pos, neg, batch = problem(seed=3)
+    value = build("drrl", case)(pos, neg, batch)
+    order = case["order"]
+    for i in range(len(pos)):
+        p, n = pos[i].item(), neg[i].tolist()
+        if order == 1:
+
+            def objective(log_t, p=p, n=n):
+                t = math.exp(log_t)
+                tilted = math.log(mean([math.exp((x - max(n)) / t) for x in n])) * t + max(n)
+                return 1 - p + t * case["radius"] + tilted
+
+            best = golden(objective, -6, 6)
+        else:
+
+            def objective(beta, p=p, n=n):
+                known = Known(case)
+                known.beta = beta
+                return naive_drrl(p, n, known)
+
+            best = golden(objective, -20, 1)
+        assert value[i].item() == pytest.approx(best, abs=1e-8)
+
+
+def golden(function, low, high):
+    """Minimum of a convex function of one number."""
+    ratio = (math.sqrt(5) - 1) / 2
+    for _ in range(200):
+        a, b = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, b) if function(a) < function(b) else (a, high)
+    return function((low + high) / 2)
+
+
+# ---------------------------------------------------------------------------------------------
+# The battery
+
+
+@every_case
+def test_gradient(name, hyper):
+    loss = build(name, hyper).double()
+    pos, neg, batch = problem()
+    pos, neg = pos.requires_grad_(), neg.requires_grad_()
+    assert torch.autograd.gradcheck(lambda p, n: loss(p, n, batch), (pos, neg))
+
+
+@every_case
+def test_order_of_negatives_does_not_matter(name, hyper):
+    loss, (pos, neg, batch) = build(name, hyper).double(), problem()
+    shuffle = torch.randperm(neg.shape[1])
+    other = batch._replace(neg_items=batch.neg_items[:, shuffle])
+    torch.testing.assert_close(loss(pos, neg[:, shuffle], other), loss(pos, neg, batch))
+
+
+@every_case
+@pytest.mark.parametrize("pool", [False, True], ids=["rows", "pool"])
+def test_masked_negatives_count_for_nothing(name, hyper, pool):
+    """A row with masked negatives is the row without them, also to what the loss owns."""
+    loss = build(name, hyper).double()
+    pos, neg, batch = problem(pool=pool)
+    value, grads = gradients(
+        loss, pos, neg[:, :5], batch._replace(neg_items=batch.neg_items[..., :5])
+    )
+    hidden = neg.clone()
+    hidden[:, 5:] = -INF
+    masked_value, masked_grads = gradients(loss, pos, hidden, batch)
+    torch.testing.assert_close(masked_value, value)
+    assert (masked_grads[1][:, 5:] == 0).all()
+    masked_grads[1] = masked_grads[1][:, :5]
+    assert_same(masked_grads, grads)
+
+
+@every_case
+def test_rows_may_be_masked_differently(name, hyper):
+    loss = build(name, hyper).double()
+    pos, neg, batch = problem()
+    neg[0, 3:], neg[1, :7], neg[2, ::2] = -INF, -INF, -INF
+    value = loss(pos, neg, batch)
+    for i in range(3):
+        kept = neg[i] > -INF
+        row = neg.clone()[:, : kept.sum()]  # the others stay in the batch, for pooled positives
+        items = batch.neg_items[:, : kept.sum()].clone()
+        row[i], items[i] = neg[i, kept], batch.neg_items[i, kept]
+        alone = loss(pos, row.clamp_min(-1), batch._replace(neg_items=items))
+        torch.testing.assert_close(value[i], alone[i])
+
+
+@every_hard_case
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_finite_at_the_worst(name, hyper, dtype):
+    """Scores exactly ±1, all negatives truncated, one negative, ties, masks."""
+    torch.manual_seed(0)
+    loss = make(name, n_users=USERS, n_items=ITEMS, **hyper)
+    rows = [
+        [-1.0] * 4,
+        [1.0] * 4,
+        [1.0, -1.0, -1.0, -1.0],
+        [1.0, 1.0, -1.0, -INF],
+        [-1.0, -INF, -INF, -INF],
+        [1.0, -INF, -INF, -INF],
+        [0.0] * 4,
+    ]
+    neg = torch.tensor(rows * 2, dtype=dtype)
+    pos = torch.tensor([1.0] * 7 + [-1.0] * 7, dtype=dtype)
+    users = torch.arange(len(pos)) % USERS
+    for cut in (4, 1):
+        items = torch.randint(ITEMS, (len(pos), cut))
+        batch = Batch(users, users, items)
+        with torch.autograd.set_detect_anomaly(True):  # nor a NaN on the way that a 0 would hide
+            value, grads = gradients(loss, pos, neg[:, :cut].contiguous(), batch)
+        assert value.isfinite().all(), value
+        assert all(g.isfinite().all() for g in grads if g is not None)
+
+
+@every_case
+def test_one_value_an_example(name, hyper):
+    """(B,), of the scores' type, and each from its own row alone (but for bsl-pooled)."""
+    loss = build(name, hyper)
+    for dtype in (torch.float32, torch.float64):
+        pos, neg, batch = problem(dtype=dtype)
+        value = loss(pos, neg, batch)
+        assert value.shape == (6,) and value.dtype == dtype
+    if name == "bsl-pooled":
+        batch = batch._replace(users=torch.tensor([0, 0, 1, 1, 1, 4]))
+        moved = loss(
+            pos.index_add(0, torch.tensor([0]), torch.tensor([0.1]).double()), neg, batch
+        ) != loss(pos, neg, batch)
+        assert moved.tolist() == [True, True, False, False, False, False]
+        return
+    for i in range(6):
+        row = slice(i, i + 1)
+        one = Batch(batch.users[row], batch.pos_items[row], batch.neg_items[row])
+        torch.testing.assert_close(loss(pos[row], neg[row], one), value[row])
+
+
+@every_case
+def test_shared_pool(name, hyper):
+    """Negatives named once for all examples are those named for each."""
+    loss, (pos, neg, batch) = build(name, hyper).double(), problem(pool=True)
+    rows = batch._replace(neg_items=batch.neg_items.expand(len(pos), -1))
+    value, grads = gradients(loss, pos, neg, batch)
+    row_value, row_grads = gradients(loss, pos, neg, rows)
+    torch.testing.assert_close(value, row_value)
+    assert_same(grads, row_grads)
+
+
+@every_case
+def test_state_survives(name, hyper):
+    loss, other = build(name, hyper), build(name, hyper, seed=1)
+    assert all((a != b).all() for a, b in zip(loss.parameters(), other.parameters(), strict=True))
+    other.load_state_dict(loss.state_dict())
+    args = problem(dtype=torch.float32)
+    torch.testing.assert_close(other(*args), loss(*args), rtol=0, atol=0)
+
+
+@every_case
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_cuda_agrees(name, hyper):
+    loss, (pos, neg, batch) = build(name, hyper), problem(64, 16, dtype=torch.float32)
+    value, grads = gradients(loss, pos, neg, batch)
+    there = Batch(*(part.cuda() for part in batch))
+    cuda_value, cuda_grads = gradients(loss.cuda(), pos.cuda(), neg.cuda(), there)
+    torch.testing.assert_close(cuda_value.cpu(), value, rtol=1e-5, atol=1e-5)
+    assert_same([g if g is None else g.cpu() for g in cuda_grads], grads, rtol=1e-4, atol=1e-5)
+
+
+@every_case
+def test_compiles_whole(name, hyper):
+    torch.compiler.reset()
+    loss, args = build(name, hyper), problem(dtype=torch.float32)
+    value, grads = gradients(loss, *args)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    compiled_value, compiled_grads = gradients(compiled, *args)
+    torch.testing.assert_close(compiled_value, value)
+    assert_same(compiled_grads, grads)
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+def test_compiles_with_inductor():
+    torch.compiler.reset()
+    loss, args = build("drrl", {"order": 1.5, "radius": 1.0}), problem(dtype=torch.float32)
+    value, grads = gradients(loss, *args)
+    # One kernel or two: to compile torch's headers beforehand would take longer than they do.
+    options = {"cpp_cache_precompile_headers": False}
+    compiled = torch.compile(loss, fullgraph=True, options=options)
+    compiled_value, compiled_grads = gradients(compiled, *args)
+    torch.testing.assert_close(compiled_value, value)
+    assert_same(compiled_grads, grads)
+
+
+# ---------------------------------------------------------------------------------------------
+# Dual variables
+
+
+def sole_gradients(loss, pos, neg, batch):
+    """For each example alone, the gradient of its value for what the loss owns."""
+    rows = []
+    for i in range(len(pos)):
+        items = batch.neg_items[i : i + 1]
+        one = Batch(batch.users[i : i + 1], batch.pos_items[i : i + 1], items)
+        rows.append(gradients(loss, pos[i : i + 1], neg[i : i + 1], one)[1][2:])
+    return [torch.stack(parts) for parts in zip(*rows, strict=True)]
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+@pytest.mark.parametrize(
+    ("name", "hyper"),
+    [
+        ("drrl", {"start": 0.1}),
+        ("drrl", {"start": 0.1, "dual": "shared"}),
+        ("drrl", {"order": 1.5, "temperature": 0.2}),
+        ("llpauc", {}),
+        ("advinfonce", {"adversary_dim": 3}),
+    ],
+    ids=label,
+)
+def test_dual_gradient_is_the_mean_over_the_examples_that_use_it(name, hyper, size):
+    loss = build(name, hyper).double()
+    pos, neg, batch = problem(size, count=3, seed=size)
+    # Each negative once in a row, so that "the examples that use it" has one meaning.
+    batch = batch._replace(neg_items=torch.stack([torch.randperm(ITEMS)[:3] for _ in range(size)]))
+    neg[:, 0] = torch.where(torch.arange(size) % 3 == 1, -INF, neg[:, 0])
+    users = torch.zeros(size, USERS).scatter_(1, batch.users[:, None], 1)
+    items = torch.zeros(size, ITEMS).scatter_(1, batch.neg_items, (neg > -INF).float())
+    owned = dict(loss.named_parameters())
+    alone = dict(zip(owned, sole_gradients(loss, pos, neg, batch), strict=True))
+    together = dict(zip(owned, gradients(loss, pos, neg, batch)[1][2:], strict=True))
+    for key, value in owned.items():
+        uses = torch.ones(size, 1)
+        if value.dim() and len(value) > 1:
+            uses = items if key == "items" else users
+        weight = (uses / uses.sum(0).clamp_min(1)).double()  # (size, rows of the variable)
+        expected = torch.einsum(
+            "ir,ir...->r...", weight, alone[key].reshape(size, len(weight[0]), *value.shape[1:])
+        )
+        torch.testing.assert_close(together[key], expected.reshape(value.shape))
+        assert expected.abs().max() > 1e-6
+
+
+def test_dual_gradient_counts_a_negative_drawn_twice_twice():
+    table = torch.zeros(3, requires_grad=True)
+    index = torch.tensor([[0, 0, 1], [0, 1, 2]])
+    kept = torch.tensor([[True, True, True], [True, True, False]])
+    slopes = torch.tensor([[1.0, 2.0, 3.0], [6.0, 5.0, 0.0]])
+    (losses.dual_rows(table, index, kept) * slopes).sum(-1).mean().backward()
+    torch.testing.assert_close(table.grad, torch.tensor([3.0, 4.0, 0.0]))
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.booleans())
+@settings(deadline=None, derandomize=True, max_examples=50)
+def test_dual_rows(index, ascend):
+    """The rows themselves, bit for bit; each row's gradient the mean of its users' slopes."""
+    table = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    rows = losses.dual_rows(table, torch.tensor(index), ascend=ascend)
+    assert torch.equal(rows, table[index])
+    slopes = torch.randn(len(index), 2, dtype=torch.float64)
+    (rows * slopes).sum(-1).mean().backward()
+    for row in range(5):
+        used = [slopes[k] for k in range(len(index)) if index[k] == row]
+        expected = sum(used) / len(used) if used else torch.zeros(2, dtype=torch.float64)
+        torch.testing.assert_close(table.grad[row], -expected if ascend else expected)
+
+
+# What maximises, everything else minimises.
+MAXIMISES = {"advinfonce": {"users", "items"}, "llpauc": {"gamma", "s_pos"}}
+
+
+@every_case
+def test_a_step_goes_the_right_way(name, hyper):
+    """Plain SGD on one variable: the loss rises where the variable maximises, else it falls."""
+    args = problem(32)
+    for key, value in build(name, hyper).named_parameters():
+        if not value.requires_grad:
+            continue
+        loss = build(name, hyper).double()
+        owned = dict(loss.named_parameters())[key]
+        before = loss(*args).mean()
+        before.backward()
+        assert owned.grad.abs().max() > 0
+        torch.optim.SGD([owned], lr=1e-4 / owned.grad.abs().max().item()).step()
+        rose = (loss(*args).mean() - before).item()
+        assert rose != 0 and (rose > 0) == (key in MAXIMISES.get(name, ())), key
+
+
+def test_llpauc_rates():
+    """s⁺, s⁻ and γ move at twice the rate: against the plain derivatives, by differences."""
+    loss, args = build("llpauc", {}).double(), problem()
+    grads = dict(zip(dict(loss.named_parameters()), gradients(loss, *args)[1][2:], strict=True))
+    rates = {"gamma": -2, "s_pos": -2, "s_neg": 2}
+    for key, value in loss.named_parameters():
+        with torch.no_grad():
+            value += 1e-6
+            up = loss(*args).mean()
+            value -= 2e-6
+            down = loss(*args).mean()
+            value += 1e-6
+        slope = ((up - down) / 2e-6).item()
+        assert grads[key].item() == pytest.approx(rates.get(key, 1) * slope, rel=1e-6, abs=1e-8)
+
+
+def test_llpauc_projects():
+    ranges = {
+        "a": (0, 1),
+        "b": (0, 1),
+        "gamma": (-1, 1),
+        "s_pos": (-1, 4),
+        "s_neg": (0, 5),
+        "theta_a": (0, 1e9),
+        "theta_b": (0, 1e9),
+    }
+    starts = {"a": 1, "b": 0, "gamma": 0} | dict.fromkeys(
+        ("s_pos", "s_neg", "theta_a", "theta_b"), 0.5
+    )
+    loss = make("llpauc")
+    assert {key: value.item() for key, value in loss.named_parameters()} == starts
+    for end, huge in enumerate((-1e10, 1e10)):
+        with torch.no_grad():
+            for value in loss.parameters():
+                value.fill_(huge)
+        loss.project()
+        assert {k: v.item() for k, v in loss.named_parameters()} == {
+            k: r[end] for k, r in ranges.items()
+        }
+    with torch.no_grad():
+        loss.s_pos.fill_(2.5)
+    loss.project()
+    assert loss.s_pos.item() == 2.5
+
+
+def test_what_a_loss_owns():
+    owned = {
+        name: {k: tuple(v.shape) for k, v in make(name, n_users=3, n_items=4).named_parameters()}
+        for name in ("sl", "ccl", "bsl-pooled", "advinfonce", "drrl")
+    }
+    assert owned == {
+        "sl": {},
+        "ccl": {},
+        "bsl-pooled": {},
+        "drrl": {"beta": (3,)},
+        "advinfonce": {"users": (3, 64), "items": (4, 64)},
+    }
+    assert not make("drrl", n_users=3, dual="fixed").beta.requires_grad
+    assert make("drrl", dual="shared").beta.shape == (1,)
+    assert not list(make("drrl", dual="exact", radius=1.0).parameters())
+    assert make("drrl", n_users=2).beta.tolist() == pytest.approx([0.7, 0.7])
+    assert make("drrl", n_users=2).hyper == {"order": 2.0, "weight": 1.0, "epsilon": 0.0}
+
+
+# ---------------------------------------------------------------------------------------------
+# One family: the limits
+
+
+def cosine(a, b):
+    return torch.cosine_similarity(a, b, dim=-1)
+
+
+def slopes(loss, pos, neg, batch=None):
+    neg = neg.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(loss(pos, neg, batch).sum(), neg)
+    return slope
+
+
+@pytest.mark.parametrize("order", [1e6, INF])
+def test_high_order_is_ccl(order):
+    pos, neg, batch = problem(20, 30)
+    drrl = make("drrl", dual="fixed", start=0.3, order=order, weight=5.0)
+    ccl = make("ccl", margin=0.3, weight=5.0)
+    with torch.no_grad():
+        drrl.double().beta.fill_(0.3)
+    close = {"rtol": 0, "atol": 1e-4 if order < INF else 1e-12}
+    torch.testing.assert_close(drrl(pos, neg, batch) - 0.3, ccl(pos, neg, batch), **close)
+    assert (cosine(slopes(drrl, pos, neg), slopes(ccl, pos, neg)) > 1 - 1e-6).all()
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0])
+def test_penalty_near_order_1_is_sl(temperature):
+    """At its best β, and through the exact solver."""
+    pos, neg, batch = problem(10, 30)
+    order = 1 + 1e-6
+    wanted = slopes(make("sl", temperature=temperature), pos, neg)
+    # w = (1 + (γ-1)(f-β)/λ)^(1/(γ-1)) -> exp((f-β)/λ), of mean 1 at β = λ log mean exp(f/λ)
+    beta = temperature * (neg / temperature).exp().mean(-1).log()
+    given_beta = partial(losses.drrl_penalty_loss, dual=beta, order=order, temperature=temperature)
+    loss = make("drrl", dual="exact", order=order, temperature=temperature)
+    for slope in (slopes(lambda p, n, b: given_beta(p, n), pos, neg), slopes(loss, pos, neg)):
+        assert (cosine(slope, wanted) > 0.9999).all()
+        torch.testing.assert_close(slope, temperature * wanted, rtol=1e-3, atol=1e-7)
+    value = make("sl", temperature=temperature)(pos, neg) - math.log(neg.shape[1])
+    torch.testing.assert_close(loss(pos, neg, batch), 1 + temperature * value, rtol=0, atol=1e-5)
+
+
+def test_ball_near_order_1_is_sl_at_each_rows_own_temperature():
+    pos, neg, _ = problem(10, 30)
+    ball = slopes(make("drrl", dual="exact", order=1 + 1e-6, radius=0.8), pos, neg)
+    own = dro.worst_case(neg, order=1, radius=0.8).dual
+    assert own.std() / own.mean() > 0.05  # not one temperature
+    for i, temperature in enumerate(own.tolist()):
+        row = slice(i, i + 1)
+        sl = slopes(make("sl", temperature=temperature), pos[row], neg[row])
+        assert cosine(ball[row], sl).item() > 0.9999
+        torch.testing.assert_close(ball[row], temperature * sl, rtol=1e-3, atol=1e-7)
+
+
+@given(
+    st.sampled_from(
+        [{"radius": 0.3}, {"radius": 1.5}, {"weight": 2.0}, {"eta": 0.4}, {"temperature": 0.2}]
+    ),
+    st.floats(1.05, 20),
+    st.floats(-2, 1),
+    st.integers(0, 1000),
+)
+@settings(deadline=None, derandomize=True, max_examples=60)
+def test_no_beta_is_below_the_exact_one(size, order, beta, seed):
+    pos, neg, batch = problem(4, 12, seed)
+    exact = make("drrl", dual="exact", order=order, **size)(pos, neg, batch)
+    fixed = make("drrl", dual="fixed", start=beta, order=order, **size)(pos, neg, batch)
+    assert (exact <= fixed + 1e-9).all()
+
+
+@pytest.mark.parametrize("size", [{"radius": 1.0}, {"temperature": 0.2}], ids=label)
+@pytest.mark.parametrize("order", [1.5, 2.0, 4.0])
+def test_learned_beta_converges_to_the_exact_one(order, size):
+    pos, neg, batch = problem(1, 40, seed=5)
+    exact = make("drrl", dual="exact", order=order, **size)(pos, neg, batch).item()
+    loss = make("drrl", n_users=USERS, order=order, start=0.3, **size).double()
+    start = loss(pos, neg, batch).item()
+    descent = torch.optim.SGD(loss.parameters(), lr=0.05)
+    for _ in range(1500):
+        descent.zero_grad()
+        loss(pos, neg, batch).mean().backward()
+        descent.step()
+    assert exact <= loss(pos, neg, batch).item() + 1e-12
+    assert loss(pos, neg, batch).item() == pytest.approx(exact, abs=1e-7)
+    assert start > exact + 1e-3
+
+
+def test_weights_of_sl_are_equation_8():
+    pos, neg, _ = problem(5, 7)
+    neg[0, 2] = -INF
+    weights = negative_weights(make("sl", temperature=0.3), pos, neg)
+    for i in range(5):
+        tilted = [math.exp(x / 0.3) for x in neg[i].tolist()]
+        expected = mean([x for x in tilted if x])
+        assert weights[i].tolist() == pytest.approx([x / expected for x in tilted], rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [{"radius": 0.9}, {"temperature": 0.2}], ids=label)
+@pytest.mark.parametrize("order", [1.0, 1.5, 2.0, 6.0])
+def test_weights_of_exact_drrl_are_the_worst_case(order, size):
+    pos, neg, batch = problem(5, 30)
+    neg[0, 2:9] = -INF
+    weights = negative_weights(make("drrl", dual="exact", order=order, **size), pos, neg, batch)
+    worst = dro.worst_case(neg, order=order, **size)
+    torch.testing.assert_close(weights, worst.weights)
+    if order > 1 and "radius" in size:  # Eq. 11, at the β the solver found
+        at_dual = partial(losses.drrl_loss, dual=worst.dual, order=order, weight=3.0)
+        again = negative_weights(lambda p, n, b: at_dual(p, n), pos, neg)
+        torch.testing.assert_close(again, worst.weights, rtol=1e-5, atol=1e-6)
+
+
+@every_case
+def test_weights_have_mean_one_over_the_negatives(name, hyper):
+    pos, neg, batch = problem(4, 12)
+    neg[:, 5] = -INF
+    loss = build(name, hyper).double()
+    with torch.no_grad():
+        weights = negative_weights(loss, pos.requires_grad_(), neg, batch)
+    assert not weights.requires_grad and pos.grad is None and neg.grad is None
+    assert all(p.grad is None for p in loss.parameters())
+    alive = weights.abs().sum(-1) > 0
+    assert (weights[:, 5] == 0).all() and (weights[alive] >= 0).all()
+    torch.testing.assert_close(weights.sum(-1)[alive] / 11, torch.ones(int(alive.sum())).double())
+
+
+def test_weights_of_truncated_rows_are_zero():
+    pos, neg = torch.tensor([0.5]), torch.tensor([[0.1, 0.2]])
+    assert negative_weights(make("ccl", margin=0.9), pos, neg).tolist() == [[0.0, 0.0]]
+
+
+# ---------------------------------------------------------------------------------------------
+# Numerics that have gone wrong elsewhere
+
+
+def test_high_powers_of_small_excesses_do_not_vanish():
+    """β a hair below the scores, γ* = 200: a plain float32 norm gives value and gradient zero."""
+    neg = torch.tensor([[0.30, 0.301, 0.302, 0.1]])
+    pos, beta = torch.tensor([0.5]), 0.299
+    hyper = {"order": 200 / 199, "weight": 2.0}
+    single = losses.drrl_loss(pos, neg, beta, **hyper)
+    double = losses.drrl_loss(pos.double(), neg.double(), beta, **hyper)
+    assert (single - 0.799).item() == pytest.approx((double - 0.799).item(), rel=1e-3) != 0
+    weights = negative_weights(lambda p, n, b: losses.drrl_loss(p, n, beta, **hyper), pos, neg)
+    assert weights[0].argmax() == 2 and weights[0, 2] > 3.9
+
+
+def test_softmax_does_not_overflow():
+    pos, neg = torch.tensor([1.0]), torch.full((1, 64), 1.0)
+    value = losses.softmax_loss(pos, neg, temperature=1e-3)
+    assert value.item() == pytest.approx(math.log(64), abs=1e-3)
+
+
+@pytest.mark.parametrize("surrogate", ["tanh", "atan", "relu"])
+def test_psl_near_zero_is_sl_at_twice_the_temperature(surrogate):
+    pos, neg, _ = problem(5, 6)
+    pos, neg = 1e-6 * pos, 1e-6 * neg
+    psl = slopes(make("psl", temperature=0.1, surrogate=surrogate), pos, neg)
+    torch.testing.assert_close(
+        psl, slopes(make("sl", temperature=0.2), pos, neg), rtol=1e-4, atol=0
+    )
+
+
+@pytest.mark.parametrize("surrogate", ["tanh", "atan", "relu"])
+def test_psl_in_float32_at_small_temperature(surrogate):
+    pos, neg, _ = problem(50, 64)
+    loss = make("psl", temperature=0.025, surrogate=surrogate)
+    single = slopes(loss, pos.float(), neg.float()).double()
+    torch.testing.assert_close(single, slopes(loss, pos, neg), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        loss(pos.float(), neg.float()).double(), loss(pos, neg), rtol=1e-5, atol=1e-5
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# From Softmax Loss to DrRL
+
+
+def test_starting_points():
+    """Two scores, a and 0, of equal weight: Q is the logistic, its radius known in closed form."""
+    gaps, temperature = [0.1, 0.4, 0.9, 0.0, 0.2], 0.3
+    scores = torch.tensor([[gap, 0.0, -INF] for gap in gaps], dtype=torch.float64)
+    radii, grid = losses.starting_points(scores, temperature, orders=(1, 2.0, INF))
+    known = []
+    for gap in gaps:
+        q = sigmoid(gap / temperature)
+        known.append(sum(x * math.log(2 * x) for x in (q, 1 - q)))
+    assert radii.tolist() == pytest.approx(known, rel=1e-12, abs=1e-14)
+    quartiles = sorted(known)[1:4]
+    assert [point["radius"] for point in grid] == pytest.approx(quartiles * 3)
+    assert [point["order"] for point in grid] == [1] * 3 + [2.0] * 3 + [INF] * 3
+    for point in grid:
+        value = make("drrl", **point)(torch.zeros(5).double(), scores)
+        assert value.isfinite().all()
+
+
+def test_starting_points_give_sl_back_at_order_1():
+    """At order 1 and a user's own radius, DrRL listens as the SL it came from does."""
+    pos, neg, _ = problem(8, 40)
+    radii, _ = losses.starting_points(neg, 0.15)
+    for i, radius in enumerate(radii.tolist()):
+        row = pos[i : i + 1], neg[i : i + 1]
+        drrl = negative_weights(make("drrl", order=1, radius=radius, dual="exact"), *row)
+        sl = negative_weights(make("sl", temperature=0.15), *row)
+        torch.testing.assert_close(drrl, sl, rtol=1e-6, atol=1e-8)
+    assert (radii < math.log(40)).all() and radii.std() > 0
+
+
+# ---------------------------------------------------------------------------------------------
+# Bad input
+
+
+NAN = math.nan
+BAD = [
+    *[("sl", {"temperature": t}, "temperature must lie in (0, inf)") for t in (0, -1, INF, NAN)],
+    ("bsl", {"temperature_pos": 0}, "temperature_pos must lie"),
+    ("bsl", {"temperature": NAN}, "temperature must lie"),
+    ("bsl-pooled", {"ratio": 0}, "ratio must lie in (0, inf)"),
+    ("bsl-pooled", {"temperature": -0.1}, "temperature must lie"),
+    *[("ccl", {"margin": m}, "margin must lie in [-1, 1]") for m in (-1.01, 1.01, NAN)],
+    *[("ccl", {"weight": w}, "weight must lie in [0, inf)") for w in (-1, INF, NAN)],
+    ("advinfonce", {"temperature": 0}, "temperature must lie"),
+    ("advinfonce", {"scale": 0}, "scale must lie in (0, inf)"),
+    ("advinfonce", {"adversary_dim": 0}, "adversary_dim must lie in [1, inf)"),
+    *[("llpauc", {s: v}, f"{s} must lie in (0, 1]") for s in ("share_pos", "share_neg")
+      for v in (0, 1.01, NAN)],
+    ("psl", {"temperature": 0}, "temperature must lie"),
+    ("psl", {"surrogate": "sigmoid"}, "surrogate must be 'tanh', 'atan' or 'relu'"),
+    *[("drrl", {"order": o}, "order must lie in (1, inf]") for o in (1, 0.5, -2, NAN)],
+    *[("drrl", {"order": o, "temperature": 0.2}, "order must lie in (1, inf)") for o in (1, INF)],
+    *[("drrl", {"order": o, "radius": 1, "dual": "exact"}, "order must lie in [1, inf]")
+      for o in (0.99, NAN)],
+    ("drrl", {"order": INF, "temperature": 1, "dual": "exact"}, "order must lie in [1, inf)"),
+    *[("drrl", {"weight": w}, "weight must lie in (0, inf)") for w in (0, -1, INF, NAN)],
+    *[("drrl", {"radius": r, "dual": d}, "radius must lie in [0, inf)")
+      for r in (-0.1, INF, NAN) for d in ("learned", "exact")],
+    *[("drrl", {"eta": e, "dual": d}, "eta must lie in [0, inf)")
+      for e in (-0.1, NAN) for d in ("learned", "exact")],
+    *[("drrl", {"temperature": t, "dual": d}, "temperature must lie in (0, inf)")
+      for t in (0, NAN) for d in ("learned", "exact")],
+    ("drrl", {"eta": 1.0, "order": INF}, "eta does not exist at order inf"),
+    ("drrl", {"weight": 2.0, "order": 1, "dual": "exact"}, "at order 1 the weight is 1"),
+    ("drrl", {"epsilon": -0.1}, "epsilon must lie in [0, inf)"),
+    ("drrl", {"epsilon": 0.1, "radius": 1.0, "dual": "exact"}, "epsilon"),
+    ("drrl", {"epsilon": 0.1, "temperature": 1.0}, "epsilon"),
+    ("drrl", {"start": NAN}, "start must lie"),
+    ("drrl", {"dual": "exakt"}, "dual must be one of learned, shared, fixed, exact"),
+    ("drrl", {"weight": 2, "radius": 1}, "give one size, not weight and radius"),
+    ("drrl", {"eta": 2, "temperature": 1}, "give one size, not eta and temperature"),
+    *[("drrl", {"dual": "exact"} | w, "weight (c) must be above 1 with dual='exact'")
+      for w in ({}, {"weight": 1}, {"weight": 0.5})],
+    ("sl", {"temprature": 1}, "did you mean 'temperature'?"),
+    ("drrl", {"gamma": 2}, "loss 'drrl' has no hyper-parameter 'gamma'"),
+    ("mse", {"weight": 2}, "loss 'mse' has no hyper-parameter 'weight'"),
+    ("cccl", {}, "did you mean 'ccl'?"),
+    ("zzz", {}, "no loss is called 'zzz'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "hyper", "message"), BAD, ids=label)
+def test_bad_values_are_refused_when_made(name, hyper, message):
+    with pytest.raises(ValueError) as caught:
+        make(name, n_users=3, n_items=3, **hyper)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [True, "0.5", [1], torch.tensor(1.0)], ids=repr)
+@every_loss
+def test_numbers_must_be_numbers(name, value):
+    numeric = [k for k, v in losses.hyperparameters(name).items() if not isinstance(v, str)]
+    for key in numeric:
+        with pytest.raises(TypeError, match=f"{key} must be a number"):
+            make(name, n_users=3, n_items=3, **{key: value})
+
+
+@pytest.mark.parametrize("name", ["drrl", "advinfonce", "bsl-pooled"])
+def test_sizes_are_asked_for(name):
+    with pytest.raises(ValueError, match="n_users must lie in"):
+        make(name)
+
+
+def test_functions_refuse_too():
+    pos, neg = torch.zeros(1), torch.zeros(1, 2)
+    with pytest.raises(ValueError, match="order"):
+        losses.drrl_loss(pos, neg, 0.0, order=1)
+    with pytest.raises(ValueError, match="order"):
+        losses.drrl_penalty_loss(pos, neg, 0.0, order=INF)
+    with pytest.raises(ValueError, match="temperature"):
+        losses.softmax_loss(pos, neg, temperature=0)
+
+
+@every_loss
+def test_registry_line(name):
+    line = REGISTRY[name]
+    assert losses.lookup(name) is line
+    assert (line.similarity, line.negatives) == (
+        ("dot", 1) if name in ("mse", "bce", "bpr") else ("cosine", 64)
+    )
+    make(name, n_users=2, n_items=2, **losses.hyperparameters(name))  # its defaults are its own
+
+
+# ---------------------------------------------------------------------------------------------
+# Torch is all they need
+
+
+def test_needs_nothing_but_torch():
+    code = """
+        import sys
+        for name in "numpy scipy pandas pooch tqdm typer matplotlib".split():
+            sys.modules[name] = None
+        import torch
+        from drrl_core.losses import make
+        loss = make("drrl", order=2, radius=1.0, dual="exact")
+        value = loss(torch.tensor([0.9]), torch.tensor([[0.1, 0.2, 0.6]]))
+        assert value.shape == (1,) and value.isfinite().all()
+        print("computed")
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.stdout == "computed\n", done.stderr
