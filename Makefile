@@ -7,7 +7,7 @@ DATASET ?= synthetic
 OUT ?= out/demo/$(DATASET)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lab check lock figures clean
+.PHONY: demo test lab check lock results bench figures clean
 
 demo: $(READY)  ## train three losses, rank, see which negatives each listens to
 	$(BIN)/drrl notebook 00_start_here --out $(OUT) -p dataset=$(DATASET)
@@ -36,6 +36,19 @@ lock: $(READY)  ## pin again what pyproject.toml allows
 		--strip-extras --no-header --annotation-style line --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --output-file requirements.lock pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
+
+BEAUTY := $(BIN)/drrl train amazon-beauty --backbone mf --negatives 64 --epochs 100 --seed 0 --json
+RESULTS := data/results/beauty_mf.jsonl
+results: $(READY)  ## the README's table, run again
+	mkdir -p data/results && rm -f $(RESULTS)
+	$(BEAUTY) --loss sl --set temperature=0.2 --set lr=0.003 | tail -n 1 >> $(RESULTS)
+	$(BEAUTY) --loss ccl --set margin=0.3 --set weight=10 --set lr=0.002 | tail -n 1 >> $(RESULTS)
+	$(BEAUTY) --loss drrl --set order=2.11 --set weight=2.6 --set start=-0.16 --set dual_lr=5e-5 \
+		--set lr=0.003 | tail -n 1 >> $(RESULTS)
+
+bench: $(READY)  ## ours against the obvious implementation, in turns; needs the real data
+	$(BIN)/python tests/benchmarks/bench.py --json out/bench.json
+	$(BIN)/python tests/benchmarks/bench_dro.py
 
 figures: demo  ## the pictures this README shows, from a run of the demo
 	cp out/demo/synthetic/weights.png figures/weights.png

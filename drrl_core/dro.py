@@ -26,8 +26,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-STEPS = None
-
 
 class WorstCase(NamedTuple):
     """The worst case of each row, and what it looks like.
@@ -86,7 +84,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 def _expm1(x: Tensor) -> Tensor:
     """As exact as torch.expm1, and faster on the CPU, where that is not vectorised."""
     half = (x * 0.5).tanh_()
-    return half.div_(1 - half).mul_(2)
+    return half.div_(torch.rsub(half, 0.5, alpha=0.5))  # 2·half / (1 - half)
 
 
 def _log_mean(mean: Tensor, mean_minus_1: Tensor) -> Tensor:
@@ -99,10 +97,8 @@ def _tilt_from_top(rows: _Rows, s: float, offset: Tensor, t: Tensor) -> _Tilt:
 
     `offset` is f - max f. For orders up to 2, as the weights must not be steep in x.
     """
-    if s == math.inf:
-        power = offset / t
-    else:  # -log1p(below / x) is log(x / max x), with all its digits even if s is huge
-        power = (rows.below / (offset + t).relu_()).log1p_().mul_(-s)
+    # -log1p(below / x) is log(x / max x), with all its digits even if s is huge
+    power = offset / t if s == math.inf else (rows.below / (offset + t).relu_()).log1p_().mul_(-s)
     power.clamp_min_(-60 if power.dtype == torch.float32 else -600)  # underflow is slow
     excess = _dot(_expm1(power), rows.valid)
     power = power.exp_()
@@ -153,9 +149,9 @@ def _tilt_from_lowest(rows: _Rows, active: _Active, s: float, share: Tensor) -> 
     excess = excess + active.tied * log_lowest.expm1() - active.dropped
     log_mean = _log_mean(total / rows.count, excess / rows.count)
     below = (_dot(power, active.below) + mass * active.depth) / total
-    top_x = active.depth + t
-    height = (_dot(power, x) + mass * t) / total / top_x
-    divergence = s * _log_mean(height, -below / top_x) - log_mean
+    # Where E_Q x is next to nothing this loses digits of D, and the value hardly depends on D.
+    height = torch.log1p((-below / (active.depth + t)).clamp_min(-1 + torch.finfo(t.dtype).eps))
+    divergence = s * height - log_mean
     log_top = log_share + s * active.log_gap - log_lowest
     return _Tilt(divergence, log_mean, log_top, below, total, power, lowest)
 
@@ -205,13 +201,13 @@ def _find_active(
     ordered = scores.sort(-1, descending=True).values
     inside, outside = torch.zeros_like(rows.count).long(), rows.count.long()
     f_in, f_out = torch.ones_like(rows.count), -torch.ones_like(rows.count)
-    for _ in range(scores.shape[-1].bit_length()):
+    for _ in range((scores.shape[-1] - 1).bit_length()):
         middle = (inside + outside) >> 1
         beta = ordered.gather(-1, middle)
         # No need of log1p here: β at a score leaves out at least one, so D >= log(n / (n-1)).
         x = scores - beta
         above = x.sign().relu_()
-        x = x.relu_().add_(1 - above)
+        x = x.clamp_min_(info.tiny * 1e8)  # subnormal numbers are slow
         power = x.log().mul_(s).exp_().mul_(above)
         total, log_top = power.sum(-1, keepdim=True), (rows.top - beta).log()
         log_mean = torch.log(total / rows.count) - s * log_top
@@ -247,7 +243,8 @@ def _solve(
     rows = _read(scores)
     # At order ∞, s = 0 would turn the truncated x = 0 into 0^0; a very small s > 0 does not.
     s = math.inf if order == 1 else max(1 / (order - 1), info.eps**2)
-    steps = (STEPS or 12) if info.bits == 32 else 24
+    # As many as the digits need: the higher the order, the more the unknown looks like a step.
+    steps = 28 if info.bits == 64 else 12 if order <= 2 else 9 if order <= 10 else 14
     half = torch.full_like(rows.top, 0.5)
 
     # `excess` falls as β does, or as τ rises. At `reach` below the smallest score (a temperature,
@@ -296,6 +293,8 @@ def _solve(
         if order == 1 and radius is None:
             log_t = lo
         else:
+            if radius is None:
+                f_lo, f_hi = excess_of(tilt_at)(lo), excess_of(tilt_at)(hi)
             log_t = _root(excess_of(tilt_at), (lo, f_lo), (hi, f_hi), start, steps)
         log_t = torch.where(whole, hi, torch.where(spike, math.log(info.tiny), log_t))
         tilt = tilt_at(log_t)
@@ -329,14 +328,17 @@ def _solve(
     t = log_t.exp()
     weights = power * (rows.count / tilt.total)
     value = rows.top - tilt.below
-    if radius is None:  # E_Q f - λ·η(Q), where (γ-1)·E w^γ = E_Q (f - β) / λ
+    if radius is None:  # E_Q f - λ·η(Q), second-order exact in the weights
         if order == 1:
-            cost = -temperature * tilt.log_mean
-        elif order <= 2:
-            cost = scale * (-tilt.log_mean / s).expm1()
+            penalty = temperature * tilt.divergence
         else:
-            cost = rows.top - anchor + t - scale
-        value = rows.top - ((order - 1) * tilt.below + cost) / order
+            power = tilt.divergence / s
+            penalty = scale * power.expm1()
+            if order > 2:  # (γ-1)·λ·E w^γ = E_Q (f - β) where the exponential loses digits
+                direct = rows.top - anchor + t - scale - tilt.below
+                penalty = torch.where(power < 1, penalty, direct)
+            penalty = penalty / order
+        value = value - penalty
 
     if order == 1:
         dual, truncated = torch.where(whole, math.inf, torch.where(spike, 0.0, t)), 0 * t

@@ -31,11 +31,21 @@ from drrl_core import dro
 
 
 class Batch(NamedTuple):
-    """Who is in the batch: users (B,), pos_items (B,), neg_items (B, N) or (M,), as indices."""
+    """Who is in the batch: users (B,), pos_items (B,), neg_items (B, N) or (M,), as indices.
+
+    `rate` (B,) is B over the number of examples of the row's user, see `dual_rows`; it need not be
+    given, but a part of a batch keeps the whole's.
+    """
 
     users: Tensor
     pos_items: Tensor | None = None
     neg_items: Tensor | None = None
+    rate: Tensor | None = None
+
+    def part(self, rows: Tensor) -> "Batch":
+        """Some rows of the batch; a pool (M,) is everybody's."""
+        own = self.neg_items if self.neg_items.dim() == 1 else self.neg_items[rows]
+        return Batch(self.users[rows], self.pos_items[rows], own, self.rate[rows])
 
 
 # ---------------------------------------------------------------------------------------------
@@ -80,7 +90,12 @@ def _rescale(values: Tensor, factor: Tensor | float) -> Tensor:
 
 
 def dual_rows(
-    table: Tensor, index: Tensor, kept: Tensor | None = None, *, ascend: bool = False
+    table: Tensor,
+    index: Tensor,
+    kept: Tensor | None = None,
+    *,
+    rate: Tensor | None = None,
+    ascend: bool = False,
 ) -> Tensor:
     """Rows of a dual variable whose gradient is the mean over the examples that use them.
 
@@ -93,6 +108,7 @@ def dual_rows(
         index: (B,) or (B, N) rows used by each example, or (M,) by all of them.
         kept: (B, N) or (B, M), which of the index each example really uses (it is not masked);
             a row twice in one example is two uses. Without it, each of (B,) is used once.
+        rate: (B,) B / uses of each of (B,), where it is known already.
         ascend: reverse the gradient, for a variable that maximises.
 
     Returns:
@@ -104,6 +120,9 @@ def dual_rows(
     >>> table.grad
     tensor([2., 0., 5.])
     """
+    if rate is not None:
+        rate = (-rate if ascend else rate).view(-1, *[1] * (table.dim() - 1))
+        return _rescale(table.index_select(0, index), rate)
     flat = index.flatten()
     kept = torch.ones_like(index) if kept is None else kept
     counts = kept.to(table.dtype).sum_to_size(index.shape).flatten()
@@ -415,7 +434,7 @@ class AdvInfoNCE(nn.Module):
 
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch) -> Tensor:
         kept = neg > -math.inf
-        users = dual_rows(self.users, batch.users, ascend=True)
+        users = dual_rows(self.users, batch.users, rate=batch.rate, ascend=True)
         items = dual_rows(self.items, batch.neg_items, kept, ascend=True)
         hard = (items @ users[..., None]).squeeze(-1) if items.dim() == 3 else users @ items.T
         log_q = torch.where(kept, hard.to(neg.dtype), -math.inf).log_softmax(-1)
@@ -558,7 +577,7 @@ class DrRL(nn.Module):
         if self.dual == "exact":
             return (1 - pos) + dro.worst_case(neg, **self.hyper).value
         if self.dual == "learned":
-            beta = dual_rows(self.beta, batch.users)
+            beta = dual_rows(self.beta, batch.users, rate=batch.rate)
         else:
             beta = self.beta.expand(len(pos))
         return self.function(pos, neg, beta, **self.hyper)
@@ -574,6 +593,7 @@ class Loss(NamedTuple):
     factory: Callable
     similarity: str = "cosine"
     negatives: int = 64
+    rowwise: bool = True  # an example's value depends on its own row alone
 
 
 REGISTRY = {
@@ -582,7 +602,7 @@ REGISTRY = {
     "bpr": Loss(bpr_loss, "dot", 1),
     "sl": Loss(softmax_loss),
     "bsl": Loss(bilateral_softmax_loss),
-    "bsl-pooled": Loss(PooledBSL),
+    "bsl-pooled": Loss(PooledBSL, rowwise=False),
     "ccl": Loss(cosine_contrastive_loss),
     "advinfonce": Loss(AdvInfoNCE),
     "llpauc": Loss(LLPAUC),

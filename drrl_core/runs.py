@@ -1,21 +1,58 @@
-"""A run: a validated configuration, and the record of what came of it."""
+"""A run: a validated configuration, the record of what came of it, and the store that keeps both.
+
+The store is a folder. A finished run is a folder in it, named by its key and never changed, but for
+diagnostics that are asked for later:
+
+    record.json      configuration, accuracy, and what it was computed with
+    valid.csv, test.csv, history.csv, diagnostics.csv    per user, per user, per epoch, per epoch
+    state.pt         what the model and the loss learnt
+    tables.npz       `users` and `items`, float32, as `trainer.tables` gives them to the ranking
+    SHA256SUMS       of all these, so that damage is seen; `sha256sum -c` reads it too
+
+Floats are written with all their digits: a run read back equals the run that was trained.
+"""
 
 import difflib
+import hashlib
+import io
+import json
 import math
+import os
 import platform
+import shutil
 import statistics
+import subprocess
+import uuid
+import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pooch
 import torch
-from torch import nn
+from scipy.sparse import csr_array
+from torch import Tensor, nn
 
-from drrl_core import backbones, datasets, losses, metrics
+from drrl_core import backbones, datasets, dro, losses, metrics
 from drrl_core.trainer import DivergedError, Fit, TrainConfig, fit, resolve_device, tables
 
+# Raise it when the same configuration and data give other numbers than before.
+RESULTS_VERSION = 1
 PACKAGES = ("drrl-core", "torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
+DIAGNOSTICS = ("truncated", "k1", "k2", "effective_share", "beta", "gap")
+SPLITS = ("valid", "test")
+SHOWN = ("recall@20", "ndcg@20")
+SUMS = "SHA256SUMS"
+TILE = 2**22  # scores of a few users at a time: arrays of 16 MiB
+
+
+class RunError(Exception):
+    """A kept run cannot be found, read, or told from another."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +84,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run carried out: its record (plain JSON), and the objects it left."""
+    """A run carried out: its record (plain JSON), the objects it left, and whether it was `served`
+    from a store rather than trained now."""
 
     record: dict
     fit: Fit
     model: nn.Module = field(repr=False)
     loss: nn.Module = field(repr=False)
     data: datasets.Interactions = field(repr=False)
+    served: bool = False
 
 
 def parse_value(text: str) -> int | float | bool | str | None:
@@ -135,8 +174,41 @@ def configure(
     )
     with torch.random.fork_rng(devices=[]):  # made to refuse what is out of range, and for no more
         losses.make(loss, n_users=1, n_items=1, **run.loss_parameters)
-        backbones.make(backbone, n_users=1, n_items=1, **run.backbone_parameters)
+        sizes = {"n_users": 1, "n_items": 1, "train": csr_array((1, 1))}
+        backbones.make(backbone, **sizes, **run.backbone_parameters)
+    if not line.rowwise and run.train.sampler != "per-row":
+        raise ValueError(f"{loss} looks at the whole batch at once: sampler must be 'per-row'")
     return run
+
+
+def key(run: Run, data_hash: str) -> str:
+    """A run's name in the store: of its settings, its data and RESULTS_VERSION, and of no more.
+
+    Device, threads, versions and commit stand in the record. The data are told by their hash, not
+    by the name or path they were loaded by.
+
+    Args:
+        run: what to run.
+        data_hash: `Interactions.hash`.
+
+    Returns:
+        16 hexadecimal digits.
+
+    >>> a = configure("synthetic", "drrl", settings={"radius": 1, "lr": 0.01})
+    >>> b = configure("synthetic", "drrl", settings={"train.lr": 0.01, "radius": 1.0})
+    >>> key(a, "") == key(b, "") != key(a, "other data")
+    True
+    """
+
+    def plain(value: object) -> object:
+        if isinstance(value, dict):
+            return {name: plain(item) for name, item in value.items()}
+        value = value.item() if isinstance(value, np.generic) else value
+        return int(value) if isinstance(value, float) and value.is_integer() else _strict(value)
+
+    what = [RESULTS_VERSION, data_hash, run.backbone, run.loss, plain(run.parameters)]
+    text = json.dumps(what, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:
@@ -150,6 +222,21 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
+def _commit() -> str | None:
+    """The commit this runs from, "-dirty" where files differ; None outside a checkout of git."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "--no-optional-locks", "-C", str(root)]
+    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run([*git, *describe], capture_output=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode().strip()
+
+
 def _strict(value: object) -> object:
     """As strict JSON has it: no NaN (None), no infinity ("inf", which `parse_value` reads)."""
     if isinstance(value, dict):
@@ -159,22 +246,44 @@ def _strict(value: object) -> object:
     return value
 
 
+def _loose(value: object) -> object:
+    """A record's parameters as `_strict` found them."""
+    if isinstance(value, dict):
+        return {key: _loose(item) for key, item in value.items()}
+    return float(value) if value in ("inf", "-inf") else value
+
+
+def _build(run: Run, data: datasets.Interactions) -> tuple[nn.Module, nn.Module]:
+    """Model and loss as they are before training: on the CPU, one seed, one start."""
+    sizes = {"n_users": data.n_users, "n_items": data.n_items}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.train.seed)
+        model = backbones.make(run.backbone, **sizes, train=data.train, **run.backbone_parameters)
+        loss = losses.make(run.loss, **sizes, **run.loss_parameters)
+    return model, loss
+
+
 def execute(
     run: Run,
     *,
     device: str = "auto",
     data: datasets.Interactions | None = None,
     data_dir: str | None = None,
+    diagnose: bool = False,
     **options,
 ) -> Outcome:
-    """Train and rank: one run, from its configuration to its record.
+    """Train and rank: one run, from its configuration to its record. Nothing is kept.
+
+    The record's `finished` is None where a callback or Ctrl-C stopped it before its end.
 
     Args:
         run: what to run.
         device: "auto", "cpu", "cuda", ...
         data: the interactions, where they are loaded already.
         data_dir: where the data files are, see `datasets.data_folder`.
-        **options: `on_epoch` and `progress`, see `trainer.fit`.
+        diagnose: add `diagnostics` to the history's rows of the epochs that are evaluated, before
+            `on_epoch` sees them.
+        **options: `on_step`, `on_epoch`, `checkpoint`, `resume`, `progress`, see `trainer.fit`.
 
     >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
     >>> sorted(outcome.record["test"])
@@ -182,19 +291,34 @@ def execute(
     """
     where = resolve_device(device)
     data = data or datasets.load(run.dataset, data_dir=data_dir)
-    sizes = {"n_users": data.n_users, "n_items": data.n_items}
-    with torch.random.fork_rng(devices=[]):
-        # On the CPU first, so that one seed starts from one model on every device.
-        torch.manual_seed(run.train.seed)
-        model = backbones.make(run.backbone, **sizes, **run.backbone_parameters).to(where)
-        loss = losses.make(run.loss, **sizes, **run.loss_parameters)
+    name = key(run, data.hash)
+    model, loss = _build(run, data)
+    model.to(where)
+    on_step, on_epoch = options.pop("on_step", None), options.pop("on_epoch", None)
+    cut = []  # the step that asked to stop, and left half an epoch
+
+    def after_step(*step) -> bool:
+        if on_step(*step):
+            cut.append(step)
+        return bool(cut)
+
+    def after_epoch(row: dict) -> bool:
+        if diagnose and "ndcg@20" in row:
+            row |= diagnostics(model, loss, data, run.train.similarity)
+        return bool(on_epoch and on_epoch(row))
+
+    options |= {"on_step": after_step if on_step else None, "on_epoch": after_epoch}
     try:
-        result = fit(model, loss, data, run.train, **options)
+        result = fit(model, loss, data, run.train, tag=name, **options)
     except DivergedError as error:
         raise DivergedError(
             f"{run.loss} on {run.backbone}, {run.loss_parameters}: {error}"
         ) from None
+    epochs, train = len(result.history), run.train
+    waited = epochs - result.best_epoch >= train.patience * train.evaluate_every
+    whole = not cut and (waited or epochs >= train.epochs)
     record = {
+        "key": name,
         "dataset": data.name,
         "data_hash": data.hash,
         "backbone": run.backbone,
@@ -202,37 +326,406 @@ def execute(
         "parameters": run.parameters,
         "seed": run.train.seed,
         "best_epoch": result.best_epoch,
-        "valid": result.valid[["recall@20", "ndcg@20"]].mean().to_dict(),
-        "test": result.test[["recall@20", "ndcg@20"]].mean().to_dict(),
+        "valid": result.valid[list(SHOWN)].mean().to_dict(),
+        "test": result.test[list(SHOWN)].mean().to_dict(),
         "seconds": round(result.seconds, 3),
         "seconds_per_epoch": round(statistics.median(result.history["seconds"]), 4),
         "device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
         "threads": torch.get_num_threads(),
         "versions": versions(),
+        "results_version": RESULTS_VERSION,
+        "commit": _commit(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds") if whole else None,
     }
     return Outcome(_strict(record), result, model, loss, data)
+
+
+# ---------------------------------------------------------------------------------------------
+# The store
+
+
+def store_folder(store: str | Path | None = None) -> Path:
+    """The folder that finished runs are kept in.
+
+    Args:
+        store: used as it is when given; else `$DRRL_RUNS`; else `data/runs` of the checkout this
+            runs from; else a folder of the user's.
+
+    >>> store_folder("elsewhere").name
+    'elsewhere'
+    """
+    if chosen := store or os.environ.get("DRRL_RUNS"):
+        return Path(chosen).expanduser()
+    beside = Path(__file__).parents[1] / "data"
+    in_checkout = (beside / "registry.txt").is_file()
+    return beside / "runs" if in_checkout else Path(pooch.os_cache("drrl")) / "runs"
+
+
+def get_or_train(
+    run: Run,
+    *,
+    store: str | Path | None = None,
+    device: str = "auto",
+    data: datasets.Interactions | None = None,
+    data_dir: str | None = None,
+    diagnose: bool = False,
+    **options,
+) -> Outcome:
+    """A finished run at once; any other is trained, and kept when it is finished.
+
+    Training leaves a checkpoint in the store at the end of each epoch: after a kill, Ctrl-C or a
+    callback's stop, the same call continues from there. What such a stop returns is not kept. Two
+    processes may train one run at once: the first to finish is kept, and both return its numbers.
+
+    Args:
+        run: what to run.
+        store: where finished runs are kept, see `store_folder`.
+        device: where to train, or to put what is read: "auto", "cpu", "cuda", ... A kept run counts
+            whatever it was trained on: its record says which.
+        data, data_dir: as in `execute`.
+        diagnose: have `diagnostics` in the history. A run that was kept without them is trained
+            again for them, and nothing else of it changes.
+        **options: `on_step`, `on_epoch`, `progress`, see `trainer.fit`; nothing calls them for a
+            run that is served.
+
+    Raises:
+        RunError: the kept run is damaged; it is left as it is.
+        DivergedError, CheckpointError, ValueError: as `trainer.fit`.
+
+    >>> import tempfile
+    >>> run, store = configure("synthetic", settings={"epochs": 1}), tempfile.mkdtemp()
+    >>> [get_or_train(run, store=store, progress=False).served for _ in range(2)]
+    [False, True]
+    """
+    where = resolve_device(device)
+    data = data or datasets.load(run.dataset, data_dir=data_dir)
+    home = store_folder(store) / key(run, data.hash)
+    if home.exists():
+        found = _served(home, data, where)
+        if not diagnose or "diagnostics.csv" in _sums(home):
+            return found
+    # Epochs without diagnostics are no start for a run that wants them.
+    checkpoint = home.with_name(f"{home.name}{'-diagnosed' if diagnose else ''}.checkpoint")
+    options |= {"checkpoint": checkpoint, "resume": True}
+    outcome = execute(run, device=device, data=data, diagnose=diagnose, **options)
+    if outcome.record["finished"] is None:
+        return outcome
+    if not home.exists():
+        _keep(outcome, home)
+    if diagnose and "diagnostics.csv" not in _sums(home):
+        _keep_diagnostics(outcome.fit.history, home)
+    checkpoint.unlink(missing_ok=True)
+    return replace(_served(home, data, where), served=False)
+
+
+def load(
+    name: str,
+    *,
+    store: str | Path | None = None,
+    device: str = "auto",
+    data: datasets.Interactions | None = None,
+    data_dir: str | None = None,
+) -> Outcome:
+    """A kept run by its key, or by the first digits of it.
+
+    Args:
+        name: the key, or as much of it as tells it from others.
+        store: see `store_folder`.
+        device: where to put model and loss.
+        data: the interactions it was trained on; needed where the record's `dataset` is not what
+            `datasets.load` finds them by.
+        data_dir: see `datasets.data_folder`.
+
+    Raises:
+        RunError: there is none, more than one, or it is damaged, or of other data.
+
+    >>> import tempfile
+    >>> run, store = configure("synthetic", settings={"epochs": 1}), tempfile.mkdtemp()
+    >>> record = get_or_train(run, store=store, progress=False).record
+    >>> load(record["key"][:6], store=store).record == record
+    True
+    """
+    where = resolve_device(device)
+    home = _find(name, store)
+    about = json.load(_open(home, "record.json"))
+    if data is None:
+        try:
+            data = datasets.load(about["dataset"], data_dir=data_dir)
+        except datasets.DataError as error:
+            raise RunError(f"{home.name}: give the data it was trained on: {error}") from error
+    if data.hash != about["data_hash"]:
+        raise RunError(f"{home.name} was trained on other data than this {about['dataset']}")
+    return _served(home, data, where)
+
+
+def record(name: str, *, store: str | Path | None = None) -> dict:
+    """A kept run's record, by its key or the first digits of it; RunError as `load`."""
+    return json.load(_open(_find(name, store), "record.json"))
+
+
+def table(store: str | Path | None = None) -> pd.DataFrame:
+    """The kept runs, one row each, the latest last.
+
+    Returns:
+        key, dataset, backbone, loss, seed, sampler, negatives; the other parameters that any of
+        the runs has, as columns such as loss.temperature, backbone.dim, train.lr; best_epoch,
+        valid.recall@20 ..., seconds, device, results_version, finished (UTC). A record that is
+        damaged is left out, with a warning.
+
+    >>> table("no such folder").empty
+    True
+    """
+    first = ["key", "dataset", "backbone", "loss", "seed", "sampler", "negatives"]
+    scores = [f"{split}.{name}" for split in SPLITS for name in SHOWN]
+    last = ["best_epoch", *scores, "seconds", "device", "results_version", "finished"]
+    rows = []
+    for home in _homes(store):
+        try:
+            about = json.load(_open(home, "record.json"))
+        except RunError as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+            continue
+        groups = {**_loose(about["parameters"]), **{split: about[split] for split in SPLITS}}
+        row = {f"{group}.{name}": v for group, part in groups.items() for name, v in part.items()}
+        rows.append({name: about[name] for name in (*first, *last) if name in about} | row)
+        for name in ("sampler", "negatives", "seed"):
+            rows[-1][name] = rows[-1].pop(f"train.{name}")
+    found = pd.DataFrame(rows).dropna(axis="columns", how="all")  # what nobody has set
+    prefixes = ("loss.", "backbone.", "train.")
+    between = [name for prefix in prefixes for name in found if name.startswith(prefix)]
+    found = found.reindex(columns=[*first, *between, *last])
+    return found.sort_values(["finished", "key"], ignore_index=True)
+
+
+def compare(a: str, b: str, *, store: str | Path | None = None) -> pd.DataFrame:
+    """Two kept runs' accuracy side by side, and whether more than the choice of users differs.
+
+    Args:
+        a, b: their keys, or the first digits.
+        store: see `store_folder`.
+
+    Returns:
+        A row a split and metric, with the columns of `metrics.compare`: the means a and b, their
+        difference a - b, its interval, p by two tests.
+
+    Raises:
+        RunError: as `load`, or where the two were not trained on the same data.
+    """
+    homes = [_find(name, store) for name in (a, b)]
+    if len({json.load(_open(home, "record.json"))["data_hash"] for home in homes}) > 1:
+        raise RunError(f"{homes[0].name} and {homes[1].name} were trained on different data")
+    pairs = {split: [_per_user(home, split) for home in homes] for split in SPLITS}
+    found = {split: metrics.compare(*pair) for split, pair in pairs.items() if len(pair[0])}
+    if not found:
+        raise RunError(f"{homes[0].name} and {homes[1].name}: nothing was held out to compare by")
+    return pd.concat(found, names=["split"])
+
+
+def _homes(store: str | Path | None) -> list[Path]:
+    return sorted(path for path in store_folder(store).glob("[0-9a-f]" * 16) if path.is_dir())
+
+
+def _find(name: str, store: str | Path | None) -> Path:
+    homes = [home for home in _homes(store) if home.name.startswith(name)]
+    if not homes:
+        raise RunError(f"no run in {store_folder(store)} has a key that starts with {name!r}")
+    if len(homes) > 1:
+        some = ", ".join(home.name for home in homes[:4]) + (", ..." if len(homes) > 4 else "")
+        raise RunError(f"{len(homes)} runs have a key that starts with {name!r}: {some}")
+    return homes[0]
+
+
+def _damaged(path: Path, why: object) -> RunError:
+    return RunError(f"{path}: {why}. Move {path.parent} away, and the run can be trained again.")
+
+
+def _sums(home: Path) -> dict[str, str]:
+    """File name -> SHA-256, of what a kept run consists of."""
+    try:
+        lines = (home / SUMS).read_text().splitlines()
+        return {name: digest for digest, name in (line.split("  ") for line in lines)}
+    except FileNotFoundError:
+        raise _damaged(home / SUMS, "missing") from None
+    except (OSError, ValueError) as error:
+        raise _damaged(home / SUMS, f"cannot be read ({error})") from None
+
+
+def _open(home: Path, name: str) -> io.BytesIO:
+    """A kept file's content, as it was written, or RunError."""
+    wanted, path = _sums(home).get(name), home / name
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise _damaged(path, "missing") from None
+    except OSError as error:
+        raise _damaged(path, f"cannot be read ({error})") from None
+    if hashlib.sha256(content).hexdigest() != wanted:
+        raise _damaged(path, f"damaged, it is not what {SUMS} says")
+    return io.BytesIO(content)
+
+
+def _frame(home: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(_open(home, name), float_precision="round_trip")
+
+
+def _per_user(home: Path, split: str) -> pd.DataFrame:
+    frame = _frame(home, f"{split}.csv").set_index("user").astype(float)
+    return frame.set_axis(frame.index.astype(np.int64))
+
+
+def _served(home: Path, data: datasets.Interactions, where: torch.device) -> Outcome:
+    """A kept run, its model and loss made anew and filled with what they had learnt."""
+    about = json.load(_open(home, "record.json"))
+    history = _frame(home, "history.csv")
+    if "diagnostics.csv" in _sums(home):
+        history = history.merge(_frame(home, "diagnostics.csv"), on="epoch", how="left")
+    state = torch.load(_open(home, "state.pt"), weights_only=True, map_location="cpu")
+    try:
+        own = _loose(about["parameters"])
+        run = Run(
+            *(about[name] for name in ("dataset", "backbone", "loss")),
+            *(own["backbone"], own["loss"], TrainConfig(**own["train"])),
+        )
+        parts = dict(zip(("model", "loss"), _build(run, data), strict=True))
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+            part.to(where)
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        theirs = about.get("results_version")
+        why = f"of results version {theirs}, which cannot be rebuilt here ({error})"
+        raise _damaged(home / "state.pt", why) from error
+    frames = (_per_user(home, split) for split in SPLITS)
+    result = Fit(about["best_epoch"], *frames, history, about["seconds"])
+    return Outcome(about, result, **parts, data=data, served=True)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file, or a folder's list of files, before anything else is done."""
+    if path.is_dir() and os.name != "posix":  # elsewhere folders cannot be opened
+        return
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        draft.write_text(text)
+        _sync(draft)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _put_sums(home: Path, names: list[str]) -> None:
+    digests = {name: hashlib.sha256((home / name).read_bytes()).hexdigest() for name in names}
+    _put(home / SUMS, "".join(f"{digest}  {name}\n" for name, digest in digests.items()))
+
+
+def _keep(outcome: Outcome, home: Path) -> None:
+    """Put a finished run into the store whole, unless another process was first."""
+    draft = home.with_name(f".{home.name}.{uuid.uuid4().hex}")
+    draft.mkdir(parents=True)
+    try:
+        (draft / "record.json").write_text(json.dumps(outcome.record, indent=1) + "\n")
+        for split in SPLITS:
+            getattr(outcome.fit, split).to_csv(draft / f"{split}.csv")
+        history = outcome.fit.history.drop(columns=list(DIAGNOSTICS), errors="ignore")
+        history.to_csv(draft / "history.csv", index=False)
+        parts = {"model": outcome.model, "loss": outcome.loss}
+        state = {n: {k: v.cpu() for k, v in p.state_dict().items()} for n, p in parts.items()}
+        torch.save(state, draft / "state.pt")
+        ranked = (table.detach().float().cpu().numpy() for table in tables(outcome.model))
+        np.savez(draft / "tables.npz", **dict(zip(("users", "items"), ranked, strict=True)))
+        names = sorted(path.name for path in draft.iterdir())
+        for name in names:
+            _sync(draft / name)
+        _put_sums(draft, names)
+        os.rename(draft, home)
+        _sync(home.parent)
+    except OSError:
+        if not home.is_dir():
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _keep_diagnostics(history: pd.DataFrame, home: Path) -> None:
+    """Add diagnostics to a kept run: they count from the moment that SHA256SUMS lists them."""
+    found = history[["epoch", *(name for name in DIAGNOSTICS if name in history)]]
+    _put(home / "diagnostics.csv", found.to_csv(index=False))
+    _put_sums(home, [*_sums(home), "diagnostics.csv"])
 
 
 # ---------------------------------------------------------------------------------------------
 # What a trained loss listens to
 
 
-def false_negatives(data: datasets.Interactions, user: int) -> np.ndarray:
-    """Items without a train pair that the user would like, (n_items,) bool.
+def false_negatives(data: datasets.Interactions, users: int | np.ndarray) -> np.ndarray:
+    """Items without a train pair that the user would like.
 
     Known where the data come with the truth; elsewhere the held-out positives, which is all that
     can be known.
+
+    Args:
+        data: the interactions.
+        users: an index, or several.
+
+    Returns:
+        bool, (n_items,) of one user, (users, n_items) of several.
 
     >>> data = datasets.load("synthetic")
     >>> bool((false_negatives(data, 0) & (data.train[[0]].toarray()[0] > 0)).any())
     False
     """
+    several = np.atleast_1d(users)
     if data.truth is not None:
-        liked = data.truth[user].copy()
+        liked = data.truth[several]
     else:
-        liked = (data.valid[[user]] + data.test[[user]]).toarray()[0] > 0
-    liked[data.train.indices[data.train.indptr[user] : data.train.indptr[user + 1]]] = False
-    return liked
+        liked = (data.valid[several] + data.test[several]).toarray() > 0
+    liked[data.train[several].nonzero()] = False
+    return liked if np.ndim(users) else liked[0]
+
+
+def _listening(
+    model: nn.Module,
+    loss: nn.Module,
+    data: datasets.Interactions,
+    similarity: str,
+    users: np.ndarray,
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """Whom a loss listens to, a few users at a time.
+
+    Yields:
+        The users (U,), all items' scores (U, n_items), -inf where a train pair makes the item no
+        negative, and weights (U, n_items): the gradient of each user's mean loss over its train
+        positives, scaled to mean 1 over its negatives.
+    """
+    user_table, item_table = tables(model)
+    item_table = metrics.unit_or_raw(item_table, similarity)
+    device = item_table.device
+    everything = torch.arange(data.n_items, device=device)
+    pairs = int(np.diff(data.train.indptr)[users].sum())
+    parts = min(len(users), 1 + pairs * data.n_items // TILE)
+    for some in np.array_split(users, parts) if parts else ():
+        owner, items = (torch.from_numpy(x).long().to(device) for x in data.train[some].nonzero())
+        index = torch.from_numpy(some).long().to(device)
+        with torch.no_grad():
+            scores = metrics.unit_or_raw(user_table[index], similarity) @ item_table.T
+        pos = scores[owner, items]
+        scores[owner, items] = -math.inf
+
+        def of_users(pos, neg, batch, owner=owner):
+            return loss(pos, neg.index_select(0, owner), batch)
+
+        batch = losses.Batch(index[owner], items, everything)
+        weights = losses.negative_weights(of_users, pos, scores, batch)
+        yield some, scores, weights.where(scores > -math.inf, 0)
 
 
 def negatives_of(outcome: Outcome, user: int) -> pd.DataFrame:
@@ -247,61 +740,106 @@ def negatives_of(outcome: Outcome, user: int) -> pd.DataFrame:
     Returns:
         A row a negative, indexed by item: score, weight (probability ratio), false_negative.
     """
-    data, model = outcome.data, outcome.model
-    positives = data.train.indices[data.train.indptr[user] : data.train.indptr[user + 1]]
-    if not len(positives):
+    data, similarity = outcome.data, outcome.record["parameters"]["train"]["similarity"]
+    if not len(data.train[[user]].indices):
         raise ValueError(f"user {user} has no train pair: choose one that has")
-    items = np.setdiff1d(np.arange(data.n_items), positives)
-    device = next(model.parameters()).device
-    batch = losses.Batch(
-        torch.full((len(positives),), user, device=device),
-        torch.from_numpy(positives.astype(np.int64)).to(device),
-        torch.from_numpy(items).to(device),
-    )
-    with torch.no_grad():
-        users, table = tables(model)
-        similarity = outcome.record["parameters"]["train"]["similarity"]
-        row = metrics.unit_or_raw(users[user], similarity)
-        scores = metrics.unit_or_raw(table, similarity) @ row
-
-    def of_the_user(pos, neg, batch):
-        return outcome.loss(pos, neg.expand(len(pos), -1), batch)
-
-    weights = losses.negative_weights(
-        of_the_user, scores[batch.pos_items], scores[batch.neg_items][None], batch
-    )[0]
+    asked = (outcome.model, outcome.loss, data, similarity, np.array([user]))
+    ((_, scores, weights),) = _listening(*asked)
     columns = {
-        "score": scores[batch.neg_items].cpu(),
-        "weight": weights.cpu(),
-        "false_negative": false_negatives(data, user)[items],
+        "score": scores[0].cpu(),
+        "weight": weights[0].cpu(),
+        "false_negative": false_negatives(data, user),
     }
-    return pd.DataFrame(columns, index=pd.Index(items, name="item"))
+    view = pd.DataFrame(columns, index=pd.RangeIndex(data.n_items, name="item"))
+    return view[view["score"] > -math.inf]
+
+
+def diagnostics(
+    model: nn.Module,
+    loss: nn.Module,
+    data: datasets.Interactions,
+    similarity: str = "cosine",
+    *,
+    users: int = 100,
+) -> dict[str, float]:
+    """Where a loss's weight goes, over all negatives of some users; each value their mean.
+
+    A user's negatives are all items without a train pair, not the few that a step samples.
+
+    Args:
+        model, loss, data: as in `trainer.fit`; trained, or half way.
+        similarity: "cosine" or "dot".
+        users: over how many, evenly spread over those with a train pair and a false negative.
+
+    Returns:
+        truncated, the share of the negatives with weight zero; over the users whose negatives are
+        not all truncated, k1, the largest weight, and k2, the mean weight of a false negative (both
+        over the mean weight), and effective_share, 1 / mean(w²); of DrRL, beta (score; the optimum
+        where it is exact, at order 1 τ) and gap (score), by how much the bound that the loss takes
+        at its β exceeds the worst case that it bounds; NaN where c < 1, as no ball is bounded. NaN
+        where no user has what is asked for.
+
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> diagnostics(outcome.model, outcome.loss, outcome.data)["truncated"]
+    0.0
+    """
+    liked = data.valid + data.test if data.truth is None else csr_array(data.truth, dtype=float)
+    missed = np.diff(liked.indptr) - np.diff(csr_array(liked.multiply(data.train)).indptr)
+    known = np.flatnonzero((np.diff(data.train.indptr) > 0) & (missed > 0))
+    known = known[np.linspace(0, len(known) - 1, min(users, len(known))).astype(int)]
+    owned = isinstance(loss, losses.DrRL)
+    rows = [pd.DataFrame(columns=DIAGNOSTICS if owned else DIAGNOSTICS[:4], dtype=float)]
+    for some, scores, weights in _listening(model, loss, data, similarity, known):
+        kept, weights = scores > -math.inf, weights.double()
+        false = torch.from_numpy(false_negatives(data, some)).to(scores.device)
+        count, heard = kept.sum(-1), (weights != 0).any(-1)
+        columns = {
+            "truncated": ((weights == 0) & kept).sum(-1) / count.double(),
+            "k1": weights.masked_fill(~kept, -math.inf).amax(-1),
+            "k2": (weights * false).sum(-1) / false.sum(-1),
+            "effective_share": count / weights.square().sum(-1),
+        }
+        for name in ("k1", "k2", "effective_share"):  # of nobody's weights there is no mean
+            columns[name] = columns[name].where(heard, math.nan)
+        if owned:
+            columns["beta"], columns["gap"] = _duals(loss, scores, some)
+        rows.append(pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()}))
+    return {name: float(value) for name, value in pd.concat(rows[1:] or rows).mean().items()}
+
+
+@torch.no_grad()
+def _duals(loss: losses.DrRL, scores: Tensor, users: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Each user's β and duality gap on its scores, -inf = masked; float64, score."""
+    scores, index = scores.double(), torch.from_numpy(users).to(scores.device)
+    family = {name: value for name, value in loss.hyper.items() if name != "epsilon"}
+    ball = family.pop("weight", 1.0)
+    if ball >= 1:
+        if not family.keys() & {"radius", "temperature"}:
+            family["radius"] = dro.radius_from_weight(ball, family["order"])
+        worst = dro.worst_case(scores, **family)
+        bound = loss(scores.new_ones(len(scores)), scores, losses.Batch(index))  # 1 - pos is zero
+        gap = bound - worst.value
+    else:
+        gap = scores.new_full(index.shape, math.nan)
+    if loss.dual == "exact":
+        return worst.dual, gap
+    beta = loss.beta.double()
+    return beta[index] if len(beta) > 1 else beta.expand(len(index)), gap
 
 
 def attention(outcome: Outcome, *, users: int = 200) -> dict[str, float]:
-    """Where a trained loss's weight goes, averaged over users.
+    """Where a trained loss's weight goes, averaged over users: k1, k2 and truncated.
 
     Args:
         outcome: a run carried out.
         users: over how many, evenly spread over those with a train pair and a false negative.
 
     Returns:
-        k1, the largest weight, and k2, the mean weight of a false negative (both over the mean
-        weight, and over the users whose negatives are not all truncated), and the truncated share
-        of the negatives. NaN where no user has what is asked for.
+        As `diagnostics`, whose first three they are.
     """
-    data = outcome.data
-    known = np.flatnonzero(np.diff(data.train.indptr))
-    known = [u for u in known if false_negatives(data, u).any()]
-    rows = []
-    for place in np.linspace(0, len(known) - 1, min(users, len(known))).astype(int):
-        view = negatives_of(outcome, known[place])
-        weight = view["weight"]
-        row = {"truncated": (weight == 0).mean()}
-        if weight.any():  # else the loss listens to nobody, and there is no mean weight
-            row |= {"k1": weight.max(), "k2": weight[view["false_negative"]].mean()}
-        rows.append(row)
-    return pd.DataFrame(rows, columns=["k1", "k2", "truncated"]).mean().to_dict()
+    similarity = outcome.record["parameters"]["train"]["similarity"]
+    found = diagnostics(outcome.model, outcome.loss, outcome.data, similarity, users=users)
+    return {name: found[name] for name in ("k1", "k2", "truncated")}
 
 
 def typical_user(data: datasets.Interactions) -> int:

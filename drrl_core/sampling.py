@@ -1,4 +1,4 @@
-"""Training rows: positives in a random order, and for each its negatives.
+"""Training batches: positives in a random order, and the negatives each is set against.
 
 Everything random is a function of (seed, epoch), so that a run can be repeated, and continued
 from the end of any epoch, by naming the two.
@@ -13,87 +13,150 @@ from torch import Tensor
 from drrl_core.datasets import Interactions
 from drrl_core.losses import Batch
 
+SAMPLERS = ("per-row", "shared-pool", "catalogue")
 
-def generator(seed: int, epoch: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """The random numbers of one epoch: streams of different (seed, epoch) are independent.
 
-    >>> a, b = generator(0, 1), generator(0, 1)
-    >>> bool(torch.rand((), generator=a) == torch.rand((), generator=b))
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A seed for one epoch: streams of different (seed, epoch) are independent.
+
+    >>> epoch_seed(0, 1) == epoch_seed(0, 1) != epoch_seed(1, 0)
     True
     """
-    state = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
+    return int(
+        np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1)
+    )
 
 
-class UniformNegatives:
-    """Negatives uniform over the items a user has no train interaction with, exactly.
+class Sampler:
+    """Batches of one data set.
 
-    The user's k train items leave n_items - k ranks. The r-th item left is r plus the number of
-    train items before it, and that number is one binary search: among the sorted train items
-    p_0 < p_1 < ..., item p_t stands before it iff p_t - t <= r. So there is no rejection and no
-    mask of users × items; memory is one integer a train pair.
+    - "per-row": `count` negatives for each example, uniform with replacement over the items its
+      user has no train interaction with: exactly, without a mask of users × items. At a noise
+      ratio r, floor(count·r) of them are drawn from the user's own train items instead.
+    - "shared-pool": `count` items drawn once for the batch, without replacement; the pairs of the
+      pool that are train interactions are to be masked, see `positives` and `has_negative`.
+    - "catalogue": all items are the pool. Nothing is sampled: the loss as the paper writes it.
 
     Args:
         data: the interactions.
         device: where the indices live.
+        kind: one of SAMPLERS.
+        count: N of a row, or M of the pool, >= 1; not looked at for the catalogue.
+        batch_size: examples a batch, >= 1.
+        noise: r in [0, 1), per-row only.
 
     Raises:
-        ValueError: a user has a train interaction with every item, so there is no negative.
+        ValueError: a value out of range, or a user whose train items are all the items there are.
 
     >>> from drrl_core import datasets
-    >>> data = datasets.load("synthetic")
-    >>> draw = UniformNegatives(data)
-    >>> items = draw(torch.tensor([3, 3]), 50, generator(0, 1))
-    >>> items.shape, bool(data.train[[3]].toarray()[0][items].any())
-    (torch.Size([2, 50]), False)
+    >>> sampler = Sampler(datasets.load("synthetic"), count=8, batch_size=100)
+    >>> batch = next(sampler.epoch(seed=0, epoch=1))
+    >>> batch.users.shape, batch.neg_items.shape
+    (torch.Size([100]), torch.Size([100, 8]))
     """
 
-    def __init__(self, data: Interactions, device: torch.device | str = "cpu"):
-        start = data.train.indptr.astype(np.int64)
-        counts = np.diff(start)
-        if (counts >= data.n_items).any():
-            user = int(np.argmax(counts >= data.n_items))
+    def __init__(
+        self,
+        data: Interactions,
+        device: torch.device | str = "cpu",
+        *,
+        kind: str = "per-row",
+        count: int = 64,
+        batch_size: int = 1024,
+        noise: float = 0.0,
+    ):
+        if kind not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {kind!r}")
+        if not 0 <= noise < 1 or (noise and kind != "per-row"):
+            raise ValueError(f"noise must lie in [0, 1), above 0 only per-row, not {noise} {kind}")
+        degree = np.diff(data.train.indptr)
+        if (degree >= data.n_items).any():
+            user = int(np.argmax(degree >= data.n_items))
             raise ValueError(
                 f"{data.name}: user {user} has a train pair with every one of the {data.n_items} "
                 "items, which leaves no negative to draw: drop the user, or some of the pairs"
             )
-        users = np.repeat(np.arange(data.n_users), counts)
-        rank = np.arange(start[-1]) - start[users]
-        keys = users * data.n_items + (data.train.indices - rank)
-        self.n_items = data.n_items
-        self.start = torch.from_numpy(start).to(device)
-        self.left = torch.from_numpy(data.n_items - counts).to(device)
-        self.keys = torch.from_numpy(keys).to(device)
+        self.kind, self.batch_size, self.n_items = kind, batch_size, data.n_items
+        self.count = min(count, data.n_items) if kind != "per-row" else count
+        # Whether a user may have all of a pool in train.
+        self.crowded = kind == "shared-pool" and int(degree.max(initial=0)) >= self.count
+        self.noise = int(np.floor(self.count * noise + 1e-9))
 
-    def __call__(self, users: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """(B,) users -> (B, count) item indices, drawn with replacement."""
-        uniform = torch.rand(
-            len(users), count, dtype=torch.float64, device=users.device, generator=generator
-        )
-        rank = (uniform * self.left[users, None]).long()
-        before = torch.searchsorted(self.keys, users[:, None] * self.n_items + rank, right=True)
-        return rank + before - self.start[users, None]
+        def put(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(array.astype(np.int64)).to(device)
 
+        self.device = torch.device(device)
+        self.start, self.degree = put(data.train.indptr), put(degree)
+        self.items = put(data.train.indices)
+        self.users = torch.repeat_interleave(torch.arange(data.n_users, device=device), self.degree)
+        # The r-th item left to a user is r plus the number of its train items before it, and
+        # among its sorted train items p_0 < p_1 < ..., p_t stands before it iff p_t - t <= r.
+        rank = torch.arange(len(self.items), device=device) - self.start[self.users]
+        self.keys = self.users * data.n_items + self.items - rank
 
-def batches(
-    data: Interactions,
-    negatives: UniformNegatives,
-    *,
-    batch_size: int,
-    count: int,
-    seed: int,
-    epoch: int,
-) -> Iterator[Batch]:
-    """One epoch: every train pair once, in a random order, with `count` negatives each.
+    def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
+        """Every train pair once, in a random order.
 
-    Yields:
-        Batch with users (B,), pos_items (B,), neg_items (B, count).
-    """
-    device = negatives.start.device
-    rng = generator(seed, epoch, device)
-    users = np.repeat(np.arange(data.n_users), np.diff(data.train.indptr))
-    users = torch.from_numpy(users).to(device)
-    items = torch.from_numpy(data.train.indices.astype(np.int64)).to(device)
-    order = torch.randperm(len(users), device=device, generator=rng)
-    for rows in order.split(batch_size):
-        yield Batch(users[rows], items[rows], negatives(users[rows], count, rng))
+        Yields:
+            Batch: users, pos_items and rate (B,), neg_items (B, N) or, for a pool, (M,).
+        """
+        rng = torch.Generator(self.device).manual_seed(epoch_seed(seed, epoch))
+        order = torch.randperm(len(self.users), device=self.device, generator=rng)
+        everything = torch.arange(self.n_items, device=self.device)
+        for rows in order.split(self.batch_size):
+            users = self.users[rows]
+            if self.kind == "per-row":
+                negatives = self._draw(users, rng)
+            elif self.kind == "shared-pool":
+                negatives = torch.randperm(self.n_items, device=self.device, generator=rng)
+                negatives = negatives[: self.count]
+            else:
+                negatives = everything
+            rate = len(users) / torch.bincount(users, minlength=len(self.degree))[users]
+            yield Batch(users, self.items[rows], negatives, rate)
+
+    def _draw(self, users: Tensor, rng: torch.Generator) -> Tensor:
+        def uniform(count: int) -> Tensor:
+            size = (len(users), count)
+            return torch.rand(size, dtype=torch.float64, device=self.device, generator=rng)
+
+        rank = (uniform(self.count) * (self.n_items - self.degree[users])[:, None]).long()
+        at = torch.searchsorted(self.keys, users[:, None] * self.n_items + rank, right=True)
+        negatives = rank + at - self.start[users, None]
+        if self.noise:
+            place = (uniform(self.noise) * self.degree[users, None]).long()
+            negatives[:, : self.noise] = self.items[self.start[users, None] + place]
+        return negatives
+
+    def positives(self, users: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
+        """Where a pool holds train items of the users: row and column of each such pair.
+
+        >>> from drrl_core import datasets
+        >>> data = datasets.load("synthetic")
+        >>> rows, columns = Sampler(data).positives(torch.tensor([7]), torch.arange(data.n_items))
+        >>> columns.tolist() == data.train[[7]].indices.tolist()
+        True
+        """
+        degree = self.degree[users]
+        rows = torch.repeat_interleave(torch.arange(len(users), device=self.device), degree)
+        first = torch.cumsum(degree, 0) - degree
+        rank = torch.arange(len(rows), device=self.device) - first[rows]
+        items = self.items[self.start[users][rows] + rank]
+        if len(pool) == self.n_items and self.kind == "catalogue":
+            return rows, items
+        where = torch.full((self.n_items,), -1, device=self.device)
+        where[pool] = torch.arange(len(pool), device=self.device)
+        columns = where[items]
+        return rows[columns >= 0], columns[columns >= 0]
+
+    def has_negative(self, users: Tensor, pool: Tensor) -> Tensor:
+        """Which of the users lack a train pair with something of the pool, (B,) booleans.
+
+        >>> from drrl_core import datasets
+        >>> data = datasets.load("synthetic")
+        >>> pool = torch.from_numpy(data.train[[7]].indices[:1].astype("int64"))
+        >>> bool(Sampler(data, kind="shared-pool").has_negative(torch.tensor([7]), pool))
+        False
+        """
+        rows, _ = self.positives(users, pool)
+        return torch.bincount(rows, minlength=len(users)) < len(pool)

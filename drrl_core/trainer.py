@@ -5,11 +5,13 @@ it has: a loss that maximises reverses its own gradient, and clips itself in `pr
 """
 
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,10 @@ from drrl_core.datasets import Interactions
 from drrl_core.losses import Batch
 
 MASKS = ("train", "train+valid")
+PRECISIONS = ("highest", "high", "medium")
+TINY = 1e-12  # the least length a row is divided by
+# Scores of a tile of rows: on a CPU a loss's arrays then stay in cache, a GPU wants large ones.
+TILE = {"cpu": 2**18, "cuda": 2**25}
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,10 @@ class TrainConfig:
     Args:
         epochs: at most this many passes over the train pairs, >= 1.
         batch_size: examples a step, >= 1.
-        negatives: N, drawn for each example, >= 1.
+        sampler: where negatives come from, "per-row" (the paper's), "shared-pool" or "catalogue";
+            see `sampling.Sampler`.
+        negatives: N of each example, or the size M of the pool, >= 1.
+        noise: share of each example's negatives replaced by train items of its user, in [0, 1).
         similarity: "cosine" or "dot".
         lr: the model's Adam rate, > 0.
         dual_lr: the SGD rate of what the loss owns, >= 0, in units of the variable per unit slope.
@@ -48,7 +57,9 @@ class TrainConfig:
 
     epochs: int = 100
     batch_size: int = 1024
+    sampler: str = "per-row"
     negatives: int = 64
+    noise: float = 0.0
     similarity: str = "cosine"
     lr: float = 1e-3
     dual_lr: float = 1e-3
@@ -57,6 +68,7 @@ class TrainConfig:
     patience: int = 5
     min_gain: float = 1e-4
     mask: str = "train"
+    precision: str = "highest"
     seed: int = 0
 
     def __post_init__(self):
@@ -70,10 +82,20 @@ class TrainConfig:
                 raise ValueError(f"{name} must lie in [0, inf), not {getattr(self, name)}")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr must lie in (0, inf), not {self.lr}")
-        if self.similarity not in metrics.SIMILARITIES:
-            raise ValueError(f"similarity must be 'cosine' or 'dot', not {self.similarity!r}")
-        if self.mask not in MASKS:
-            raise ValueError(f"mask must be 'train' or 'train+valid', not {self.mask!r}")
+        if not 0 <= self.noise < 1:
+            raise ValueError(f"noise must lie in [0, 1), not {self.noise}")
+        if self.noise and self.sampler != "per-row":
+            raise ValueError(f"noise is for the per-row sampler only, not for {self.sampler!r}")
+        choices = {
+            "similarity": metrics.SIMILARITIES,
+            "sampler": sampling.SAMPLERS,
+            "mask": MASKS,
+            "precision": PRECISIONS,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                known = ", ".join(map(repr, known))
+                raise ValueError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -100,6 +122,10 @@ class DivergedError(ArithmeticError):
     """Training met a NaN or an infinity."""
 
 
+class CheckpointError(Exception):
+    """A checkpoint cannot be read, or belongs to another run; the file is left as it is."""
+
+
 def resolve_device(name: str = "auto") -> torch.device:
     """ "auto" is CUDA where there is one, else the CPU; any other name is torch's."""
     if name == "auto":
@@ -122,44 +148,58 @@ def _csr(start: Tensor, column: Tensor, values: Tensor, size: tuple[int, int]) -
     return torch.sparse_csr_tensor(start, column, values, size=size, check_invariants=False)
 
 
-class _SampledDot(torch.autograd.Function):
-    """rows[b] · table[index[b, j]] for every (b, j), the gathered rows never written down.
+class _SampledScores(torch.autograd.Function):
+    """Scores rows[b] · table[index[b, j]] for every (b, j), nothing gathered and nothing scattered.
 
     Autograd would keep a (B·N, d) tensor and scatter a gradient of that size. On a CPU the scores
     are the wanted entries of a product instead, and both gradients are products with the sparse
-    (B, n) matrix of slopes, whose columns one conversion to CSC puts together.
+    (B, n) matrix of slopes, whose columns one conversion to CSC puts together. With `cosine`, table
+    rows count as of length one: their norms divide the scores, and the table is never copied.
     """
 
     @staticmethod
-    def forward(ctx, rows: Tensor, table: Tensor, index: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, table, index)
+    def forward(ctx, rows: Tensor, table: Tensor, index: Tensor, cosine: bool) -> Tensor:
+        flat = index.flatten()
         if rows.device.type != "cpu" or index.shape[1] > len(table):  # CSR: no more than n a row
-            gathered = table.index_select(0, index.flatten()).view(*index.shape, -1)
-            return torch.bmm(gathered, rows[..., None]).squeeze(-1)
-        start = torch.arange(0, index.numel() + 1, index.shape[1])
-        wanted = _csr(
-            start, index.flatten(), rows.new_zeros(index.numel()), (len(rows), len(table))
-        )
-        return torch.sparse.sampled_addmm(wanted, rows, table.T, beta=0).values().view(index.shape)
+            gathered = table.index_select(0, flat).view(*index.shape, -1)
+            scores = torch.bmm(gathered, rows[..., None]).squeeze(-1)
+        else:
+            start = torch.arange(0, len(flat) + 1, index.shape[1])
+            wanted = _csr(start, flat, rows.new_zeros(len(flat)), (len(rows), len(table)))
+            product = torch.sparse.sampled_addmm(wanted, rows, table.T, beta=0)
+            scores = product.values().view(index.shape)
+        length = by = None
+        if cosine:
+            length = torch.linalg.vector_norm(table, dim=1).clamp_min_(TINY)
+            by = length.reciprocal()[flat].view(index.shape)
+            scores = scores * by
+        ctx.save_for_backward(rows, table, index, scores, length, by)
+        return scores
 
     @staticmethod
-    def backward(ctx, slope: Tensor) -> tuple[Tensor, Tensor, None]:
-        rows, table, index = ctx.saved_tensors
-        to_rows = embedding_bag(index, table, per_sample_weights=slope, mode="sum")
+    def backward(ctx, slope: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        rows, table, index, scores, length, by = ctx.saved_tensors
+        flat, weight = index.flatten(), slope if by is None else slope * by
+        to_rows = embedding_bag(index, table, per_sample_weights=weight, mode="sum")
         if rows.device.type != "cpu":
-            spread = (slope[..., None] * rows[:, None]).flatten(0, 1)
-            return to_rows, torch.zeros_like(table).index_add_(0, index.flatten(), spread), None
-        start = np.arange(0, index.numel() + 1, index.shape[1])
-        by_row = (slope.flatten().numpy(), index.flatten().numpy(), start)
-        by_item = csr_array(by_row, shape=(len(rows), len(table))).tocsc()
-        parts = map(torch.from_numpy, (by_item.indptr, by_item.indices, by_item.data))
-        return to_rows, _csr(*parts, (len(table), len(rows))) @ rows, None
+            spread = (weight[..., None] * rows[:, None]).flatten(0, 1)
+            to_table = torch.zeros_like(table).index_add_(0, flat, spread)
+        else:
+            start = np.arange(0, len(flat) + 1, index.shape[1])
+            by_row = (weight.flatten().numpy(), flat.numpy(), start)
+            by_item = csr_array(by_row, shape=(len(rows), len(table))).tocsc()
+            parts = map(torch.from_numpy, (by_item.indptr, by_item.indices, by_item.data))
+            to_table = _csr(*parts, (len(table), len(rows))) @ rows
+        if by is not None:  # a longer row has a smaller score
+            shrink = length.new_zeros(len(table)).index_add_(0, flat, (slope * scores).flatten())
+            to_table.addcmul_((shrink / length.square())[:, None], table, value=-1)
+        return to_rows, to_table, None, None
 
 
 def score(
     users: Tensor, items: Tensor, batch: Batch, similarity: str = "cosine"
 ) -> tuple[Tensor, Tensor]:
-    """Scores of a batch: (B,) of the positives and (B, N) of the negatives.
+    """Scores of a batch: (B,) of the positives, (B, N) of the negatives, each row its own.
 
     >>> table = torch.eye(3)
     >>> batch = Batch(torch.tensor([0]), torch.tensor([0]), torch.tensor([[1, 2]]))
@@ -167,15 +207,60 @@ def score(
     (tensor([1.]), tensor([[0., 0.]]))
     """
     rows = metrics.unit_or_raw(users.index_select(0, batch.users), similarity)
-    positives = metrics.unit_or_raw(items.index_select(0, batch.pos_items), similarity)
-    table = metrics.unit_or_raw(items, similarity)
-    return (rows * positives).sum(-1), _SampledDot.apply(rows, table, batch.neg_items)
+    index = torch.cat([batch.pos_items[:, None], batch.neg_items], 1)
+    scores = _SampledScores.apply(rows, items, index, similarity == "cosine")
+    return scores[:, 0], scores[:, 1:]
 
 
-def _l2(model: nn.Module, batch: Batch) -> Tensor:
-    size = model.users[batch.users].square().sum() + model.items[batch.pos_items].square().sum()
-    size = size + model.items.square().sum(-1)[batch.neg_items].mean(-1).sum()
-    return size / (2 * len(batch.users))
+def _backward(
+    model: nn.Module, loss: nn.Module, batch: Batch, sampler: sampling.Sampler, config: TrainConfig
+) -> Tensor:
+    """The loss of a batch, detached; its gradients are left in the parameters."""
+    users, items = model()
+    extra = model.penalty(batch.users, batch.pos_items) + _l2(model, batch, config.l2)
+    if batch.neg_items.dim() == 2:
+        total = loss(*score(users, items, batch, config.similarity), batch).mean() + extra
+        total.backward()
+        return total.detach()
+
+    # A pool: the (B, M) scores exist a tile of rows at a time, forward and backward, and what
+    # reaches the batch's rows and the pool's goes on to the tables once.
+    ends = [
+        metrics.unit_or_raw(table.index_select(0, index), config.similarity)
+        for table, index in (
+            (users, batch.users),
+            (items, batch.pos_items),
+            (items, batch.neg_items),
+        )
+    ]
+    rows, positives, pool = (end.detach().requires_grad_() for end in ends)
+    size, value = len(batch.users), torch.zeros((), device=rows.device)
+    tile_rows = max(16, TILE.get(rows.device.type, TILE["cuda"]) // len(pool))
+    kept = torch.arange(size, device=rows.device)
+    if sampler.crowded:  # without a negative an example has no loss
+        kept = kept[sampler.has_negative(batch.users, batch.neg_items)]
+    for tile in kept.split(tile_rows):
+        part = batch.part(tile)
+        neg = rows[tile] @ pool.T
+        neg[sampler.positives(part.users, batch.neg_items)] = -math.inf
+        pos = (rows[tile] * positives[tile]).sum(-1)
+        share = loss(pos, neg, part).sum() / size
+        share.backward()
+        value += share.detach()
+    slopes = [rows.grad, positives.grad, pool.grad]
+    if extra.requires_grad:
+        ends, slopes = [*ends, extra], [*slopes, torch.ones_like(extra)]
+    torch.autograd.backward(ends, slopes)
+    return value + extra.detach()
+
+
+def _l2(model: nn.Module, batch: Batch, l2: float) -> Tensor:
+    """l2/2 · (‖e_u‖² + ‖e_i‖² + mean_j ‖e_j‖²), raw embeddings, mean over the batch."""
+    if not l2:
+        return model.users.new_zeros(())
+    lengths = model.items.square().sum(-1)
+    size = model.users[batch.users].square().sum(-1) + lengths[batch.pos_items]
+    return l2 / 2 * (size + lengths[batch.neg_items].mean(-1)).mean()
 
 
 def _nonfinite(**modules: nn.Module) -> list[str]:
@@ -184,34 +269,108 @@ def _nonfinite(**modules: nn.Module) -> list[str]:
     return [name for name, value in named if not value.isfinite().all()]
 
 
+def _checked(
+    values: Tensor, epoch: int, model: nn.Module, loss: nn.Module, config: TrainConfig
+) -> float:
+    """The mean of an epoch's losses; DivergedError where one, or a parameter, is not finite."""
+    names = _nonfinite(model=model, loss=loss)
+    if names or not values.isfinite().all():
+        bad = (~values.isfinite()).nonzero()
+        step = int(bad[0]) + 1 if len(bad) else len(values)
+        raise DivergedError(
+            f"epoch {epoch}, step {step} of {len(values)}: the loss is {values[step - 1]:g} "
+            f"({loss}; lr {config.lr}, dual_lr {config.dual_lr}, l2 {config.l2}); parameters "
+            f"not finite at the end of the epoch: {', '.join(names) or 'none'}. Lower lr or "
+            "dual_lr, or raise the temperature where the loss has one."
+        )
+    return values.mean().item()
+
+
+def _over(state: dict, config: TrainConfig) -> bool:
+    """Whether valid NDCG@20 has gone without a gain for as long as it may."""
+    waited = len(state["history"]) - state["best_epoch"]
+    return waited >= config.patience * config.evaluate_every
+
+
+def _plain(values: dict) -> dict:
+    """Numbers of NumPy and torch as Python's: `torch.load` takes no others from a file."""
+    return {name: v.item() if hasattr(v, "item") else v for name, v in values.items()}
+
+
+def _save(path: Path, identity: dict, parts: dict, state: dict) -> None:
+    """Write a checkpoint whole or not at all, whenever the process may be killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    saved = {name: part.state_dict() for name, part in parts.items()}
+    try:
+        with draft.open("wb") as file:
+            torch.save({"identity": identity, "state": state, "parts": saved}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _restore(path: Path, identity: dict, parts: dict) -> dict:
+    """Load a checkpoint into model, loss and optimisers; returns the rest of the state."""
+    aside = "move it away, or train without resume"
+    try:
+        found = torch.load(path, weights_only=True, map_location="cpu")
+        theirs, state, saved = dict(found["identity"]), found["state"], found["parts"]
+    except Exception as error:  # whatever a damaged or foreign file makes of the loader
+        raise CheckpointError(f"{path} is no checkpoint, or a damaged one: {aside}") from error
+    other = [name for name in {**identity, **theirs} if theirs.get(name) != identity.get(name)]
+    if other:
+        raise CheckpointError(f"{path} is of another run, by its {', '.join(other)}: {aside}")
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(saved[name])
+        except (KeyError, ValueError, RuntimeError) as error:  # a tag that tells too little
+            raise CheckpointError(f"{path} is of another run, by its {name}: {aside}") from error
+    return state
+
+
 def fit(
     model: nn.Module,
     loss: nn.Module,
     data: Interactions,
     config: TrainConfig | None = None,
     *,
-    on_epoch: Callable[[dict], None] | None = None,
+    on_step: Callable[[int, int, Tensor], object] | None = None,
+    on_epoch: Callable[[dict], object] | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    tag: str = "",
     progress: bool = True,
 ) -> Fit:
     """Train until valid NDCG@20 stops gaining; leave model and loss at their best epoch.
 
     Without valid pairs there is nothing to select by: all epochs are run and the last is kept.
+    Ctrl-C stops as a callback does, with the best so far.
 
     Everything random comes from (config.seed, epoch): on a CPU, with one number of threads, the
-    same call gives the same bits.
+    same call gives the same bits, resumed or not.
 
     Args:
-        model: called without arguments, gives the user and item tables; its device is used. For
-            `l2` it has its raw embeddings as attributes, users and items.
+        model: called without arguments, gives the user and item tables; its device is used. Has
+            `penalty(users, pos_items)`, and its raw embeddings as attributes `users`, `items`.
         loss: called as loss(pos, neg, batch), gives one value an example.
         data: the interactions.
         config: how to train.
-        on_epoch: called after each epoch with its row of the history.
+        on_step: called after each step with epoch, step and the loss; a true answer stops.
+        on_epoch: called after each epoch with its row of the history, to which it may add numbers;
+            a true answer stops.
+        checkpoint: a file that holds the state at the end of the latest epoch, always whole.
+        resume: continue from the checkpoint where there is one.
+        tag: what else must be equal for a checkpoint to be this run's.
         progress: show a progress bar.
 
     Raises:
         DivergedError: a loss or a parameter became NaN or infinite; names the step.
         ValueError: no train pairs, or a user without a possible negative.
+        CheckpointError: the checkpoint cannot be read, or is another run's; it is left as it is.
 
     >>> from drrl_core import backbones, datasets, losses
     >>> data = datasets.load("synthetic")
@@ -230,66 +389,74 @@ def fit(
     optimisers = [torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)]
     if duals:
         optimisers.append(torch.optim.SGD(duals, lr=config.dual_lr))
-    negatives = sampling.UniformNegatives(data, device)
+    sampler = sampling.Sampler(
+        data,
+        device,
+        kind=config.sampler,
+        count=config.negatives,
+        batch_size=config.batch_size,
+        noise=config.noise,
+    )
     look = {"similarity": config.similarity, "ks": (20,)}
+    identity = {**_plain(asdict(config)), "data": data.hash, "tag": tag}
+    parts = {"model": model, "loss": loss, **{f"step {i}": o for i, o in enumerate(optimisers)}}
+    state = {"history": [], "best": -math.inf, "best_epoch": 0, "best_state": None}
+    if checkpoint and resume and Path(checkpoint).exists():
+        state = _restore(Path(checkpoint), identity, parts)
+    history = state["history"]
 
-    history, best, best_epoch = [], -math.inf, 0
-    bar = tqdm(range(1, config.epochs + 1), desc=data.name, unit="epoch", disable=not progress)
-    for epoch in bar:
-        start, values = time.perf_counter(), []
-        for batch in sampling.batches(
-            data,
-            negatives,
-            batch_size=config.batch_size,
-            count=config.negatives,
-            seed=config.seed,
-            epoch=epoch,
-        ):
-            users, items = model()
-            pos, neg = score(users, items, batch, config.similarity)
-            value = loss(pos, neg, batch).mean()
-            total = value + config.l2 * _l2(model, batch) if config.l2 else value
-            for optimiser in optimisers:
-                optimiser.zero_grad()
-            total.backward()
-            for optimiser in optimisers:
-                optimiser.step()
-            if duals and hasattr(loss, "project"):
-                loss.project()
-            values.append(total.detach())
-        # Read once an epoch: looking at each value would make a GPU wait at every step.
-        values = torch.stack(values)
-        names = _nonfinite(model=model, loss=loss)
-        if names or not values.isfinite().all():
-            bad = (~values.isfinite()).nonzero()
-            step = int(bad[0]) + 1 if len(bad) else len(values)
-            raise DivergedError(
-                f"epoch {epoch}, step {step} of {len(values)}: the loss is {values[step - 1]:g} "
-                f"({loss}; lr {config.lr}, dual_lr {config.dual_lr}, l2 {config.l2}); parameters "
-                f"not finite at the end of the epoch: {', '.join(names) or 'none'}. Lower lr or "
-                "dual_lr, or raise the temperature where the loss has one."
-            )
-        row = {"epoch": epoch, "loss": values.mean().item(), "seconds": time.perf_counter() - start}
-        if epoch % config.evaluate_every == 0 or epoch == config.epochs:
-            valid = metrics.evaluate(*tables(model), data.valid, masks=(data.train,), **look)
-            row |= valid[["recall@20", "ndcg@20"]].mean().to_dict()
-            if row["ndcg@20"] > best + config.min_gain or not data.valid.nnz:
-                best, best_epoch, best_valid = row["ndcg@20"], epoch, valid
-                state = deepcopy((model.state_dict(), loss.state_dict()))
-            bar.set_postfix(valid_ndcg=f"{row['ndcg@20']:.4f}", best=f"{best:.4f}")
-        history.append(row)
-        if on_epoch:
-            on_epoch(row)
-        if epoch - best_epoch >= config.patience * config.evaluate_every:
-            break
-    bar.close()
+    todo = range(len(history) + 1, 1 if _over(state, config) else config.epochs + 1)
+    bar = tqdm(todo, desc=data.name, unit="epoch", disable=not progress)
+    devices = [device] if device.type == "cuda" else []
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(config.precision)
+    try:
+        with torch.random.fork_rng(devices=devices):
+            for epoch in bar:
+                start, values, stop = time.perf_counter(), [], False
+                torch.manual_seed(sampling.epoch_seed(config.seed, epoch))  # a model's own noise
+                for batch in sampler.epoch(config.seed, epoch):
+                    for optimiser in optimisers:
+                        optimiser.zero_grad()
+                    values.append(_backward(model, loss, batch, sampler, config))
+                    for optimiser in optimisers:
+                        optimiser.step()
+                    if duals and hasattr(loss, "project"):
+                        loss.project()
+                    if on_step and (stop := bool(on_step(epoch, len(values), values[-1]))):
+                        break
+                # Read once an epoch: looking at each value would make a GPU wait at every step.
+                value = _checked(torch.stack(values), epoch, model, loss, config)
+                row = {"epoch": epoch, "loss": value, "seconds": time.perf_counter() - start}
+                if epoch % config.evaluate_every == 0 or epoch == config.epochs or stop:
+                    seen = metrics.evaluate(*tables(model), data.valid, masks=(data.train,), **look)
+                    row |= seen[["recall@20", "ndcg@20"]].mean().to_dict()
+                    if row["ndcg@20"] > state["best"] + config.min_gain or not data.valid.nnz:
+                        best = deepcopy((model.state_dict(), loss.state_dict()))
+                        # At once: wherever Ctrl-C falls, the epoch and the state are of one.
+                        state |= {"best": row["ndcg@20"], "best_epoch": epoch, "best_state": best}
+                    bar.set_postfix(valid_ndcg=f"{row['ndcg@20']:.4f}", best=f"{state['best']:.4f}")
+                history.append(row)
+                halt = bool(on_epoch and on_epoch(row))
+                row |= _plain(row)
+                if checkpoint and not stop:  # an epoch that a step stopped is not whole
+                    _save(Path(checkpoint), identity, parts, state)
+                if halt or stop or _over(state, config):
+                    break
+    except KeyboardInterrupt:
+        if state["best_state"] is None:
+            raise
+    finally:
+        bar.close()
+        torch.set_float32_matmul_precision(precision)
 
-    model.load_state_dict(state[0])
-    loss.load_state_dict(state[1])
+    model.load_state_dict(state["best_state"][0])
+    loss.load_state_dict(state["best_state"][1])
+    valid = metrics.evaluate(*tables(model), data.valid, masks=(data.train,), **look)
     masks = (data.train,) if config.mask == "train" else (data.train, data.valid)
     test = metrics.evaluate(*tables(model), data.test, masks=masks, **look)
     seconds = time.perf_counter() - began
-    return Fit(best_epoch, best_valid, test, pd.DataFrame(history), seconds)
+    return Fit(state["best_epoch"], valid, test, pd.DataFrame(history), seconds)
 
 
 @torch.no_grad()
@@ -297,6 +464,7 @@ def tables(model: nn.Module) -> tuple[Tensor, Tensor]:
     """The model's user and item tables as they are ranked with: evaluation mode, no gradient."""
     training = model.training
     model.eval()
-    found = model()
-    model.train(training)
-    return found
+    try:
+        return model()
+    finally:
+        model.train(training)

@@ -1,6 +1,7 @@
 """The project as a whole: its layers, its set-up files, its README."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from drrl_core import losses
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "drrl_core"
@@ -22,7 +25,7 @@ LAYERS = {
     "losses": {"dro"},
     "sampling": {"datasets", "losses"},
     "trainer": {"datasets", "losses", "metrics", "sampling"},
-    "runs": {"backbones", "datasets", "losses", "metrics", "trainer"},
+    "runs": {"backbones", "datasets", "dro", "losses", "metrics", "trainer"},
     "plots": set(),
     "explorers": {"plots"},
     "notebooks": {"runs"},
@@ -118,3 +121,17 @@ def test_ci_runs_the_command_of_the_readme():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert script.read_text().rstrip().endswith("\nmake test")
+
+
+def test_the_measured_table_is_what_the_records_say():
+    readme = (ROOT / "README.md").read_text()
+    lines = (ROOT / "data" / "results" / "beauty_mf.jsonl").read_text().splitlines()
+    for record in map(json.loads, lines):
+        values = [record["valid"]["ndcg@20"], *record["test"].values()]
+        cells = " | ".join(f"{value:.4f}" for value in values)
+        assert any(
+            cells in row and f"| {record['best_epoch']} |" in row for row in readme.split("\n")
+        )
+        for name, value in record["parameters"]["loss"].items():
+            default = losses.hyperparameters(record["loss"])[name]
+            assert value == default or f"{name}={value:g}" in readme

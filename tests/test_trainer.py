@@ -9,10 +9,12 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 from torch import nn
+from torch.nn.functional import normalize
 
-from drrl_core import backbones, losses, sampling, trainer
+from drrl_core import backbones, losses, trainer
 from drrl_core.datasets import Interactions
 from drrl_core.losses import Batch
+from drrl_core.sampling import Sampler
 from drrl_core.trainer import DivergedError, TrainConfig, fit, resolve_device
 
 QUICK = TrainConfig(
@@ -120,17 +122,27 @@ def test_training_leaves_the_global_generator_alone():
 
 
 class Script:
-    """Stands in for `metrics.evaluate`: plays given valid scores, keeps what it was shown."""
+    """Stands in for `metrics.evaluate`: plays given valid scores, keeps what it was shown.
+
+    Tables it has seen on valid score what they did.
+    """
 
     def __init__(self, data, scores):
-        self.data, self.scores, self.tables, self.tested = data, iter(scores), [], []
+        self.data, self.scores, self.tables, self.tested = data, scores, [], []
 
     def __call__(self, users, items, target, *, masks, **_):
-        valid = target is self.data.valid
-        (self.tables if valid else self.tested).append((users.clone(), items.clone()))
+        valid, shown = target is self.data.valid, (users.clone(), items.clone())
         assert masks[0] is self.data.train and len(masks) == (1 if valid else 2)
-        values = {"recall@20": [0.5], "ndcg@20": [next(self.scores) if valid else 0.25]}
-        return pd.DataFrame(values)
+        score = 0.25
+        if valid:
+            known = [n for n, seen in enumerate(self.tables) if all(map(torch.equal, seen, shown))]
+            if not known:
+                known = [len(self.tables)]
+                self.tables.append(shown)
+            score = self.scores[known[0]]
+        else:
+            self.tested.append(shown)
+        return pd.DataFrame({"recall@20": [0.5], "ndcg@20": [score]})
 
 
 PROTOCOL = {
@@ -201,7 +213,7 @@ def test_early_stopping_follows_the_protocol(case, monkeypatch):
     model, _, result = trained(data, loss, config, on_epoch=on_epoch)
     assert (result.best_epoch, len(result.history)) == (best, last)
     seen = [row["epoch"] for row in rows if "ndcg@20" in row]
-    assert seen == evaluated and next(script.scores, None) is None
+    assert seen == evaluated and len(script.tables) == len(scores)
     assert result.history["ndcg@20"].dropna().tolist() == scores
     # Model and loss are what they were at the best epoch, and that is what is tested.
     at_best = script.tables[evaluated.index(best)]
@@ -236,8 +248,8 @@ def test_the_model_is_evaluated_in_evaluation_mode_and_left_in_training_mode():
     model = Watched(data.n_users, data.n_items, dim=4)
     fit(model, loss_for(data, "sl"), data, replace(QUICK, epochs=2), progress=False)
     steps = math.ceil(data.train.nnz / QUICK.batch_size)
-    epoch = [(True, True)] * steps + [(False, False)]
-    assert modes == epoch * 2 + [(False, False)] and model.training
+    epoch, evaluated = [(True, True)] * steps, [(False, False)]
+    assert modes == (epoch + evaluated) * 2 + evaluated * 2 and model.training
 
 
 # ---------------------------------------------------------------------------- odd data
@@ -296,15 +308,13 @@ def test_a_batch_larger_than_the_data_is_one_step():
 
 def a_batch(data: Interactions, count: int = 5, batch_size: int = 10**6) -> Batch:
     """The first batch of epoch 1 at seed 0."""
-    negatives = sampling.UniformNegatives(data)
-    options = {"batch_size": batch_size, "count": count, "seed": 0, "epoch": 1}
-    return next(sampling.batches(data, negatives, **options))
+    return next(Sampler(data, batch_size=batch_size, count=count).epoch(0, 1))
 
 
 def naive_l2(users, items, batch) -> torch.Tensor:
     """(‖e_u‖² + ‖e_i‖² + mean_j ‖e_j‖²) / 2, mean over the batch."""
     total = 0
-    for user, item, negatives in zip(*batch, strict=True):
+    for user, item, negatives in zip(*batch[:3], strict=True):
         mean = sum((items[j] ** 2).sum() for j in negatives) / len(negatives)
         total = total + ((users[user] ** 2).sum() + (items[item] ** 2).sum() + mean) / 2
     return total / len(batch.users)
@@ -314,7 +324,7 @@ def test_l2_is_the_naive_formula_in_value_and_gradient():
     data = planted(n_users=4)
     model, batch = model_for(data).double(), a_batch(data, batch_size=20)
     values, gradients = [], []
-    for value in (trainer._l2(model, batch), naive_l2(model.users, model.items, batch)):
+    for value in (trainer._l2(model, batch, 1.0), naive_l2(model.users, model.items, batch)):
         values.append(value.item())
         gradients.append(torch.autograd.grad(value, tuple(model.parameters())))
     assert values[0] == pytest.approx(values[1], rel=1e-12)
@@ -340,7 +350,8 @@ def test_l2_shrinks_the_embeddings():
     assert sizes[1] < 0.9 * sizes[0]
 
 
-def naive_dot(rows, table, index):
+def naive_scores(rows, table, index, cosine):
+    table = normalize(table, dim=-1) if cosine else table
     return torch.bmm(table[index], rows[..., None]).squeeze(-1)
 
 
@@ -354,9 +365,10 @@ SHAPES = {
 }
 
 
+@pytest.mark.parametrize("cosine", [False, True], ids=["dot", "cosine"])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("slope", ["dense", "expanded"])
-def test_sampled_dot_is_gather_and_bmm(shape, slope):
+def test_sampled_scores_are_gather_and_bmm(shape, slope, cosine):
     n_rows, n_items, d, count = SHAPES[shape]
     rng = torch.Generator().manual_seed(0)
     rows, table, weights = (
@@ -367,25 +379,37 @@ def test_sampled_dot_is_gather_and_bmm(shape, slope):
     weights = weights if slope == "dense" else torch.ones(()).double().expand(n_rows, count)
     leaves = rows.requires_grad_(), table.requires_grad_()
     with torch.sparse.check_sparse_tensor_invariants():  # which a user may have switched on
-        ours = trainer._SampledDot.apply(*leaves, index)
+        ours = trainer._SampledScores.apply(*leaves, index, cosine)
         gradients = torch.autograd.grad((ours * weights).sum(), leaves)
-    naive = naive_dot(*leaves, index)
+    naive = naive_scores(*leaves, index, cosine)
     torch.testing.assert_close(ours, naive, rtol=1e-12, atol=1e-12)
     expected = torch.autograd.grad((naive * weights).sum(), leaves)
     for one, other in zip(gradients, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("cosine", [False, True], ids=["dot", "cosine"])
 @pytest.mark.parametrize("index", [[[0, 2, 0], [1, 1, 3]], [[0, 1, 2, 3, 0, 0, 2]]])
-def test_sampled_dot_passes_gradcheck(index):
+def test_sampled_scores_pass_gradcheck(index, cosine):
     index, rng = torch.tensor(index), torch.Generator().manual_seed(1)
     rows, table = (
         torch.randn(n, 3, dtype=torch.float64, generator=rng, requires_grad=True)
         for n in (len(index), 4)
     )
     assert torch.autograd.gradcheck(
-        lambda *leaves: trainer._SampledDot.apply(*leaves, index), (rows, table)
+        lambda *leaves: trainer._SampledScores.apply(*leaves, index, cosine), (rows, table)
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("index", [[[0, 1, 1]], [[1, 1, 2, 0, 1, 2]]])
+def test_a_table_row_of_zeros_scores_zero_and_breaks_nothing(index, dtype):
+    table = torch.tensor([[1.0, 2.0], [0.0, 0.0], [1e-30, 0.0]], dtype=dtype, requires_grad=True)
+    rows, index = torch.tensor([[0.6, 0.8]], dtype=dtype, requires_grad=True), torch.tensor(index)
+    scores = trainer._SampledScores.apply(rows, table, index, True)
+    assert (scores[index == 1] == 0).all() and scores.isfinite().all()
+    for gradient in torch.autograd.grad(scores.sum(), (rows, table)):
+        assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
@@ -399,7 +423,7 @@ def test_scores_are_those_of_each_pair(similarity):
         size = model.users[u].norm() * model.items[i].norm()
         return (dot / size if similarity == "cosine" else dot).item()
 
-    pairs = list(zip(*batch, strict=True))
+    pairs = list(zip(*batch[:3], strict=True))
     assert pos.tolist() == pytest.approx([naive(u, i) for u, i, _ in pairs], rel=1e-12)
     expected = [naive(u, j) for u, _, negatives in pairs for j in negatives]
     assert neg.flatten().tolist() == pytest.approx(expected, rel=1e-9)
@@ -412,7 +436,7 @@ def slope_of_beta(model, batch, beta: float, weight: float) -> np.ndarray:
     """∂/∂β of β + c·√(mean_j (n_j - β)₊²), the DrRL loss of order 2, one value an example."""
     users, items = (t / t.norm(dim=1, keepdim=True) for t in model())
     slopes = []
-    for user, _, negatives in zip(*batch, strict=True):
+    for user, _, negatives in zip(*batch[:3], strict=True):
         excess = [max((users[user] @ items[j]).item() - beta, 0) for j in negatives]
         root = math.sqrt(sum(x * x for x in excess) / len(excess))
         slopes.append(1 - weight * sum(excess) / len(excess) / root)
@@ -516,12 +540,15 @@ OUT_OF_RANGE = {
     "negatives": (-3, "at least 1"),
     "evaluate_every": (0, "at least 1"),
     "patience": (0, "at least 1"),
-    "similarity": ("cos", "'cosine' or 'dot'"),
+    "sampler": ("pool", "'per-row', 'shared-pool', 'catalogue'"),
+    "noise": (1.0, r"lie in \[0, 1\)"),
+    "similarity": ("cos", "'cosine', 'dot'"),
     "lr": (0.0, r"lie in \(0, inf\)"),
     "dual_lr": (-1e-9, r"lie in \[0, inf\)"),
     "l2": (math.inf, r"lie in \[0, inf\)"),
     "min_gain": (math.nan, r"lie in \[0, inf\)"),
-    "mask": ("valid", r"'train' or 'train\+valid'"),
+    "mask": ("valid", r"'train', 'train\+valid'"),
+    "precision": ("tf32", "'highest', 'high', 'medium'"),
     "seed": (2**63, r"lie in \[0, 2\*\*63\)"),
 }
 
@@ -533,10 +560,17 @@ def test_every_setting_has_a_range(name):
         TrainConfig(**{name: value})
 
 
-@pytest.mark.parametrize("name, value", [("lr", math.inf), ("seed", -1), ("lr", math.nan)])
+@pytest.mark.parametrize("name, value", [("lr", math.inf), ("seed", -1), ("lr", math.nan), ("noise", -0.1), ("noise", math.nan)]
+)
 def test_the_other_end_of_a_range(name, value):
     with pytest.raises(ValueError, match=name):
         TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize("sampler", ["shared-pool", "catalogue"])
+def test_noise_is_for_rows_of_negatives_only(sampler):
+    with pytest.raises(ValueError, match=f"per-row sampler only, not for '{sampler}'"):
+        TrainConfig(sampler=sampler, noise=0.1)
 
 
 def test_devices():

@@ -1,0 +1,132 @@
+"""Figures and explorers: what is drawn is what was given, and nothing is left behind."""
+
+import gc
+import sys
+import threading
+
+import ipywidgets as widgets
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from drrl_core import explorers, losses, plots
+
+HISTORY = pd.DataFrame({"epoch": [1, 2, 3, 4], "ndcg@20": [np.nan, 0.1, np.nan, 0.3]})
+SCORES = pd.DataFrame({"recall@20": [0.2, 0.1], "ndcg@20": [0.12, 0.3]}, index=["sl", "ccl"])
+VIEW = pd.DataFrame(
+    {
+        "score": [-0.5, 0.0, 0.4, 0.9],
+        "weight": [0.0, 0.5, 1.5, 2.0],
+        "false_negative": [False, False, True, True],
+    }
+)
+FIGURES = {
+    "curves": lambda: plots.learning_curves({"sl": HISTORY, "drrl": HISTORY}, dataset="toy"),
+    "metrics": lambda: plots.metrics_by_loss(
+        SCORES, dataset="toy", reference={"recall@20": 0.5, "ndcg@20": 0.1}
+    ),
+    "weights": lambda: plots.weights_by_score({"sl": VIEW, "ccl": VIEW}, dataset="toy", user=3),
+}
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_a_figure_is_the_same_bytes_each_time_and_names_the_data(draw, recwarn):
+    figure = draw()
+    assert plots.png(figure) == plots.png(draw())
+    texts = [axes.get_title("left") for axes in figure.axes] + [figure.get_suptitle()]
+    assert any("toy" in text for text in texts)
+    assert not recwarn.list
+
+
+def test_learning_curves_draw_the_evaluated_epochs_and_mark_the_best():
+    axes = plots.learning_curves({"sl": HISTORY}, dataset="toy").axes[0]
+    line, best = axes.lines
+    assert line.get_xydata().tolist() == [[2, 0.1], [4, 0.3]]
+    assert best.get_xydata().tolist() == [[4, 0.3]]
+    assert line.get_color() == plots.colour("sl")
+
+
+def test_metrics_are_bars_of_their_length():
+    figure = plots.metrics_by_loss(
+        SCORES, dataset="toy", reference={"recall@20": 0.5, "ndcg@20": 0.1}
+    )
+    for axes, metric in zip(figure.axes, SCORES.columns, strict=True):
+        assert [bar.get_width() for bar in axes.patches] == SCORES[metric].tolist()
+        assert axes.get_xlim()[1] > 0.5 * (metric == "recall@20")  # the reference is in sight
+
+
+def test_weights_tell_false_negatives_apart_and_say_their_share():
+    figure = plots.weights_by_score({"sl": VIEW}, dataset="toy", user=3)
+    axes = next(axes for axes in figure.axes if axes.collections)
+    ordinary, false = (points.get_offsets().tolist() for points in axes.collections)
+    assert ordinary == [[-0.5, 0.0], [0.0, 0.5]] and false == [[0.4, 1.5], [0.9, 2.0]]
+    said = " ".join(text.get_text() for text in axes.texts)
+    assert "truncated: 25%" in said and "false negatives: 88%" in said
+
+
+def test_every_loss_has_a_colour_and_a_label_of_its_own():
+    assert losses.REGISTRY.keys() <= plots.COLOURS.keys() == plots.LABELS.keys()
+    main = [plots.colour(name) for name in ("sl", "ccl", "drrl")]
+    assert len(set(main)) == 3
+
+
+def test_the_style_does_not_leak_and_pyplot_is_never_loaded():
+    before = dict(mpl.rcParams)
+    FIGURES["weights"]()
+    assert dict(mpl.rcParams) == before
+    assert not getattr(sys.modules.get("matplotlib.pyplot"), "get_fignums", list)()
+
+
+@pytest.fixture
+def live(monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "a notebook")
+
+
+def slope(n: int) -> Figure:
+    if n < 0:
+        raise ValueError("n must be at least 0")
+    figure, [[axes]] = plots.new_figure(2, 1)
+    axes.plot([0, n])
+    return figure
+
+
+def test_without_a_front_end_an_explorer_is_a_picture(monkeypatch):
+    for name in explorers.FRONT_ENDS:
+        monkeypatch.delenv(name, raising=False)
+    shown = explorers.explore(slope, n=widgets.IntSlider(3))
+    assert shown.data == plots.png(slope(3))
+
+
+def test_moving_a_control_redraws(live):
+    slider = widgets.IntSlider(3, -5, 10)
+    image = explorers.explore(slope, n=slider).children[1]
+    assert image.value == plots.png(slope(3))
+    slider.value = 7
+    assert image.value == plots.png(slope(7))
+
+
+def test_an_error_is_shown_and_the_last_good_picture_stays(live):
+    slider = widgets.IntSlider(3, -5, 10)
+    _, image, message = explorers.explore(slope, n=slider).children
+    slider.value = -1
+    assert "n must be at least 0" in message.value and image.value == plots.png(slope(3))
+    slider.value = 4
+    assert message.value == "" and image.value == plots.png(slope(4))
+
+
+def test_moves_leave_no_figures_behind_and_may_come_from_another_thread(live):
+    slider = widgets.IntSlider(0, 0, 1000)
+    image = explorers.explore(slope, n=slider).children[1]
+
+    def move():
+        for n in range(1, 21):
+            slider.value = n
+
+    thread = threading.Thread(target=move)
+    thread.start()
+    thread.join()
+    assert image.value == plots.png(slope(20))
+    gc.collect()
+    assert sum(isinstance(thing, Figure) for thing in gc.get_objects()) <= 1
