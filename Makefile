@@ -37,7 +37,7 @@ lock: $(READY)  ## pin again what pyproject.toml allows
 		--no-emit-trusted-host --output-file requirements.lock pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
 
-BEAUTY := $(BIN)/drrl train amazon-beauty --backbone mf --negatives 64 --epochs 100 --seed 0 --json
+BEAUTY := $(BIN)/drrl train amazon-beauty --backbone mf --negatives 64 --epochs 100 --seed 0 --no-store --json
 RESULTS := data/results/beauty_mf.jsonl
 results: $(READY)  ## the README's table, run again
 	mkdir -p data/results && rm -f $(RESULTS)

@@ -207,7 +207,7 @@ def runs_compare(
     a: Annotated[str, typer.Argument(help="A run's key, or its first digits.")],
     b: Annotated[str, typer.Argument(help="Another's.")],
 ):
-    """Two runs' accuracy side by side: means over users, a - b, its 95% interval, p of no change."""
+    """Two runs' accuracy: means over users, a - b, its 95% interval, p of no difference."""
     from drrl_core import runs
 
     for name, key in (("a", a), ("b", b)):

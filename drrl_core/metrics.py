@@ -38,8 +38,9 @@ def topk(scores: Tensor, k: int) -> Tensor:
     n = scores.shape[-1]
     k = min(k, n)
     if 2 * k * BLOCK < n:
-        # The k best lie in the k blocks of the best maxima, or in the tail that fills no block: any
-        # other block has k scores before its best one. Equal maxima too, for blocks keep the order.
+        # The k best lie in the k blocks of the best maxima, or in the tail that fills no block: the
+        # best of any other block has k scores before it. With ties too: an earlier block's items
+        # have lower indices.
         whole = n - n % BLOCK
         maxima = scores[:, :whole].unflatten(-1, (-1, BLOCK)).amax(-1)
         blocks = topk(maxima, k).sort(dim=-1).values

@@ -24,7 +24,7 @@ import statistics
 import subprocess
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -47,6 +47,8 @@ PACKAGES = ("drrl-core", "torch", "numpy", "scipy", "pandas", "matplotlib", "pap
 DIAGNOSTICS = ("truncated", "k1", "k2", "effective_share", "beta", "gap")
 SPLITS = ("valid", "test")
 SHOWN = ("recall@20", "ndcg@20")
+FILES = ("record.json", "valid.csv", "test.csv", "history.csv", "state.pt", "tables.npz")
+LATER = "diagnostics.csv"
 SUMS = "SHA256SUMS"
 TILE = 2**22  # scores of a few users at a time: arrays of 16 MiB
 
@@ -402,7 +404,7 @@ def get_or_train(
     home = store_folder(store) / key(run, data.hash)
     if home.exists():
         found = _served(home, data, where)
-        if not diagnose or "diagnostics.csv" in _sums(home):
+        if not diagnose or LATER in _sums(home):
             return found
     # Epochs without diagnostics are no start for a run that wants them.
     checkpoint = home.with_name(f"{home.name}{'-diagnosed' if diagnose else ''}.checkpoint")
@@ -412,7 +414,7 @@ def get_or_train(
         return outcome
     if not home.exists():
         _keep(outcome, home)
-    if diagnose and "diagnostics.csv" not in _sums(home):
+    if diagnose and LATER not in _sums(home):
         _keep_diagnostics(outcome.fit.history, home)
     checkpoint.unlink(missing_ok=True)
     return replace(_served(home, data, where), served=False)
@@ -514,7 +516,10 @@ def compare(a: str, b: str, *, store: str | Path | None = None) -> pd.DataFrame:
     homes = [_find(name, store) for name in (a, b)]
     if len({json.load(_open(home, "record.json"))["data_hash"] for home in homes}) > 1:
         raise RunError(f"{homes[0].name} and {homes[1].name} were trained on different data")
-    pairs = {split: [_per_user(home, split) for home in homes] for split in SPLITS}
+    pairs = {
+        split: [_frame(_open(home, f"{split}.csv")).set_index("user") for home in homes]
+        for split in SPLITS
+    }
     found = {split: metrics.compare(*pair) for split, pair in pairs.items() if len(pair[0])}
     if not found:
         raise RunError(f"{homes[0].name} and {homes[1].name}: nothing was held out to compare by")
@@ -564,22 +569,20 @@ def _open(home: Path, name: str) -> io.BytesIO:
     return io.BytesIO(content)
 
 
-def _frame(home: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(_open(home, name), float_precision="round_trip")
-
-
-def _per_user(home: Path, split: str) -> pd.DataFrame:
-    frame = _frame(home, f"{split}.csv").set_index("user").astype(float)
-    return frame.set_axis(frame.index.astype(np.int64))
+def _frame(file: io.BytesIO) -> pd.DataFrame:
+    """A kept table: integers in the first column, floats in the others, to the last digit."""
+    text = pd.read_csv(file, dtype=str).astype(object)  # pandas' own parser of floats may round
+    return text.astype(float).astype({text.columns[0]: np.int64})
 
 
 def _served(home: Path, data: datasets.Interactions, where: torch.device) -> Outcome:
     """A kept run, its model and loss made anew and filled with what they had learnt."""
-    about = json.load(_open(home, "record.json"))
-    history = _frame(home, "history.csv")
-    if "diagnostics.csv" in _sums(home):
-        history = history.merge(_frame(home, "diagnostics.csv"), on="epoch", how="left")
-    state = torch.load(_open(home, "state.pt"), weights_only=True, map_location="cpu")
+    files = {name: _open(home, name) for name in (*FILES, *(_sums(home).keys() - {*FILES}))}
+    about = json.load(files["record.json"])
+    history = _frame(files["history.csv"])
+    if LATER in files:
+        history = history.merge(_frame(files[LATER]), on="epoch", how="left")
+    state = torch.load(files["state.pt"], weights_only=True, map_location="cpu")
     try:
         own = _loose(about["parameters"])
         run = Run(
@@ -594,7 +597,7 @@ def _served(home: Path, data: datasets.Interactions, where: torch.device) -> Out
         theirs = about.get("results_version")
         why = f"of results version {theirs}, which cannot be rebuilt here ({error})"
         raise _damaged(home / "state.pt", why) from error
-    frames = (_per_user(home, split) for split in SPLITS)
+    frames = (_frame(files[f"{split}.csv"]).set_index("user") for split in SPLITS)
     result = Fit(about["best_epoch"], *frames, history, about["seconds"])
     return Outcome(about, result, **parts, data=data, served=True)
 
@@ -622,7 +625,7 @@ def _put(path: Path, text: str) -> None:
     _sync(path.parent)
 
 
-def _put_sums(home: Path, names: list[str]) -> None:
+def _put_sums(home: Path, names: Iterable[str]) -> None:
     digests = {name: hashlib.sha256((home / name).read_bytes()).hexdigest() for name in names}
     _put(home / SUMS, "".join(f"{digest}  {name}\n" for name, digest in digests.items()))
 
@@ -635,17 +638,17 @@ def _keep(outcome: Outcome, home: Path) -> None:
         (draft / "record.json").write_text(json.dumps(outcome.record, indent=1) + "\n")
         for split in SPLITS:
             getattr(outcome.fit, split).to_csv(draft / f"{split}.csv")
-        history = outcome.fit.history.drop(columns=list(DIAGNOSTICS), errors="ignore")
+        history = outcome.fit.history.select_dtypes("number")
+        history = history.drop(columns=list(DIAGNOSTICS), errors="ignore")
         history.to_csv(draft / "history.csv", index=False)
         parts = {"model": outcome.model, "loss": outcome.loss}
         state = {n: {k: v.cpu() for k, v in p.state_dict().items()} for n, p in parts.items()}
         torch.save(state, draft / "state.pt")
         ranked = (table.detach().float().cpu().numpy() for table in tables(outcome.model))
         np.savez(draft / "tables.npz", **dict(zip(("users", "items"), ranked, strict=True)))
-        names = sorted(path.name for path in draft.iterdir())
-        for name in names:
+        for name in FILES:
             _sync(draft / name)
-        _put_sums(draft, names)
+        _put_sums(draft, FILES)
         os.rename(draft, home)
         _sync(home.parent)
     except OSError:
@@ -658,8 +661,8 @@ def _keep(outcome: Outcome, home: Path) -> None:
 def _keep_diagnostics(history: pd.DataFrame, home: Path) -> None:
     """Add diagnostics to a kept run: they count from the moment that SHA256SUMS lists them."""
     found = history[["epoch", *(name for name in DIAGNOSTICS if name in history)]]
-    _put(home / "diagnostics.csv", found.to_csv(index=False))
-    _put_sums(home, [*_sums(home), "diagnostics.csv"])
+    _put(home / LATER, found.to_csv(index=False))
+    _put_sums(home, [*_sums(home), LATER])
 
 
 # ---------------------------------------------------------------------------------------------

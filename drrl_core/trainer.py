@@ -12,6 +12,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -103,8 +104,8 @@ class Fit:
     """What came of training: per-user metrics at the best epoch, and the way there.
 
     Attributes:
-        best_epoch: the last epoch whose valid NDCG@20 was a gain; model and loss are left as they
-            were then.
+        best_epoch: the last epoch whose valid NDCG@20 was a gain, or the latest where a callback
+            stopped before any evaluation; model and loss are left as they were then.
         valid, test: one row a user, columns like "ndcg@20".
         history: one row an epoch: loss (mean over the steps, l2 included), seconds (training
             only), and where evaluated recall@20 and ndcg@20 on valid.
@@ -234,7 +235,7 @@ def _backward(
         )
     ]
     rows, positives, pool = (end.detach().requires_grad_() for end in ends)
-    size, value = len(batch.users), torch.zeros((), device=rows.device)
+    size, value = len(batch.users), rows.new_zeros(())
     tile_rows = max(16, TILE.get(rows.device.type, TILE["cuda"]) // len(pool))
     kept = torch.arange(size, device=rows.device)
     if sampler.crowded:  # without a negative an example has no loss
@@ -317,6 +318,9 @@ def _restore(path: Path, identity: dict, parts: dict) -> dict:
     """Load a checkpoint into model, loss and optimisers; returns the rest of the state."""
     aside = "move it away, or train without resume"
     try:
+        with ZipFile(path) as archive:
+            if archive.testzip():  # the sums that `torch.load` does not look at
+                raise ValueError("checksum mismatch")
         found = torch.load(path, weights_only=True, map_location="cpu")
         theirs, state, saved = dict(found["identity"]), found["state"], found["parts"]
     except Exception as error:  # whatever a damaged or foreign file makes of the loader
@@ -379,7 +383,7 @@ def fit(
     >>> fit(model, losses.make("sl"), data, config, progress=False).best_epoch
     2
     """
-    config = config or TrainConfig()
+    config = TrainConfig(**_plain(asdict(config or TrainConfig())))
     if not data.train.nnz:
         raise ValueError(f"{data.name} has no train pairs: there is nothing to learn from")
     began = time.perf_counter()
@@ -398,7 +402,7 @@ def fit(
         noise=config.noise,
     )
     look = {"similarity": config.similarity, "ks": (20,)}
-    identity = {**_plain(asdict(config)), "data": data.hash, "tag": tag}
+    identity = {**asdict(config), "data": data.hash, "tag": tag}
     parts = {"model": model, "loss": loss, **{f"step {i}": o for i, o in enumerate(optimisers)}}
     state = {"history": [], "best": -math.inf, "best_epoch": 0, "best_state": None}
     if checkpoint and resume and Path(checkpoint).exists():
@@ -450,6 +454,9 @@ def fit(
         bar.close()
         torch.set_float32_matmul_precision(precision)
 
+    if state["best_state"] is None:  # stopped before any evaluation
+        best = deepcopy((model.state_dict(), loss.state_dict()))
+        state |= {"best_epoch": len(history), "best_state": best}
     model.load_state_dict(state["best_state"][0])
     loss.load_state_dict(state["best_state"][1])
     valid = metrics.evaluate(*tables(model), data.valid, masks=(data.train,), **look)

@@ -1,8 +1,14 @@
-"""Shared by all tests: where skips are not allowed, and one thread so that timings do not fight."""
+"""Shared by all tests: a run store of their own, and where skips are not allowed."""
 
 import os
 
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_run_store(tmp_path_factory):
+    """Tests, doctests and the kernels they start keep no runs among the user's."""
+    os.environ["DRRL_RUNS"] = str(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.hookimpl(hookwrapper=True)

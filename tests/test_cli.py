@@ -13,10 +13,19 @@ from drrl_core import datasets, losses
 
 ROOT = Path(__file__).parents[1]
 RECORD = [
-    *["dataset", "data_hash", "backbone", "loss", "parameters", "seed", "best_epoch", "valid"],
-    *["test", "seconds", "seconds_per_epoch", "device", "threads", "versions"],
+    *["key", "dataset", "data_hash", "backbone", "loss", "parameters", "seed", "best_epoch"],
+    *["valid", "test", "seconds", "seconds_per_epoch", "device", "threads", "versions"],
+    *["results_version", "commit", "finished"],
 ]
+TABLE = ["key", "dataset", "backbone", "loss"]
 TRAIN = "train synthetic --epochs 1 --negatives 4 --set dim=4 --device cpu"
+
+
+@pytest.fixture(autouse=True)
+def store(monkeypatch, tmp_path):
+    """Finished runs are kept apart for each test, and out of the user's own."""
+    monkeypatch.setenv("DRRL_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
 
 
 @pytest.fixture
@@ -93,7 +102,65 @@ def test_your_own_file_without_anything_held_out(drrl, tmp_path):
     assert code == 0 and "valid  recall@20 none  ndcg@20 none" in out
 
 
+def test_a_finished_run_is_served(drrl, store):
+    code, out, err = drrl(f"{TRAIN} --json")
+    first = json.loads(out.splitlines()[-1])
+    assert code == 0 and "served" not in err
+    code, out, err = drrl(f"{TRAIN} --set lr=1e-3 --json")  # the same, in other words
+    assert code == 0 and json.loads(out.splitlines()[-1]) == first
+    assert f"served from {store / first['key']}" in err and "--no-store" in err
+    code, out, err = drrl(f"{TRAIN} --no-store --json")
+    again = json.loads(out.splitlines()[-1])
+    assert code == 0 and "served" not in err and list(again) == RECORD
+    assert again["test"] == first["test"] and again["key"] == first["key"]
+    assert [path.name for path in store.iterdir()] == [first["key"]]
+
+
+def test_no_store_keeps_nothing(drrl, store):
+    assert drrl(f"{TRAIN} --no-store")[0] == 0
+    assert not store.exists()
+
+
+def test_runs_list_show_and_compare(drrl, store):
+    code, out, err = drrl("runs list")
+    assert code == 0 and out == "" and err == f"no finished runs in {store}\n"
+    records = []
+    for loss in ("sl", "ccl"):
+        records.append(json.loads(drrl(f"{TRAIN} --loss {loss} --json")[1].splitlines()[-1]))
+    keys = [record["key"] for record in records]
+
+    code, out, _ = drrl("runs list")
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == 3 and lines[0].split()[:4] == TABLE
+    assert {line.split()[0] for line in lines[1:]} == set(keys)
+    code, out, _ = drrl("runs list --csv")
+    head = out.splitlines()[0].split(",")
+    assert code == 0 and {"loss.margin", "loss.temperature", "train.lr"} <= set(head)
+
+    code, out, _ = drrl(f"runs show {keys[0][:5]}")
+    assert code == 0 and json.loads(out) == records[0]
+
+    code, out, _ = drrl(f"runs compare {keys[0]} {keys[1]}")
+    lines = out.splitlines()
+    assert code == 0 and lines[0] == f"a  {keys[0]}  sl on mf, synthetic, seed 0"
+    assert lines[1] == f"b  {keys[1]}  ccl on mf, synthetic, seed 0"
+    row = next(line.split() for line in lines if "recall@20" in line)
+    means = [record["valid"]["recall@20"] for record in records]
+    assert row[:4] == ["valid", "recall@20", *(f"{mean:.4f}" for mean in means)]
+
+
+def test_a_damaged_record_is_one_line(drrl, store):
+    key = json.loads(drrl(f"{TRAIN} --json")[1].splitlines()[-1])["key"]
+    (store / key / "record.json").write_text("{")
+    for line in (TRAIN, f"runs show {key}"):
+        code, out, err = drrl(line)
+        assert (code, out) == (2, "") and err.startswith(f"drrl: {store / key / 'record.json'}: ")
+        assert len(err.splitlines()) == 1 and f"Move {store / key} away" in err
+
+
 MISTAKES = {
+    "runs show 0123": "has a key that starts with '0123'",
+    "runs compare 0 1": "has a key that starts with '0'",
     "train sinthetic": "unknown data set 'sinthetic'. Did you mean 'synthetic'?",
     "train nowhere.csv": "nowhere.csv: cannot be read",
     "train synthetic --set lrr=1": "'lrr' is no setting of sl on mf: did you mean lr?",
@@ -104,7 +171,7 @@ MISTAKES = {
     "train synthetic --set lr=": "lr must be of type float, not ''",
     "train synthetic --loss drl": "no loss is called 'drl' (did you mean 'drrl'?)",
     "train synthetic --backbone mff": "no backbone is called 'mff' (did you mean 'mf'?)",
-    "train synthetic --mask valid": "mask must be 'train' or 'train+valid', not 'valid'",
+    "train synthetic --mask valid": "mask must be one of 'train', 'train+valid', not 'valid'",
     "train synthetic --epochs 0": "epochs must be at least 1, not 0",
     "train synthetic --seed -1": "seed must lie in [0, 2**63), not -1",
     "train synthetic --seed 1 --set seed=2": "are one setting: give it once",
@@ -183,7 +250,7 @@ assert not heavy, f"imported: {heavy}"
 """
 
 
-@pytest.mark.parametrize("line", ["--help", "train --help", "data --help", "notebook --help"])
+@pytest.mark.parametrize("line", ["--help", "train --help", "data --help", "runs --help"])
 def test_help_imports_nothing_heavy(line):
     done = python("-c", HELP, *line.split())
     assert done.returncode == 0, done.stderr

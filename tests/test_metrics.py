@@ -1,6 +1,7 @@
 """Rankings, metrics and tests against loops that anyone can check, ir_measures and SciPy."""
 
 import math
+import tracemalloc
 from collections import defaultdict
 from unittest import mock
 
@@ -166,6 +167,15 @@ def test_rankings_that_are_not_those_of_the_seekers_are_refused():
     assert whole.shape[1] == 45 and len(accuracy(whole, test, ks=(100,))) == 27
 
 
+def test_pairs_may_stand_in_any_order():
+    users, items, train, _, test = problem(whole=True)
+    turned = csr_array((test.data, test.indices.copy(), test.indptr), shape=test.shape)
+    for start, end in zip(test.indptr, test.indptr[1:], strict=False):
+        turned.indices[start:end] = test.indices[start:end][::-1]
+    expected = evaluate(users, items, test, masks=(train,))
+    assert evaluate(users, items, turned, masks=(train,)).equals(expected)
+
+
 def test_nothing_to_find_gives_an_empty_table():
     users, items, train, *_ = problem(whole=True)
     table = evaluate(users, items, csr_array(train.shape), masks=(train,), ks=(2,))
@@ -179,13 +189,16 @@ def test_memory_bounds_the_scores_and_changes_nothing(memory, monkeypatch):
     taken = []
 
     def watched(scores, k):
+        assert not scores.requires_grad  # nothing is kept for a backward pass
         taken.append(scores.numel() * scores.element_size())
         return topk(scores, k)
 
     monkeypatch.setattr(metrics, "topk", watched)
+    users.requires_grad_()
     frugal = evaluate(users, items, test, masks=(train,), similarity="dot", memory=memory)
     assert frugal.equals(plenty) and len(taken) > 1
     assert max(taken) <= max(memory, 8 * 45 * 16)  # 16 rows are the least
+    assert len(taken) == 2
 
 
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
@@ -360,7 +373,7 @@ def runs(gap: np.ndarray, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_compare_agrees_with_scipy():
     rng = np.random.default_rng(0)
-    gap = np.column_stack([rng.normal(0.1, 1, 80), rng.exponential(size=80) - 0.8])
+    gap = np.column_stack([rng.normal(0.1, 1, 80), rng.exponential(size=80) - 0.95])
     a, b = runs(gap)
     found = compare(a, b, samples=20_000)
     np.testing.assert_allclose(found["difference"], gap.mean(0), atol=1e-12)
@@ -405,6 +418,12 @@ def test_memory_of_compare_changes_nothing_and_a_seed_repeats():
         frugal = compare(*tables, samples=999, memory=memory)
         pd.testing.assert_frame_equal(frugal, found, rtol=1e-9)
     assert compare(*tables, samples=999).equals(found)
+    tables = runs(np.random.default_rng(0).normal(size=(5_000, 1)))
+    tracemalloc.start()
+    compare(*tables, samples=200, memory=2**20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * 2**20 < 24 * 5_000 * 200  # all draws at once would take 23 MiB
     assert not compare(*tables, samples=999, seed=1).equals(found)
 
 
@@ -439,10 +458,10 @@ def test_a_clear_difference_has_the_least_p_and_its_sign():
 
 
 def test_equal_runs_and_metrics_that_cancel_have_p_one():
-    a, b = runs(np.zeros((5, 1)))
-    found = compare(a, b).loc["m0"]
-    assert found[["difference", "low", "high"]].tolist() == [0, 0, 0]
-    assert found["p_bootstrap"] == found["p_wilcoxon"] == 1
+    for n in (1, 5, 100):
+        found = compare(*runs(np.zeros((n, 1))), samples=99).loc["m0"]
+        assert found[["difference", "low", "high"]].tolist() == [0, 0, 0]
+        assert found["p_bootstrap"] == found["p_wilcoxon"] == 1
     # In floating point 2/3 - 1/3 exceeds 1/3, and the ranks of the two would differ.
     third = pd.DataFrame({"x": [1 / 3, 2 / 3, 0, 1]}), pd.DataFrame({"x": [0, 1 / 3, 1 / 3, 2 / 3]})
     whole = pd.DataFrame({"x": [1, 2, 0, 3]}), pd.DataFrame({"x": [0, 1, 1, 2]})
@@ -453,6 +472,8 @@ def test_compare_aligns_users_and_metrics_and_refuses_others():
     a, b = runs(np.random.default_rng(0).normal(size=(6, 2)))
     found = compare(a, b, samples=50)
     assert compare(a, b.iloc[[3, 1, 0, 5, 4, 2], ::-1], samples=50).equals(found)
+    turned = compare(a[["m1", "m0"]], b, samples=50)
+    assert turned.loc[["m0", "m1"]].equals(found) and turned.index.tolist() == ["m1", "m0"]
     with pytest.raises(ValueError, match="3 users are in one table only"):
         compare(a.drop(index=[1, 2]), b.drop(index=5))
     with pytest.raises(ValueError, match="metrics in one table only: m0, m1"):

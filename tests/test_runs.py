@@ -1,27 +1,43 @@
-"""A run: names and ranges checked, the record complete, and who the trained loss listens to."""
+"""A run: settings checked, the record complete, kept and served; whom the trained loss hears."""
 
 import json
 import math
 import os
 import platform
+import re
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from pandas.testing import assert_frame_equal
 from scipy.sparse import csr_array
 
 from drrl_core import backbones, datasets, losses, metrics, runs
 from drrl_core.datasets import Interactions
-from drrl_core.runs import configure, execute, parse_value
-from drrl_core.trainer import DivergedError, TrainConfig
+from drrl_core.runs import RunError, configure, execute, get_or_train, parse_value
+from drrl_core.trainer import DivergedError, TrainConfig, tables
 
 RECORD = [
-    *["dataset", "data_hash", "backbone", "loss", "parameters", "seed", "best_epoch", "valid"],
-    *["test", "seconds", "seconds_per_epoch", "device", "threads", "versions"],
+    *["key", "dataset", "data_hash", "backbone", "loss", "parameters", "seed", "best_epoch"],
+    *["valid", "test", "seconds", "seconds_per_epoch", "device", "threads", "versions"],
+    *["results_version", "commit", "finished"],
 ]
+FILES = ["history.csv", "record.json", "state.pt", "tables.npz", "test.csv", "valid.csv"]
 SMALL = {"epochs": 2, "negatives": 5, "dim": 4, "lr": 0.05}
+
+
+@pytest.fixture(autouse=True)
+def store(monkeypatch, tmp_path):
+    """Finished runs are kept apart for each test, and out of the user's own."""
+    monkeypatch.setenv("DRRL_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
 
 
 def small(*, truth: bool = True, seed: int = 0) -> Interactions:
@@ -197,6 +213,12 @@ def test_the_record_is_complete_and_plain_json():
     assert record["device"] == "cpu" and record["threads"] == torch.get_num_threads()
     assert record["versions"]["torch"] == torch.__version__
     assert record["versions"]["python"] == platform.python_version()
+    assert record["results_version"] == runs.RESULTS_VERSION
+    run = configure("x", "ccl", settings={**given, "dim": 4, "margin": 0.1})
+    assert record["key"] == runs.key(run, data.hash)
+    age = datetime.now(UTC) - datetime.fromisoformat(record["finished"])
+    assert 0 <= age.total_seconds() < 60
+    assert record["commit"] is None or re.fullmatch("[0-9a-f]{7,40}(-dirty)?", record["commit"])
 
 
 def test_the_record_stays_json_with_an_infinite_order_and_nothing_held_out():
@@ -365,10 +387,8 @@ def test_attention_counts_the_users_whose_negatives_are_all_truncated():
 
 @pytest.mark.parametrize("users, expected", [(1, 1), (7, 7), (17, 17), (18, 18), (200, 18)])
 def test_attention_asks_as_many_users_as_it_says(users, expected, monkeypatch):
-    outcome, asked, original = outcome_of(), [], runs.negatives_of
-    monkeypatch.setattr(
-        runs, "negatives_of", lambda outcome, user: asked.append(user) or original(outcome, user)
-    )
+    outcome, asked, original = outcome_of(), [], runs._listening
+    monkeypatch.setattr(runs, "_listening", lambda *a: asked.extend(a[-1]) or original(*a))
     runs.attention(outcome, users=users)
     assert len(set(asked)) == len(asked) == expected
     assert set(asked) <= set(range(2, 20)) and np.diff(asked, prepend=2).max() <= 18 / expected + 1
@@ -386,6 +406,567 @@ def test_typical_user():
     data = Interactions("x", 7, 5, csr_array(train), csr_array((7, 5)), csr_array(test))
     # Of 1, 2, 2 and 4 train pairs the median is 2, and user 5 has more test pairs than user 4.
     assert runs.typical_user(data) == 5
+
+
+@pytest.mark.parametrize("loss", losses.REGISTRY)
+def test_users_are_heard_one_by_one_or_together(loss, monkeypatch):
+    outcome = outcome_of(loss)
+    together = runs.diagnostics(outcome.model, outcome.loss, outcome.data)
+    monkeypatch.setattr(runs, "TILE", 1)  # a user at a time
+    alone = runs.diagnostics(outcome.model, outcome.loss, outcome.data)
+    assert list(alone) == list(runs.DIAGNOSTICS[: 6 if loss == "drrl" else 4])
+    assert list(alone.values()) == pytest.approx(list(together.values()), rel=1e-5, nan_ok=True)
+
+
+def ball(scores: list[float], radius: float) -> float:
+    """max E_Q f over the Rényi ball of order 2, E w² <= e^ρ, by its dual on a fine grid of β."""
+    f = np.sort(np.array(scores, dtype=float))
+    beta = np.linspace(f[0] - 50, f[-1], 2_000_001)
+    for _ in range(2):  # and a finer one about the best
+        excess = np.zeros_like(beta)
+        for x in f:
+            excess += np.maximum(x - beta, 0) ** 2
+        value = beta + np.sqrt(math.exp(radius) * excess / len(f))
+        best = beta[value.argmin()]
+        beta = np.linspace(best - 1e-4, best + 1e-4, 20_001)
+    return float(value.min())
+
+
+def test_diagnostics_are_those_of_naive_loops():
+    outcome = outcome_of("drrl", start=0.2, weight=1.5, dual_lr=0.1)
+    rows = []
+    for user in (2, 10, 19):  # evenly spread over 2 ... 19
+        view = naive_view_of_drrl(outcome, user)
+        scores, weights = [x for x, _ in view], [w for _, w in view]
+        false = [w for w, j in zip(weights, negatives(outcome, user)[0], strict=True) if j]
+        beta, n = outcome.loss.beta[user].item(), len(scores)
+        bound = beta + 1.5 * math.sqrt(sum(max(x - beta, 0) ** 2 for x in scores) / n)
+        rows.append(
+            {
+                "truncated": weights.count(0) / n,
+                "k1": max(weights),
+                "k2": sum(false) / len(false),
+                "effective_share": n / sum(w * w for w in weights),
+                "beta": beta,
+                "gap": bound - ball(scores, 2 * math.log(1.5)),
+            }
+        )
+    found = runs.diagnostics(outcome.model, outcome.loss, outcome.data, users=3)
+    expected = pd.DataFrame(rows).mean().to_dict()
+    assert list(found) == list(expected) == list(runs.DIAGNOSTICS)
+    assert list(found.values()) == pytest.approx(list(expected.values()), rel=2e-5, abs=1e-6)
+    assert found["gap"] > 1e-3 and outcome.loss.beta[[2, 10, 19]].std() > 1e-4
+
+
+def negatives(outcome: runs.Outcome, user: int) -> tuple[list[bool], list[int]]:
+    """Whether each negative is a false one, and which item it is."""
+    train, false = sets_of(outcome.data, user)
+    rest = [j for j in range(outcome.data.n_items) if j not in train]
+    return [j in false for j in rest], rest
+
+
+def naive_view_of_drrl(outcome: runs.Outcome, user: int) -> list[tuple[float, float]]:
+    users, items = (t.double() / t.double().norm(dim=1, keepdim=True) for t in outcome.model())
+    scores = [(users[user] @ items[j]).item() for j in negatives(outcome, user)[1]]
+    excess = [max(x - outcome.loss.beta[user].item(), 0) for x in scores]
+    return [(x, e * len(scores) / sum(excess)) for x, e in zip(scores, excess, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "settings, positive",
+    [
+        ({"dual": "shared", "radius": 0.5}, True),
+        ({"dual": "fixed", "temperature": 0.3, "start": 0.1}, True),
+        ({"dual": "exact", "radius": 0.5}, False),
+        ({"dual": "exact", "temperature": 0.5, "order": 1}, False),
+        ({"dual": "shared", "weight": 2, "order": math.inf}, True),
+        ({"weight": 0.5}, None),
+    ],
+)
+def test_beta_and_gap_of_every_kind_of_drrl(settings, positive):
+    outcome = outcome_of("drrl", **settings)
+    found = runs.diagnostics(outcome.model, outcome.loss, outcome.data)
+    assert math.isfinite(found["beta"])
+    if positive is None:  # there is no ball
+        assert math.isnan(found["gap"])
+    else:
+        assert (found["gap"] > 1e-4) if positive else (found["gap"] == 0)
+
+
+def test_diagnostics_of_nobody_are_nan():
+    none = csr_array((20, 30))
+    outcome = outcome_of(data=replace(small(truth=False), valid=none, test=none))
+    found = runs.diagnostics(outcome.model, outcome.loss, outcome.data)
+    assert list(found) == list(runs.DIAGNOSTICS[:4])
+    assert all(math.isnan(value) for value in found.values())
+
+
+def test_diagnostics_stand_in_the_history_of_evaluated_epochs_and_change_nothing():
+    run = configure("x", "drrl", settings=SMALL | {"epochs": 5, "evaluate_every": 2})
+    rows, options = [], {"data": small(), "device": "cpu", "progress": False}
+    outcome = execute(run, diagnose=True, on_epoch=lambda row: rows.append(dict(row)), **options)
+    history = outcome.fit.history
+    assert [set(runs.DIAGNOSTICS) <= set(row) for row in rows] == [False, True, False, True, True]
+    assert history["k1"].notna().tolist() == [False, True, False, True, True]
+    last = runs.diagnostics(outcome.model, outcome.loss, outcome.data)
+    best = history.set_index("epoch").loc[outcome.fit.best_epoch]
+    assert {name: best[name] for name in runs.DIAGNOSTICS} == last
+    plain = execute(run, **options)
+    assert same_learnt(plain, outcome) and plain.record["test"] == outcome.record["test"]
+
+
+# ---------------------------------------------------------------------------- the key
+
+
+def test_equal_runs_have_one_key_however_they_were_written():
+    settings = {"radius": 1, "lr": 0.5, "epochs": 3, "train.dual_lr": 1, "dim": 8}
+    first = runs.key(configure("synthetic", "drrl", settings=settings), "data")
+    assert re.fullmatch("[0-9a-f]{16}", first)
+    turned = dict(reversed(settings.items()))
+    other = {"loss.radius": 1.0, "train.lr": np.float32(0.5), "train.epochs": 3.0, "dual_lr": 1.0}
+    other |= {"backbone.dim": np.int64(8), "seed": 0, "order": 2}  # and defaults, said aloud
+    for again in (turned, other):
+        assert runs.key(configure("synthetic", "drrl", settings=again), "data") == first
+    assert runs.key(configure("./elsewhere.csv", "drrl", settings=settings), "data") == first
+
+
+def test_every_setting_the_data_and_the_version_change_the_key(monkeypatch):
+    base = configure("x", "drrl", "xsimgcl", {"weight": 2})
+    variants = [(base, "other"), (configure("x", "sl", "xsimgcl"), "data")]
+    variants.append((replace(base, backbone="lightgcn"), "data"))
+    words = {"sampler": "catalogue", "similarity": "dot", "mask": "train+valid", "dual": "shared"}
+    words |= {"precision": "high"}
+    for group, part in base.parameters.items():
+        for name, value in part.items():
+            new = words.get(name) or ((value or 1) + 1 if name != "noise" else 0.5)
+            if group == "train":
+                changed = replace(base, train=replace(base.train, **{name: new}))
+            else:
+                changed = replace(base, **{f"{group}_parameters": part | {name: new}})
+            variants.append((changed, "data"))
+    for order in (math.inf, 2.5, 2**60, 2**60 + 1):
+        variants.append((replace(base, loss_parameters={"order": order}), "data"))
+    keys = [runs.key(base, "data"), *(runs.key(*variant) for variant in variants)]
+    monkeypatch.setattr(runs, "RESULTS_VERSION", runs.RESULTS_VERSION + 1)
+    keys.append(runs.key(base, "data"))
+    assert len(set(keys)) == len(keys) > 35
+
+
+def test_where_runs_are_kept(monkeypatch, tmp_path):
+    assert runs.store_folder(tmp_path) == tmp_path and runs.store_folder("~/x").is_absolute()
+    monkeypatch.setenv("DRRL_RUNS", str(tmp_path / "mine"))
+    assert runs.store_folder() == tmp_path / "mine" and runs.store_folder("a") == Path("a")
+    monkeypatch.delenv("DRRL_RUNS")
+    assert runs.store_folder() == Path(__file__).parents[1] / "data" / "runs"
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "site-packages/drrl_core/runs.py"))
+    assert runs.store_folder().name == "runs" and "drrl" in str(runs.store_folder())
+
+
+# ---------------------------------------------------------------------------- the store
+
+
+def stored(loss: str = "sl", backbone: str = "mf", *, data=None, options=None, **settings):
+    run = configure("synthetic", loss, backbone, SMALL | settings)
+    options = {"data": data or small(), "device": "cpu", "progress": False} | (options or {})
+    return get_or_train(run, **options)
+
+
+def untimed(outcome: runs.Outcome) -> dict:
+    changing = ("seconds", "seconds_per_epoch", "finished")
+    return {name: value for name, value in outcome.record.items() if name not in changing}
+
+
+def same_learnt(*outcomes: runs.Outcome) -> bool:
+    states = [{**o.model.state_dict(), **o.loss.state_dict()} for o in outcomes]
+    return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def assert_same(a: runs.Outcome, b: runs.Outcome, *, timed: bool = True) -> None:
+    """Bit for bit."""
+    assert a.record == b.record if timed else untimed(a) == untimed(b)
+    for name in ("valid", "test", "history"):
+        frames = [getattr(outcome.fit, name) for outcome in (a, b)]
+        if name == "history" and not timed:
+            frames = [frame.drop(columns="seconds") for frame in frames]
+        assert_frame_equal(*frames, check_exact=True)
+    assert a.fit.best_epoch == b.fit.best_epoch and same_learnt(a, b)
+    for table_a, table_b in zip(tables(a.model), tables(b.model), strict=True):
+        assert torch.equal(table_a, table_b)
+    assert str(runs.attention(a)) == str(runs.attention(b))
+
+
+CASES = [(loss, "mf") for loss in losses.REGISTRY] + [("sl", "lightgcn"), ("drrl", "xsimgcl")]
+
+
+@pytest.mark.parametrize("loss, backbone", CASES)
+def test_a_served_run_equals_the_trained_one(loss, backbone, store, monkeypatch):
+    data = small()
+    settings = {"epochs": 3, "evaluate_every": 2, "lr": 0.02}
+    trained = stored(loss, backbone, data=data, **settings)
+    options = {"data": data, "device": "cpu", "progress": False}
+    alone = execute(configure("x", loss, backbone, SMALL | settings), **options)
+    monkeypatch.setattr(runs, "fit", lambda *_, **__: 1 / 0)
+    served = stored(loss, backbone, data=data, **settings)
+    assert (trained.served, served.served, alone.served) == (False, True, False)
+    assert_same(served, trained)
+    assert_same(served, alone, timed=False)
+    view, seen = (runs.negatives_of(outcome, 2) for outcome in (alone, served))
+    assert_frame_equal(view, seen, check_exact=True)
+
+    (home,) = store.iterdir()  # neither a checkpoint nor a draft is left
+    assert home.name == trained.record["key"]
+    assert sorted(path.name for path in home.iterdir()) == ["SHA256SUMS", *FILES]
+    assert json.loads((home / "record.json").read_text()) == served.record
+    with np.load(home / "tables.npz") as kept:
+        for name, ranked in zip(("users", "items"), tables(alone.model), strict=True):
+            assert kept[name].dtype == np.float32
+            assert np.array_equal(kept[name], ranked.detach().numpy())
+
+
+def test_awkward_floats_come_back_to_the_last_bit(store):
+    rng = np.random.default_rng(0)
+    odd = rng.integers(0, 2**63, 2000, dtype=np.int64).view(np.float64)
+    odd = np.concatenate([odd[np.isfinite(odd)], [0.1 + 0.2, 5e-324, math.inf, -math.inf]])
+
+    def add(row: dict) -> None:
+        row |= {f"odd {i}": float(value) for i, value in enumerate(odd)} | {"text": "left out"}
+
+    outcome = stored(epochs=1, options={"on_epoch": add})
+    found = outcome.fit.history.filter(like="odd ").iloc[0].to_numpy()
+    assert np.array_equal(found, odd) and "text" not in outcome.fit.history
+
+
+def test_nothing_held_out_is_kept_too(store):
+    none = csr_array((20, 30))
+    data = replace(small(), valid=none, test=none)
+    assert_same(stored(data=data), stored(data=data))
+    assert stored(data=data).record["valid"] == {"recall@20": None, "ndcg@20": None}
+
+
+def test_an_infinite_order_is_found_again(store):
+    record = stored("drrl", order=math.inf, weight=2).record
+    assert runs.load(record["key"], data=small()).loss.hyper["order"] == math.inf
+    assert runs.table()["loss.order"].tolist() == [math.inf]
+
+
+SCRIPT = """
+import json, os, signal, sys, time
+from pathlib import Path
+sys.path[:0] = [{tests!r}, {root!r}]
+import torch
+from test_runs import stored
+torch.set_num_threads(1)
+kill_at, ready, go = int(sys.argv[1]), *map(Path, sys.argv[2:])
+ready.touch()
+while not go.exists():
+    time.sleep(0.001)
+def on_epoch(row):
+    if row["epoch"] == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+outcome = stored("drrl", options={{"on_epoch": on_epoch}}, epochs=12, evaluate_every=1)
+print(json.dumps([outcome.record, outcome.fit.test.to_dict(), outcome.fit.history.to_dict()]))
+"""
+
+
+def start(tmp_path: Path, name: str, *, kill_at: int = 0) -> subprocess.Popen:
+    """Another process that waits for a file `go`, then trains and prints what it got."""
+    here, script = Path(__file__).parent, tmp_path / "script.py"
+    script.write_text(SCRIPT.format(tests=str(here), root=str(here.parent)))
+    command = [sys.executable, script, str(kill_at), tmp_path / name, tmp_path / "go"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **pipes)
+
+
+def test_two_processes_at_once_leave_one_good_record_and_return_the_same(store, tmp_path):
+    both = [start(tmp_path, name) for name in ("one", "two")]
+    while not all((tmp_path / name).exists() for name in ("one", "two")):
+        assert all(process.poll() is None for process in both), both[0].communicate()
+    (tmp_path / "go").touch()
+    texts = []
+    for process in both:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        texts.append(out)
+    assert texts[0] == texts[1]
+    (home,) = store.iterdir()
+    served = stored("drrl", epochs=12, evaluate_every=1)
+    assert served.served and served.record == json.loads(texts[0])[0]
+    assert home.name == served.record["key"]
+
+
+def test_killed_in_the_middle_it_is_continued_to_the_same_end(store, tmp_path):
+    (tmp_path / "go").touch()
+    for kill_at in (4, 9):
+        process = start(tmp_path, "one", kill_at=kill_at)
+        process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL
+        (left,) = store.iterdir()
+        assert left.suffix == ".checkpoint"
+    seen = []
+    options = {"on_epoch": lambda row: seen.append(row["epoch"])}
+    found = stored("drrl", epochs=12, evaluate_every=1, options=options)
+    assert seen == [9, 10, 11, 12] and not found.served
+    elsewhere = {"store": tmp_path / "other"}
+    whole = stored("drrl", epochs=12, evaluate_every=1, options=elsewhere)
+    assert_same(found, whole, timed=False)
+    assert [path.name for path in store.iterdir()] == [found.record["key"]]
+
+
+def test_the_first_to_finish_is_kept(store):
+    inner = []
+
+    def overtaken(row: dict) -> None:
+        if not inner:
+            inner.append(None)
+            inner[0] = stored()
+
+    outer = stored(options={"on_epoch": overtaken})
+    assert outer.record == inner[0].record and not outer.served
+    assert [path.name for path in store.iterdir()] == [outer.record["key"]]
+    assert_same(stored(), inner[0])
+
+
+def test_the_first_to_finish_is_kept_up_to_the_last_moment(store, monkeypatch):
+    original, first = os.rename, []
+
+    def overtaken(source, target):
+        if not first:
+            first.append(None)
+            first[0] = stored()
+        original(source, target)
+
+    monkeypatch.setattr(os, "rename", overtaken)
+    assert stored().record == first[0].record
+    assert [path.name for path in store.iterdir()] == [first[0].record["key"]]
+
+
+def stop_at_epoch_2(row):
+    return row["epoch"] == 2
+
+
+def stop_at_the_last_step(epoch, step, loss):
+    return epoch == 4 and step > 1
+
+
+def press_ctrl_c(row):
+    if row["epoch"] == 2:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"on_epoch": stop_at_epoch_2},
+        {"on_epoch": press_ctrl_c},
+        {"on_step": stop_at_the_last_step},
+    ],
+)
+def test_what_was_stopped_is_not_kept_but_continued(options, store, tmp_path):
+    settings = {"epochs": 4, "batch_size": 64, "evaluate_every": 1}
+    stopped = stored(options=options, **settings)
+    assert stopped.record["finished"] is None and not stopped.served
+    assert [path.suffix for path in store.iterdir()] == [".checkpoint"]
+    assert runs.table().empty
+    whole = stored(options={"store": tmp_path / "other"}, **settings)
+    found = stored(**settings)
+    assert found.record["finished"] and len(found.fit.history) == 4
+    assert_same(found, whole, timed=False)
+
+
+def test_a_full_disk_leaves_nothing_half_written(store, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        with pytest.raises(OSError, match="No space left"):
+            stored()
+    assert [path.suffix for path in store.iterdir()] == [".checkpoint"]
+    epochs = []
+    stored(options={"on_epoch": epochs.append})
+    assert not epochs and len(list(store.iterdir())) == 1  # nothing had to be trained again
+
+
+def test_a_checkpoint_of_the_same_run_under_another_path_is_continued(store):
+    options = {"data": small(), "device": "cpu", "progress": False}
+    settings = SMALL | {"epochs": 4, "evaluate_every": 1}
+    run = configure("films.csv", "drrl", settings=settings | {"radius": 1})
+    get_or_train(run, on_epoch=stop_at_epoch_2, **options)
+    same = configure("./films.csv", "drrl", settings=settings | {"radius": 1.0})
+    epochs = []
+    get_or_train(same, on_epoch=lambda row: epochs.append(row["epoch"]), **options)
+    assert epochs == [3, 4]
+
+
+# ---------------------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize("how", ["truncated", "missing", "changed"])
+@pytest.mark.parametrize("name", ["SHA256SUMS", *FILES])
+def test_a_damaged_record_is_reported_and_left_alone(name, how, store):
+    home = store / stored().record["key"]
+    content = (home / name).read_bytes()
+    if how == "missing":
+        (home / name).unlink()
+    elif how == "truncated":
+        (home / name).write_bytes(content[: len(content) // 2])
+    else:
+        (home / name).write_bytes(content[:20] + b"#" + content[21:])
+    before = {path: path.read_bytes() for path in home.iterdir()}
+
+    asked = [stored, lambda: runs.load(home.name, data=small())]
+    asked.append(lambda: stored(options={"diagnose": True}))
+    for ask in asked:
+        with pytest.raises(RunError, match=rf"{home}/\S+: .*\. Move {home} away") as error:
+            ask()
+        assert name == "SHA256SUMS" or str(home / name) in str(error.value)
+    if name == "record.json" or (name == "SHA256SUMS" and how == "missing"):
+        with pytest.warns(UserWarning, match="left out: .*Move"):
+            assert runs.table().empty
+    assert {path: path.read_bytes() for path in home.iterdir()} == before
+
+
+def test_a_run_that_cannot_be_rebuilt_is_reported(store, monkeypatch):
+    key = stored("drrl").record["key"]
+    monkeypatch.delitem(losses.REGISTRY, "drrl")
+    with pytest.raises(RunError, match="results version 1, which cannot be rebuilt here"):
+        runs.load(key, data=small())
+
+
+# ---------------------------------------------------------------------------- diagnostics, kept
+
+
+def test_diagnostics_are_kept(store):
+    options = {"diagnose": True}
+    trained = stored("drrl", epochs=3, evaluate_every=2, options=options)
+    assert trained.fit.history["gap"].notna().tolist() == [False, True, True]
+    served = stored("drrl", epochs=3, evaluate_every=2, options=options)
+    assert served.served
+    assert_same(trained, served)
+    assert stored("drrl", epochs=3, evaluate_every=2).fit.history["gap"].notna().any()
+
+
+def test_diagnostics_asked_for_later_are_added_and_change_nothing_else(store, tmp_path):
+    first = stored("drrl")
+    assert "gap" not in first.fit.history
+    home = store / first.record["key"]
+    before = {name: (home / name).read_bytes() for name in FILES}
+    later = stored("drrl", options={"diagnose": True})
+    assert not later.served and later.record == first.record
+    assert {name: (home / name).read_bytes() for name in FILES} == before
+    assert sorted(path.name for path in home.iterdir()) == sorted(
+        ["SHA256SUMS", "diagnostics.csv", *FILES]
+    )
+    kept = later.fit.history.drop(columns=list(runs.DIAGNOSTICS))
+    assert_frame_equal(kept, first.fit.history, check_exact=True)
+    at_once = stored("drrl", options={"diagnose": True, "store": tmp_path / "other"})
+    assert_same(later, at_once, timed=False)
+    assert stored("drrl", options={"diagnose": True}).served
+    assert [path.name for path in store.iterdir()] == [home.name]
+
+
+def test_epochs_without_diagnostics_are_no_start_for_a_run_that_wants_them(store):
+    settings = {"epochs": 4, "evaluate_every": 1}
+    stored("drrl", options={"on_epoch": stop_at_epoch_2}, **settings)
+    found = stored("drrl", options={"diagnose": True}, **settings)
+    assert found.fit.history["gap"].notna().all()
+
+
+# ---------------------------------------------------------------------------- table, load, compare
+
+FIRST = ["key", "dataset", "backbone", "loss", "seed", "sampler", "negatives"]
+LAST = [
+    *["best_epoch", "valid.recall@20", "valid.ndcg@20", "test.recall@20", "test.ndcg@20"],
+    *["seconds", "device", "results_version", "finished"],
+]
+
+
+def test_the_table_of_an_empty_store_has_its_columns(store):
+    for _ in range(2):
+        found = runs.table()
+        assert found.empty and list(found) == FIRST + LAST
+        store.mkdir(exist_ok=True)
+
+
+def test_the_table_has_a_row_a_run_and_a_column_a_parameter(store):
+    outcomes = [stored("ccl", margin=0.1), stored("drrl", "lightgcn", radius=1, seed=5)]
+    outcomes.append(stored("sl", sampler="catalogue", lr=0.02))
+    (store / "notes").mkdir()
+    (store / "0123456789abcdef").write_text("no folder")
+    found = runs.table()
+    assert list(found)[:7] == FIRST and list(found)[-9:] == LAST
+    between = list(found)[7:-9]
+    groups = [name.split(".")[0] for name in between]
+    assert groups == sorted(groups, key=["loss", "backbone", "train"].index)
+    assert {"loss.margin", "loss.temperature", "loss.radius", "backbone.layers"} <= set(between)
+    assert not {"loss.eta", "train.seed", "train.sampler", "train.negatives"} & set(between)
+    found = found.set_index("key")
+    assert len(found) == 3 and found["finished"].is_monotonic_increasing
+    for outcome in outcomes:
+        row, record = found.loc[outcome.record["key"]], outcome.record
+        assert (row["loss"], row["backbone"]) == (record["loss"], record["backbone"])
+        assert row["test.ndcg@20"] == record["test"]["ndcg@20"]
+        assert row["valid.recall@20"] == record["valid"]["recall@20"]
+        assert row["best_epoch"] == record["best_epoch"] and row["seconds"] == record["seconds"]
+    chosen = found.loc[[outcome.record["key"] for outcome in outcomes]]
+    assert chosen["loss.margin"].fillna(-1).tolist() == [0.1, -1, -1]
+    assert chosen["seed"].tolist() == [0, 5, 0] and chosen["train.lr"].tolist() == [
+        0.05,
+        0.05,
+        0.02,
+    ]
+    assert chosen["sampler"].tolist() == ["per-row", "per-row", "catalogue"]
+    assert pd.api.types.is_numeric_dtype(found["loss.radius"])
+
+
+def test_load_by_the_first_digits(store):
+    outcomes = {seed: stored(seed=seed) for seed in range(17)}  # two share their first digit
+    keys = [outcome.record["key"] for outcome in outcomes.values()]
+    for outcome in outcomes.values():
+        key = outcome.record["key"]
+        short = next(key[:n] for n in range(17) if sum(k.startswith(key[:n]) for k in keys) == 1)
+        for name in (key, short):
+            assert_same(runs.load(name, data=small()), outcome)
+        assert runs.record(short) == outcome.record
+    shared = next(d for d in "0123456789abcdef" if sum(k.startswith(d) for k in keys) > 1)
+    with pytest.raises(RunError, match=rf"runs have a key that starts with '{shared}': {shared}"):
+        runs.load(shared)
+    with pytest.raises(RunError, match=r"no run in .* has a key that starts with 'xyz'"):
+        runs.load("xyz")
+
+
+def test_load_finds_the_data_or_says_what_is_wrong(store):
+    run = configure("synthetic", settings={"epochs": 1, "dim": 4})
+    trained = get_or_train(run, device="cpu", progress=False)
+    assert_same(runs.load(trained.record["key"], device="cpu"), trained)
+    with pytest.raises(RunError, match="was trained on other data than this synthetic"):
+        runs.load(trained.record["key"], data=small())
+    key = stored().record["key"]
+    with pytest.raises(RunError, match=f"{key}: give the data it was trained on: unknown data"):
+        runs.load(key)
+
+
+def test_compare_sets_two_runs_side_by_side(store):
+    a, b = stored("sl"), stored("ccl")
+    found = runs.compare(a.record["key"], b.record["key"])
+    assert found.index.names == ["split", "metric"]
+    for split in ("valid", "test"):
+        for name in ("recall@20", "ndcg@20"):
+            row = found.loc[split, name]
+            assert row["a"] == pytest.approx(a.record[split][name])
+            assert row["b"] == pytest.approx(b.record[split][name])
+            assert row["difference"] == pytest.approx(row["a"] - row["b"])
+    assert found.filter(like="p_").notna().all(axis=None)
+    other = stored(data=small(seed=1)).record["key"]
+    with pytest.raises(RunError, match="were trained on different data"):
+        runs.compare(a.record["key"], other)
+
+
+def test_the_commit_is_none_without_git(monkeypatch, tmp_path):
+    runs._commit.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert runs._commit() is None
+    runs._commit.cache_clear()
 
 
 # ---------------------------------------------------------------------------- real data

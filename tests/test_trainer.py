@@ -1,7 +1,15 @@
 """Training learns, repeats itself bit by bit, stops by the protocol, and says why it fails."""
 
 import math
+import multiprocessing
+import os
+import pickle
+import random
+import signal
+import time
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,12 +18,13 @@ import torch
 from scipy.sparse import csr_array
 from torch import nn
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from drrl_core import backbones, losses, trainer
 from drrl_core.datasets import Interactions
 from drrl_core.losses import Batch
 from drrl_core.sampling import Sampler
-from drrl_core.trainer import DivergedError, TrainConfig, fit, resolve_device
+from drrl_core.trainer import CheckpointError, DivergedError, TrainConfig, fit, resolve_device
 
 QUICK = TrainConfig(
     epochs=3, batch_size=128, negatives=16, lr=0.05, evaluate_every=1, mask="train+valid"
@@ -40,9 +49,10 @@ def without(data: Interactions, *splits: str) -> Interactions:
     return replace(data, **{split: csr_array(data.train.shape) for split in splits})
 
 
-def model_for(data: Interactions, seed: int = 0, dim: int = 8) -> nn.Module:
+def model_for(data: Interactions, seed: int = 0, dim: int = 8, name: str = "mf") -> nn.Module:
     torch.manual_seed(seed)
-    return backbones.make("mf", n_users=data.n_users, n_items=data.n_items, dim=dim)
+    sizes = {"n_users": data.n_users, "n_items": data.n_items, "train": data.train}
+    return backbones.make(name, **sizes, dim=dim)
 
 
 def loss_for(data: Interactions, name: str, seed: int = 0, **hyper) -> nn.Module:
@@ -50,9 +60,9 @@ def loss_for(data: Interactions, name: str, seed: int = 0, **hyper) -> nn.Module
     return losses.make(name, n_users=data.n_users, n_items=data.n_items, **hyper)
 
 
-def trained(data, loss="sl", config=QUICK, *, seed=0, hyper=None, **options):
+def trained(data, loss="sl", config=QUICK, *, seed=0, backbone="mf", hyper=None, **options):
     """Model, loss and fit of one training."""
-    model = model_for(data, seed)
+    model = model_for(data, seed, name=backbone)
     if isinstance(loss, str):
         loss = loss_for(data, loss, **hyper or {})
     return model, loss, fit(model, loss, data, config, progress=False, **options)
@@ -92,30 +102,73 @@ def test_mask_decides_what_the_test_ranking_leaves_out():
 
 
 def fingerprint(model, loss, result):
-    tables = [value.clone() for value in (*model.parameters(), *loss.parameters())]
+    tables = [value.detach().clone() for value in (*model.parameters(), *loss.parameters())]
     return tables, result.history.drop(columns="seconds"), result.valid, result.test
 
 
-@pytest.mark.parametrize("name", ["sl", "drrl", "advinfonce"])
-def test_one_seed_gives_the_same_bits_twice_and_another_seed_others(name):
-    data = planted()
-    first = fingerprint(*trained(data, name))
+def same(first, second) -> bool:
+    """Whether two fingerprints are equal, bit by bit."""
+    frames = zip(first[1:], second[1:], strict=True)
+    return all(map(torch.equal, first[0], second[0])) and all(a.equals(b) for a, b in frames)
+
+
+REPEATED = {
+    "mf sl": ("mf", "sl", {}),
+    "mf drrl": ("mf", "drrl", {}),
+    "mf advinfonce": ("mf", "advinfonce", {}),
+    "mf with noise": ("mf", "sl", {"noise": 0.2}),
+    "mf drrl pool": ("mf", "drrl", {"sampler": "shared-pool"}),
+    "lightgcn catalogue": ("lightgcn", "bsl", {"sampler": "catalogue"}),
+    "xsimgcl": ("xsimgcl", "sl", {}),
+}
+
+
+@pytest.mark.parametrize("case", REPEATED)
+def test_one_seed_gives_the_same_bits_twice_and_another_seed_others(case):
+    backbone, name, settings = REPEATED[case]
+    data, config = planted(), replace(QUICK, dual_lr=0.01, **settings)
+    first = fingerprint(*trained(data, name, config, backbone=backbone))
+    model, loss = model_for(data, name=backbone), loss_for(data, name)
     torch.rand(100)  # whatever the global generator did in between
-    again = fingerprint(*trained(data, name))
-    assert all(map(torch.equal, first[0], again[0]))
-    assert all(a.equals(b) for a, b in zip(first[1:], again[1:], strict=True))
+    again = fingerprint(model, loss, fit(model, loss, data, config, progress=False))
+    assert same(first, again)
     # The same start, other batches.
-    other = fingerprint(*trained(data, name, replace(QUICK, seed=1)))
+    other = fingerprint(*trained(data, name, replace(config, seed=1), backbone=backbone))
     assert not any(map(torch.equal, first[0], other[0]))
     assert not first[1].equals(other[1])
 
 
-def test_training_leaves_the_global_generator_alone():
+def fail(*_):
+    raise ZeroDivisionError("on purpose")
+
+
+@pytest.mark.parametrize("backbone", ["mf", "xsimgcl"])
+@pytest.mark.parametrize("on_step", [None, fail])
+def test_training_leaves_the_global_generator_alone(backbone, on_step):
     data = planted()
-    model, loss = model_for(data), loss_for(data, "sl")
+    model, loss = model_for(data, name=backbone), loss_for(data, "sl")
     before = torch.get_rng_state()
-    fit(model, loss, data, QUICK, progress=False)
+    with pytest.raises(ZeroDivisionError) if on_step else nullcontext():
+        fit(model, loss, data, QUICK, progress=False, on_step=on_step)
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("on_step", [None, fail])
+def test_the_precision_is_that_of_the_config_while_training_and_restored_after(on_step, tmp_path):
+    seen, config = set(), replace(QUICK, precision="high")
+    assert torch.get_float32_matmul_precision() == "highest"
+
+    def look(*_):
+        seen.add(torch.get_float32_matmul_precision())
+        return on_step and on_step()
+
+    with pytest.raises(ZeroDivisionError) if on_step else nullcontext():
+        trained(planted(), config=config, on_step=look)
+    assert torch.get_float32_matmul_precision() == "highest" and seen == {"high"}
+    (tmp_path / "bad").write_text("bad")
+    with pytest.raises(CheckpointError):
+        trained(planted(), config=config, checkpoint=tmp_path / "bad", resume=True)
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 # ---------------------------------------------------------------------------- it stops in time
@@ -429,6 +482,155 @@ def test_scores_are_those_of_each_pair(similarity):
     assert neg.flatten().tolist() == pytest.approx(expected, rel=1e-9)
 
 
+# ---------------------------------------------------------------------------- pools
+
+
+def stepped(model, loss, batch, sampler, config):
+    """Value and gradients of one step, by name."""
+    for module in (model, loss):
+        module.zero_grad()
+    torch.manual_seed(5)  # for the model's own noise
+    value = trainer._backward(model, loss, batch, sampler, config)
+    return value.item(), gradients_of(model, loss)
+
+
+def gradients_of(model, loss) -> dict[str, torch.Tensor]:
+    named = [*model.named_parameters("model"), *loss.named_parameters("loss")]
+    return {name: p.grad.clone() for name, p in named if p.requires_grad}
+
+
+def naive_step(model, loss, batch, data, config):
+    """The same from the whole matrix of scores, by autograd alone."""
+    for module in (model, loss):
+        module.zero_grad()
+    torch.manual_seed(5)
+    users, items = tables = model()
+    if config.similarity == "cosine":
+        users, items = (table / table.norm(dim=1, keepdim=True) for table in tables)
+    pool, scores = batch.neg_items, users[batch.users] @ items.T
+    held = torch.from_numpy(data.train.toarray() > 0)[batch.users][:, pool]
+    pos = scores[torch.arange(len(scores)), batch.pos_items]
+    neg = scores[:, pool].masked_fill(held, -math.inf)
+    value = loss(pos, neg, batch._replace(rate=None)).mean()
+    raw = model.users[batch.users], model.items[batch.pos_items], model.items[pool]
+    square = [table.square().sum(1).mean() for table in raw]
+    value = value + config.l2 / 2 * sum(square) + model.penalty(batch.users, batch.pos_items)
+    value.backward()
+    return value.item(), gradients_of(model, loss)
+
+
+POOLED = {
+    # name: (loss, hyper-parameters, settings, backbone)
+    "sl": ("sl", {}, {}, "mf"),
+    "sl, dot": ("sl", {}, {"similarity": "dot"}, "mf"),
+    "bpr, dot, l2": ("bpr", {}, {"similarity": "dot", "l2": 0.3}, "mf"),
+    "ccl, l2": ("ccl", {"margin": 0.1}, {"l2": 0.3}, "mf"),
+    "psl": ("psl", {}, {}, "mf"),
+    "llpauc": ("llpauc", {}, {}, "mf"),
+    "drrl learned": ("drrl", {"weight": 2.0, "start": 0.1}, {}, "mf"),
+    "drrl shared": ("drrl", {"weight": 2.0, "start": 0.1, "dual": "shared"}, {}, "mf"),
+    "drrl exact": ("drrl", {"radius": 0.5, "dual": "exact"}, {}, "mf"),
+    "drrl penalty": ("drrl", {"temperature": 0.2, "start": 0.1}, {}, "lightgcn"),
+    "advinfonce": ("advinfonce", {}, {}, "mf"),
+    "xsimgcl": ("sl", {}, {}, "xsimgcl"),
+    "xsimgcl, dot, l2": ("drrl", {"weight": 2.0}, {"similarity": "dot", "l2": 0.3}, "xsimgcl"),
+}
+
+
+@pytest.mark.parametrize("case", POOLED)
+@pytest.mark.parametrize("sampler", ["shared-pool", "catalogue"])
+@pytest.mark.parametrize("tiles", [1, 7])
+def test_a_step_on_a_pool_is_that_of_the_whole_matrix(case, sampler, tiles, monkeypatch):
+    name, hyper, settings, backbone = POOLED[case]
+    data = planted()
+    config = TrainConfig(sampler=sampler, negatives=30, batch_size=100, **settings)
+    options = {"kind": sampler, "count": 30, "batch_size": 100}
+    batch = next((sampler := Sampler(data, **options)).epoch(0, 1))
+    model = model_for(data, name=backbone).double()
+    loss = loss_for(data, name, **hyper).double()
+    if tiles > 1:  # of 16 rows; a user's examples are in several
+        monkeypatch.setitem(trainer.TILE, "cpu", 16)
+        assert set(batch.users[:16].tolist()) & set(batch.users[16:32].tolist())
+    calls, forward = [], loss.forward
+    monkeypatch.setattr(loss, "forward", lambda *x: calls.append(len(x[0])) or forward(*x))
+    value, ours = stepped(model, loss, batch, sampler, config)
+    assert len(calls) == tiles and sum(calls) == 100
+    expected, naive = naive_step(model, loss, batch, data, config)
+    assert value == pytest.approx(expected, rel=1e-9)
+    assert ours.keys() == naive.keys()
+    for key in ours:
+        scale = naive[key].abs().max().item()
+        assert scale > 0
+        # Rates are float32. The mean over the uses of an adversary's item, whose number is that of
+        # the unmasked rows, is taken tile by tile: the same but for how they fall on the tiles.
+        loose = {"loss.items": 0.1 if tiles > 1 else 1e-9}.get(key, 1e-6)
+        loose = 1e-9 if key.startswith("model") else loose
+        torch.testing.assert_close(ours[key], naive[key], rtol=0, atol=loose * scale, msg=key)
+
+
+class Largest(TorchDispatchMode):
+    """Keeps the number of elements of the largest tensor any operation returns."""
+
+    seen = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self.seen = max(self.seen, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("name", ["sl", "drrl", "advinfonce"])
+def test_a_step_on_a_pool_holds_one_tile_of_scores(name, monkeypatch):
+    data = planted()
+    sampler = Sampler(data, kind="catalogue", batch_size=10**6)
+    (batch,) = sampler.epoch(0, 1)
+    small = {"adversary_dim": 2} if name == "advinfonce" else {}
+    model, loss = model_for(data, dim=2), loss_for(data, name, **small)
+    config = TrainConfig(sampler="catalogue", l2=0.1)
+    scores, seen = len(batch.users) * data.n_items, []
+    for rows in (16, 64, 10**6):
+        monkeypatch.setitem(trainer.TILE, "cpu", rows * data.n_items)
+        with Largest() as largest:
+            stepped(model, loss, batch, sampler, config)
+        seen.append(largest.seen)
+    assert seen[0] <= 32 * data.n_items < scores / 10  # the loss keeps two numbers of a score
+    assert seen[1] <= 128 * data.n_items and seen[2] >= scores
+
+
+def test_an_example_without_a_negative_in_the_pool_has_no_loss():
+    data = planted(n_users=4)
+    sampler = Sampler(data, kind="shared-pool", count=1, batch_size=50)
+    batch = next(sampler.epoch(0, 1))
+    kept = sampler.has_negative(batch.users, batch.neg_items)
+    assert 0 < kept.sum() < 50
+    config = TrainConfig(sampler="shared-pool", negatives=1)
+    for name in ("sl", "drrl", "advinfonce"):
+        model, loss = model_for(data).double(), loss_for(data, name).double()
+        value, ours = stepped(model, loss, batch, sampler, config)
+        part = batch.part(kept)._replace(neg_items=batch.neg_items)
+        expected, naive = naive_step(model, loss, part, data, config)
+        assert value == pytest.approx(expected * kept.sum().item() / 50, rel=1e-9)
+        torch.testing.assert_close(ours["model.items"], naive["model.items"] * kept.sum() / 50)
+
+
+@pytest.mark.parametrize("name", ["bpr", "drrl", "advinfonce", "llpauc"])
+def test_a_pool_of_one_item_trains(name):
+    config = replace(QUICK, sampler="shared-pool", negatives=1, batch_size=16)
+    data = planted(n_users=6)
+    assert trained(data, name, config)[2].history["loss"].notna().all()
+
+
+@pytest.mark.parametrize("sampler", ["shared-pool", "catalogue"])
+@pytest.mark.parametrize("name", ["sl", "drrl"])
+def test_pools_solve_the_planted_set(sampler, name):
+    config = replace(QUICK, sampler=sampler, negatives=30, epochs=40, evaluate_every=5)
+    hyper = {"temperature": 0.5} if name == "sl" else {"radius": 0.5, "dual": "exact"}
+    *_, result = trained(planted(), name, config, hyper=hyper)
+    assert result.test["recall@20"].mean() > 0.98
+
+
 # ---------------------------------------------------------------------------- the duals
 
 
@@ -505,6 +707,388 @@ def test_a_loss_clips_itself_after_every_step():
     assert loss.own.item() == pytest.approx(-0.05)
 
 
+# ---------------------------------------------------------------------------- callbacks and Ctrl-C
+
+
+def test_on_step_gets_epoch_step_and_loss():
+    seen = []
+    *_, result = trained(planted(), on_step=lambda *given: seen.append(given))
+    assert [given[:2] for given in seen] == [(e, s) for e in (1, 2, 3) for s in range(1, 11)]
+    assert not any(given[2].requires_grad for given in seen)
+    means = torch.stack([given[2] for given in seen]).view(3, 10).mean(1)
+    assert result.history["loss"].tolist() == pytest.approx(means.tolist(), rel=1e-6)
+
+
+def test_a_step_can_stop_and_its_epoch_is_evaluated():
+    config = replace(QUICK, epochs=9, evaluate_every=4)
+    seen = []
+    *_, result = trained(
+        planted(), config=config, on_step=lambda *given: seen.append(given[:2]) or len(seen) == 13
+    )
+    assert seen[-1] == (2, 3) and len(seen) == 13
+    assert result.history["ndcg@20"].isna().tolist() == [True, False] and result.best_epoch == 2
+
+
+def test_an_epoch_can_stop_and_add_to_its_row():
+    def on_epoch(row):
+        row["twice"] = 2 * row["epoch"]
+        return row["epoch"] == 2
+
+    *_, result = trained(planted(), on_epoch=on_epoch)
+    assert result.history["twice"].tolist() == [2, 4] and result.best_epoch == 2
+
+
+def test_stopped_before_any_evaluation_the_model_is_left_as_it_was_then():
+    model, loss, result = trained(
+        planted(), "drrl", replace(QUICK, evaluate_every=3), on_epoch=lambda row: row["epoch"] == 2
+    )
+    expected = trained(planted(), "drrl", replace(QUICK, epochs=2, min_gain=0.0, evaluate_every=2))
+    assert result.best_epoch == 2 and "ndcg@20" not in result.history
+    assert torch.equal(model.users, expected[0].users) and torch.equal(loss.beta, expected[1].beta)
+    assert result.valid.equals(expected[2].valid) and result.test.equals(expected[2].test)
+
+
+class Interruptible(backbones.MF):
+    """Gets Ctrl-C in its next evaluation, once armed."""
+
+    armed = False
+
+    def forward(self):
+        if self.armed and not self.training:
+            self.armed = False
+            raise KeyboardInterrupt
+        return super().forward()
+
+
+# Where Ctrl-C falls, then how many epochs the history and the checkpoint hold.
+MOMENTS = {"step": (2, 2), "epoch": (3, 2), "save": (3, 2), "evaluation": (3, 3)}
+
+
+@pytest.mark.parametrize("where", MOMENTS)
+def test_ctrl_c_ends_with_the_best_so_far(where, tmp_path, monkeypatch):
+    data, tables, file = planted(), [], tmp_path / "run.pt"
+    model = Interruptible(data.n_users, data.n_items, dim=8)
+    loss = loss_for(data, "drrl", weight=2.0, start=0.0)
+
+    def interrupt(*_):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    def on_step(epoch, step, _):
+        model.armed = where == "evaluation" and epoch == 4
+        if where == "step" and (epoch, step) == (3, 4):
+            interrupt()
+
+    def on_epoch(row):
+        tables.append([p.detach().clone() for p in (*model.parameters(), *loss.parameters())])
+        if where == "epoch" and row["epoch"] == 3:
+            interrupt()
+        if where == "save" and row["epoch"] == 3:
+            monkeypatch.setattr(torch, "save", interrupt)
+
+    config = replace(QUICK, epochs=9, evaluate_every=2, dual_lr=0.1)
+    options = {"on_step": on_step, "on_epoch": on_epoch, "checkpoint": file, "progress": False}
+    result = fit(model, loss, data, config, **options)
+    assert result.best_epoch == 2
+    assert all(map(torch.equal, [*model.parameters(), *loss.parameters()], tables[1]))
+    assert len(result.valid) == len(result.test) == 40 and model.training
+    kept = len(torch.load(file, weights_only=True)["state"]["history"])
+    assert (len(result.history), kept) == MOMENTS[where]
+    assert [path.name for path in tmp_path.iterdir()] == ["run.pt"]
+
+
+def test_ctrl_c_before_any_evaluation_is_passed_on():
+    def on_step(epoch, *_):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(planted(), config=replace(QUICK, evaluate_every=2), on_step=on_step)
+
+
+# ---------------------------------------------------------------------------- checkpoints
+
+RESUMED = {
+    "mf drrl": ("mf", "drrl", {"weight": 2.0, "start": 0.0}, {}),
+    "mf advinfonce": ("mf", "advinfonce", {}, {}),
+    "xsimgcl sl": ("xsimgcl", "sl", {"temperature": 0.5}, {}),
+    "mf llpauc, noise, l2": ("mf", "llpauc", {}, {"noise": 0.2, "l2": 0.1}),
+}
+
+
+@pytest.mark.parametrize("sampler", ["per-row", "shared-pool"])
+@pytest.mark.parametrize("case", RESUMED)
+def test_stopped_after_every_epoch_and_resumed_gives_the_same_bits(case, sampler, tmp_path):
+    backbone, name, hyper, more = RESUMED[case]
+    more = {**more, "noise": 0.0} if sampler == "shared-pool" else more
+    data, file = planted(), tmp_path / "deep" / "run.pt"
+    config = replace(QUICK, epochs=5, evaluate_every=2, sampler=sampler, dual_lr=0.05, **more)
+    options = {"backbone": backbone, "hyper": hyper}
+    whole = fingerprint(*(uninterrupted := trained(data, name, config, **options)))
+    options |= {"checkpoint": file, "resume": True}
+    ran = []
+
+    def stop(row):
+        ran.append(row["epoch"])
+        return True
+
+    for seed in range(4):  # whatever the new model and loss begin with
+        part = trained(data, name, config, seed=seed, on_epoch=stop, **options)[2]
+        assert len(part.history) == len(ran) == seed + 1
+    done = fingerprint(*trained(data, name, config, seed=9, **options))
+    assert same(done, whole) and ran == [1, 2, 3, 4]
+    before = file.read_bytes()
+    again = trained(data, name, config, seed=10, on_epoch=stop, **options)
+    assert same(fingerprint(*again), whole) and len(ran) == 4 and file.read_bytes() == before
+    assert again[2].best_epoch == uninterrupted[2].best_epoch
+
+
+def test_patience_is_counted_across_stops(tmp_path):
+    """Nothing is a gain after epoch 1; three evaluations later it is over, and stays so."""
+    config = replace(QUICK, epochs=9, patience=3, min_gain=2.0)
+    options = {"checkpoint": tmp_path / "run.pt", "resume": True}
+    lengths = [
+        len(trained(planted(), config=config, on_epoch=lambda _: True, **options)[2].history)
+        for _ in range(6)
+    ]
+    assert lengths == [1, 2, 3, 4, 4, 4]
+    assert trained(planted(), config=config, **options)[2].best_epoch == 1
+
+
+def test_resume_without_a_file_starts_afresh_and_without_resume_a_file_is_overwritten(tmp_path):
+    data, file = planted(), tmp_path / "run.pt"
+    plain = fingerprint(*trained(data))
+    assert same(plain, fingerprint(*trained(data, checkpoint=file, resume=True)))
+    file.write_text("of no use")
+    assert same(plain, fingerprint(*trained(data, checkpoint=str(file))))
+    assert same(plain, fingerprint(*trained(data, checkpoint=file, resume=True, seed=3)))
+
+
+def test_an_epoch_that_a_step_stopped_is_not_in_the_checkpoint(tmp_path):
+    data, file = planted(), tmp_path / "run.pt"
+    stop = {"on_step": lambda epoch, step, _: (epoch, step) == (2, 4)}
+    partial = trained(data, "drrl", checkpoint=file, **stop)[2]
+    assert len(partial.history) == 2
+    assert len(torch.load(file, weights_only=True)["state"]["history"]) == 1
+    resumed = fingerprint(*trained(data, "drrl", checkpoint=file, resume=True))
+    assert same(resumed, fingerprint(*trained(data, "drrl")))
+
+
+def test_numbers_of_numpy_and_torch_survive(tmp_path):
+    """In a row of the history, and in the configuration."""
+    config = replace(QUICK, lr=np.float64(0.05), seed=np.int64(3))
+    options = {"config": config, "checkpoint": tmp_path / "run.pt", "resume": True}
+
+    def on_epoch(row):
+        row |= {"a": np.float32(row["epoch"]), "b": torch.tensor(0.5), "c": np.int64(2), "d": "x"}
+        return row["epoch"] == 2
+
+    trained(planted(), on_epoch=on_epoch, **options)
+    history = trained(planted(), **options)[2].history
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert history.loc[:1, ["a", "b", "c", "d"]].values.tolist() == [
+        [1.0, 0.5, 2, "x"],
+        [2.0, 0.5, 2, "x"],
+    ]
+
+
+@pytest.mark.parametrize("step", ["save", "fsync", "replace"])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(step, tmp_path, monkeypatch):
+    data, file = planted(), tmp_path / "run.pt"
+    trained(data, config=replace(QUICK, epochs=1), checkpoint=file)
+    before = file.read_bytes()
+
+    def full(first, second=None, *_):
+        if step == "save":
+            second.write(b"PK half of it")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch if step == "save" else trainer.os, step, full)
+    with pytest.raises(OSError, match="No space left"):
+        trained(data, checkpoint=file)
+    assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
+
+
+class Foreign:
+    """Were it unpickled, it would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "empty",
+        "text",
+        "truncated",
+        "no tail",
+        "a bit",
+        "pickle",
+        "torch",
+        "parts",
+        "list",
+        "folder",
+    ],
+)
+def test_a_damaged_or_foreign_file_is_refused_and_left(kind, tmp_path):
+    data, file, made = planted(), tmp_path / "run.pt", tmp_path / "made"
+    model = trained(data, checkpoint=file)[0]
+    whole = file.read_bytes()
+    number = model.items[50].detach().numpy().tobytes()  # somewhere in the middle
+    if kind == "folder":
+        file.unlink()
+        file.mkdir()
+    elif kind in ("torch", "parts", "list"):
+        parts = {"identity": 3, "state": {}, "parts": {}}
+        torch.save({"torch": Foreign(made), "parts": parts, "list": [1]}[kind], file)
+    else:
+        contents = {
+            "empty": b"",
+            "text": b"epoch,loss\n1,0.5\n",
+            "truncated": whole[: len(whole) // 2],
+            "no tail": whole[:-1],
+            "a bit": whole.replace(number, number[:-1] + bytes([number[-1] ^ 1])),
+            "pickle": pickle.dumps(Foreign(made), protocol=2),
+        }
+        file.write_bytes(contents[kind])
+    before = None if kind == "folder" else file.read_bytes()
+    assert before != whole
+    with pytest.raises(CheckpointError, match=r"run\.pt is no checkpoint, or a damaged one: move"):
+        trained(data, checkpoint=file, resume=True)
+    assert kind == "folder" or file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+OTHERS = {
+    # what is named: (configuration, options)
+    "lr": ({"lr": 0.01}, {}),
+    "batch_size, seed": ({"seed": 1, "batch_size": 64}, {}),
+    "precision": ({"precision": "high"}, {}),
+    "tag": ({}, {"tag": "that"}),
+    "data": ({}, {"data": planted(n_users=41)}),
+    "lr, data, tag": ({"lr": 0.01}, {"tag": "that", "data": planted(n_users=41)}),
+    "model": ({}, {"backbone": 4}),
+    "loss": ({}, {"loss": "sl"}),
+}
+
+
+@pytest.mark.parametrize("names", OTHERS)
+def test_another_runs_checkpoint_is_refused_by_what_differs(names, tmp_path):
+    data, file = planted(), tmp_path / "run.pt"
+    trained(data, "drrl", checkpoint=file, tag="this")
+    before = file.read_bytes()
+    settings, options = OTHERS[names]
+    data = options.get("data", data)
+    model = model_for(data, dim=options.get("backbone", 8))
+    loss = loss_for(data, options.get("loss", "drrl"))
+    options = {"checkpoint": file, "resume": True, "tag": options.get("tag", "this")}
+    with pytest.raises(CheckpointError, match=rf"of another run, by its {names}: move it away"):
+        fit(model, loss, data, replace(QUICK, **settings), progress=False, **options)
+    assert file.read_bytes() == before
+
+
+def test_a_checkpoint_with_a_setting_nobody_knows_is_another_runs(tmp_path):
+    file = tmp_path / "run.pt"
+    trained(planted(), checkpoint=file)
+    found = torch.load(file, weights_only=True)
+    found["identity"]["momentum"] = 0.9
+    torch.save(found, file)
+    with pytest.raises(CheckpointError, match="by its momentum:"):
+        trained(planted(), checkpoint=file, resume=True)
+
+
+# ---------------------------------------------------------------------------- killed
+
+
+def in_a_process(connection, folder: Path, epochs: int) -> None:
+    """One training in a process of its own, that says how each epoch ends, and what came of it."""
+    torch.set_num_threads(1)
+    data = planted()
+    config = replace(
+        QUICK, epochs=epochs, batch_size=64, patience=epochs, dual_lr=0.01, evaluate_every=3
+    )
+    model, loss = model_for(data), loss_for(data, "drrl", weight=2.0, start=0.0)
+    steps = []
+
+    def on_step(*given):
+        if not steps:
+            connection.send("begins")
+        steps.append(given)
+
+    options = {"checkpoint": folder / "run.pt", "resume": True, "progress": False}
+    result = fit(model, loss, data, config, on_step=on_step, on_epoch=connection.send, **options)
+    connection.send(pickle.dumps(fingerprint(model, loss, result)))  # torch would share memory
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Starts `in_a_process` in a process that has torch already; all are gone in the end."""
+    context, started = multiprocessing.get_context("forkserver"), []
+    context.set_forkserver_preload(["torch._dynamo", "drrl_core.trainer"])
+
+    def begin(folder, epochs=30):
+        here, there = context.Pipe()
+        process = context.Process(target=in_a_process, args=(there, folder, epochs))
+        started.append(process)
+        process.start()
+        there.close()
+        assert here.poll(60) and here.recv() == "begins"
+        return process, here
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.join()
+
+
+def answers(connection) -> list:
+    """All a process says until it ends."""
+    said = []
+    while connection.poll(60):
+        try:
+            said.append(connection.recv())
+        except EOFError:
+            return said
+    raise TimeoutError
+
+
+def test_killed_at_ten_moments_and_resumed_it_ends_with_the_same_bits(start, tmp_path):
+    _, connection = start(tmp_path / "whole")
+    began = time.perf_counter()
+    *rows, whole = answers(connection)
+    each = (time.perf_counter() - began) / len(rows)
+    folder, rng = tmp_path / "killed", random.Random(0)
+    for _ in range(10):
+        process, _ = start(folder)
+        time.sleep(rng.uniform(0, 3 * each))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    had = len(torch.load(folder / "run.pt", weights_only=True)["state"]["history"])
+    assert 1 <= had < len(rows) == 30
+    assert all(path.name == "run.pt" or path.name[0] == "." for path in folder.iterdir())
+    *rest, done = answers(start(folder)[1])
+    assert [row["epoch"] for row in rest] == list(range(had + 1, 31))
+    assert same(pickle.loads(done), pickle.loads(whole))
+
+
+def test_an_interrupt_from_outside_ends_with_the_best_so_far(start, tmp_path):
+    process, connection = start(tmp_path, 10**6)
+    while connection.recv()["epoch"] < 4:
+        pass
+    os.kill(process.pid, signal.SIGINT)
+    *rows, done = answers(connection)
+    tables, history, valid, test = pickle.loads(done)
+    process.join()
+    assert process.exitcode == 0 and len(rows) < 1000
+    assert len(valid) == len(test) == 40 and len(history) >= 4
+    assert all(table.isfinite().all() for table in tables)
+
+
 # ---------------------------------------------------------------------------- it says what failed
 
 
@@ -560,7 +1144,9 @@ def test_every_setting_has_a_range(name):
         TrainConfig(**{name: value})
 
 
-@pytest.mark.parametrize("name, value", [("lr", math.inf), ("seed", -1), ("lr", math.nan), ("noise", -0.1), ("noise", math.nan)]
+@pytest.mark.parametrize(
+    "name, value",
+    [("lr", math.inf), ("seed", -1), ("lr", math.nan), ("noise", -0.1), ("noise", math.nan)],
 )
 def test_the_other_end_of_a_range(name, value):
     with pytest.raises(ValueError, match=name):
