@@ -87,7 +87,7 @@ def rank(
         k: how many.
         similarity: "cosine" or "dot".
         memory: bytes that the scores of one batch of users may take, but for 16 users at least;
-            None is 8 MiB, which stays in the cache, and 256 MiB where the tables are on a GPU.
+            None is 16 MiB, which stays in the cache, and 256 MiB where the tables are on a GPU.
 
     Returns:
         (m, k) item indices. Of equal scores the lower index comes first. A masked item comes
@@ -99,18 +99,22 @@ def rank(
            [2, 1]])
     """
     items = unit_or_raw(items, similarity)
-    memory = memory or 2**20 * (8 if items.device.type == "cpu" else 256)
+    memory = memory or 2**20 * (16 if items.device.type == "cpu" else 256)
     size = max(LEAST_ROWS, memory // (len(items) * items.element_size()))
-    found = []
-    for chunk in np.array_split(wanted, math.ceil(len(wanted) / size) or 1):
+    size = min(size, max(LEAST_ROWS, len(wanted)))
+    table = items.new_empty(size, len(items))  # one for all batches: fresh pages cost time
+    best = np.empty((len(wanted), min(k, len(items))), np.int64)
+    for start in range(0, len(wanted), size):
+        chunk = wanted[start : start + size]
         rows = users[torch.from_numpy(chunk).to(users.device)]
         rows = pad(rows, (0, 0, 0, max(0, LEAST_ROWS - len(chunk))))
-        scores = (unit_or_raw(rows, similarity) @ items.T)[: len(chunk)]
+        torch.mm(unit_or_raw(rows, similarity), items.T, out=table[: len(rows)])
+        scores = table[: len(chunk)]
         for mask in masks:
             owner, column = _pairs(mask, chunk)
             scores[owner.to(scores.device), column.to(scores.device)] = -math.inf
-        found.append(topk(scores, k).cpu().numpy())
-    return np.concatenate(found)
+        best[start : start + size] = topk(scores, k).cpu().numpy()
+    return best
 
 
 def seekers(target: csr_array) -> np.ndarray:

@@ -389,6 +389,7 @@ def fit(
     began = time.perf_counter()
     device = next(model.parameters()).device
     loss.to(device)
+    model.train()
     duals = [p for p in loss.parameters() if p.requires_grad]
     optimisers = [torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)]
     if duals:

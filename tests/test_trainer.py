@@ -138,6 +138,14 @@ def test_one_seed_gives_the_same_bits_twice_and_another_seed_others(case):
     assert not first[1].equals(other[1])
 
 
+def test_a_models_own_noise_differs_by_epoch_and_by_seed():
+    seen = []
+    for seed in (0, 1):
+        config = replace(QUICK, seed=seed, batch_size=10**6)  # a step an epoch
+        trained(planted(), config=config, on_step=lambda *_: seen.append(torch.initial_seed()))
+    assert len(set(seen)) == len(seen) == 6
+
+
 def fail(*_):
     raise ZeroDivisionError("on purpose")
 
