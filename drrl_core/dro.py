@@ -46,11 +46,12 @@ class _Rows(NamedTuple):
     """What the solver reads off the scores once; (..., 1) columns but for the first two."""
 
     below: Tensor  # (..., n) distance to the largest score; positive where masked
-    valid: Tensor  # (..., n) 1 where unmasked, else 0
+    valid: Tensor | None  # (..., n) 1 where unmasked, else 0; None if nothing is masked
     count: Tensor  # unmasked entries
     top: Tensor  # largest score
     tied: Tensor  # entries equal to it
     spread: Tensor  # largest minus smallest score
+    work: tuple[Tensor, Tensor, Tensor]  # (..., n) scratch: fresh memory costs more than sums
 
 
 class _Tilt(NamedTuple):
@@ -65,26 +66,34 @@ class _Tilt(NamedTuple):
     lowest: Tensor | None = None  # (x / max x)^s there
 
 
+def _sum(x: Tensor) -> Tensor:
+    return x.sum(-1, keepdim=True)
+
+
 def _read(scores: Tensor) -> _Rows:
     info = torch.finfo(scores.dtype)
     top = scores.amax(-1, keepdim=True)
-    below = (top - scores).clamp_max_(info.max)
-    valid = (scores > -math.inf).to(scores.dtype)
-    count = valid.sum(-1, keepdim=True)
-    tied = (below == 0).to(scores.dtype).sum(-1, keepdim=True)
-    spread = (below * valid).amax(-1, keepdim=True)
-    below = below.minimum(spread.clamp_min(info.tiny))
-    return _Rows(below, valid, count, top, tied, spread)
+    below = top - scores
+    spread = below.amax(-1, keepdim=True)
+    valid, count = None, torch.full_like(top, scores.shape[-1])
+    if torch.compiler.is_compiling() or spread.isinf().any():
+        below.clamp_max_(info.max)
+        valid = (scores > -math.inf).to(scores.dtype)
+        count, spread = _sum(valid), (below * valid).amax(-1, keepdim=True)
+    work = tuple(torch.empty_like(below) for _ in range(3))
+    tied = scores.shape[-1] - _sum(_positive(below, work[0]))
+    return _Rows(below, valid, count, top, tied, spread, work)
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a, b).unsqueeze(-1)
+def _positive(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """1 where x > 0, else 0; faster than a comparison, on the CPU."""
+    return torch.mul(x, torch.finfo(x.dtype).max, out=out).clamp_(0, 1)
 
 
-def _expm1(x: Tensor) -> Tensor:
-    """As exact as torch.expm1, and faster on the CPU, where that is not vectorised."""
-    half = (x * 0.5).tanh_()
-    return half.div_(torch.rsub(half, 0.5, alpha=0.5))  # 2·half / (1 - half)
+def _lowest(x: Tensor, used: Tensor, out: Tensor) -> Tensor:
+    """Smallest x among those where `used` is 1; about the largest number if there is none."""
+    huge = torch.finfo(x.dtype).max / 4
+    return torch.add(x, torch.mul(used, -huge, out=used).add_(huge), out=out).amin(-1, keepdim=True)
 
 
 def _log_mean(mean: Tensor, mean_minus_1: Tensor) -> Tensor:
@@ -92,19 +101,40 @@ def _log_mean(mean: Tensor, mean_minus_1: Tensor) -> Tensor:
     return torch.where(mean > 0.6, torch.log1p(mean_minus_1.clamp_min(-0.5)), torch.log(mean))
 
 
-def _tilt_from_top(rows: _Rows, s: float, offset: Tensor, t: Tensor) -> _Tilt:
+def _tilt_from_top(rows: _Rows, s: float, t: Tensor, exact: bool = True) -> _Tilt:
     """The tilt by x = (f - max f + t)_+, or at order 1, where s = ∞, by exp((f - max f)/t).
 
-    `offset` is f - max f. For orders up to 2, as the weights must not be steep in x.
+    For orders up to 2, as the weights must not be steep in x. `exact` keeps the digits of weights
+    that are nearly equal.
     """
-    # -log1p(below / x) is log(x / max x), with all its digits even if s is huge
-    power = offset / t if s == math.inf else (rows.below / (offset + t).relu_()).log1p_().mul_(-s)
-    power.clamp_min_(-60 if power.dtype == torch.float32 else -600)  # underflow is slow
-    excess = _dot(_expm1(power), rows.valid)
-    power = power.exp_()
-    total = power.sum(-1, keepdim=True)
-    log_mean = _log_mean(total / rows.count, excess / rows.count)
-    below = _dot(power, rows.below) / total
+    power, other, _ = rows.work
+    if s == math.inf:
+        torch.div(rows.below, -t, out=power)
+    else:
+        torch.sub(t, rows.below, out=power).relu_()
+    if s in (1, 2) and not exact:
+        power.div_(t)
+        if s == 2:
+            power.mul_(power)
+    else:
+        if s <= 8 and not exact:  # the logarithm of zero is slow
+            power.div_(t).clamp_min_(torch.finfo(t.dtype).tiny).log_().mul_(s)
+        elif s != math.inf:  # -log1p(below / x) is log(x / max x) with all its digits
+            torch.div(rows.below, power, out=power).log1p_().mul_(-s)
+        power.clamp_min_(-60 if power.dtype == torch.float32 else -600)  # underflow is slow
+        if exact:  # as exact as torch.expm1, which is not vectorised on the CPU
+            half = torch.mul(power, 0.5, out=other).tanh_()
+            power.exp_()
+            half.addcmul_(half, power)
+            excess = _sum(half if rows.valid is None else half.mul_(rows.valid)) / rows.count
+        else:
+            power.exp_()
+        if rows.valid is not None:
+            power.mul_(rows.valid)
+    total = _sum(power)
+    mean = total / rows.count
+    log_mean = _log_mean(mean, excess) if exact else mean.log()
+    below = _sum(torch.mul(power, rows.below, out=other)) / total
     # D = s·log E_Q[x / max x] - log E_P[(x / max x)^s], and its limit
     height = -below / t
     if s != math.inf:
@@ -136,19 +166,21 @@ def _tilt_from_lowest(rows: _Rows, active: _Active, s: float, share: Tensor) -> 
     """
     log_share = share.log()
     t = (active.log_gap + log_share / s).exp()
-    x = active.offset + t
-    power = (active.below / x).log1p_().mul_(-s)
-    excess = _expm1(power).sum(-1, keepdim=True)
-    power = power.exp_().mul_(active.above)
+    power, half, _ = rows.work
+    torch.div(active.below, torch.add(active.offset, t, out=power), out=power).log1p_().mul_(-s)
+    torch.mul(power, 0.5, out=half).tanh_()
+    power.exp_()
+    excess = _sum(half.addcmul_(half, power))  # of exp - 1
+    power.mul_(active.above)
     # s·log(x / max x) = -s·log(1 + depth/x) at the lowest score, by way of s·log(depth/x)
     ratio = s * (active.depth.log() - active.log_gap) - log_share
     log_lowest = -(ratio.relu() + s * torch.log1p((-(ratio / s).abs()).exp()))
     lowest = log_lowest.exp()
     mass = active.tied * lowest
-    total = power.sum(-1, keepdim=True) + mass
+    total = _sum(power) + mass
     excess = excess + active.tied * log_lowest.expm1() - active.dropped
     log_mean = _log_mean(total / rows.count, excess / rows.count)
-    below = (_dot(power, active.below) + mass * active.depth) / total
+    below = (_sum(torch.mul(power, active.below, out=half)) + mass * active.depth) / total
     # Where E_Q x is next to nothing this loses digits of D, and the value hardly depends on D.
     height = torch.log1p((-below / (active.depth + t)).clamp_min(-1 + torch.finfo(t.dtype).eps))
     divergence = s * height - log_mean
@@ -158,35 +190,67 @@ def _tilt_from_lowest(rows: _Rows, active: _Active, s: float, share: Tensor) -> 
 
 def _root(
     excess: Callable[[Tensor], Tensor],
-    lo: tuple[Tensor, Tensor],
-    hi: tuple[Tensor, Tensor],
-    start: Tensor,
+    lo: Tensor,
+    hi: Tensor,
+    x: Tensor,
+    slope: float | Tensor,
+    noise: Tensor | float,
+    close: float,
     steps: int,
 ) -> Tensor:
-    """Zero of a decreasing function between two points, for all rows at once, by Chandrupatla.
+    """Zero of a decreasing function between lo and hi, for all rows at once, from a first guess x.
 
-    Inverse quadratic interpolation where the last three points look like a graph that can be
-    inverted, bisection elsewhere. The number of steps is fixed, so that nothing in it depends on
-    the data. `lo` and `hi` come with values of the function, which may be guesses: they only
-    steer, and are given the signs they must have.
+    Inverse quadratic interpolation through the last three points (at first the secant, and before
+    it a line of the given slope), bisection where that leaves the bracket or gains too little. A
+    row is done when its next step hardly matters, or its value is mere noise, and does not change
+    any more: stopping when all are done is no different from going on.
     """
-    (a, fa), (b, fb) = lo, hi
-    fa, fb = fa.clamp_min(1e-3), fb.clamp_max(-1e-3)
-    c, fc, half = a, fa, torch.full_like(a, 0.5)
-    share = start  # the first point, as a share of the way
-    for _ in range(steps):
-        x = a + share * (b - a)
-        fx = excess(x)
-        same = (fx > 0) == (fa > 0)
-        c, fc = torch.where(same, a, b), torch.where(same, fa, fb)
-        b, fb = torch.where(same, b, a), torch.where(same, fb, fa)
-        a, fa = x, fx
-        xi, phi = (a - b) / (c - b), (fa - fb) / (fc - fb)
-        smooth = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
-        step = fa / (fb - fa) * fc / (fb - fc)
-        step = step + (c - a) / (b - a) * fa / (fc - fa) * fb / (fc - fb)
-        share = torch.where(smooth & (step > 0), step, half).clamp(1e-9, 1 - 1e-9)
-    return torch.where(fa.abs() < fb.abs(), a, b)
+    done = torch.zeros_like(x, dtype=torch.bool)
+    x1 = f1 = f2 = size1 = inverse1 = x  # of earlier steps
+    for step in range(steps):
+        f = excess(x)
+        size, right = f.abs(), f > 0
+        lo, hi = torch.where(right, x, lo), torch.where(right, hi, x)
+        inverse = (x - x1) / (f - f1) if step else 1 / slope
+        target = x - f * inverse
+        if step > 1:
+            target = target + f * f1 * (inverse - inverse1) / (f - f2)
+        good = (target > lo) & (target < hi)
+        if step > 1:
+            good = good & (size < (0.9 if step < 6 else 0.5) * size1)
+        last = torch.where(good, (x - x1).abs(), 1.0) if step else 1.0
+        target = torch.where(good, target, (lo + hi) / 2)
+        target = torch.where(done | (size <= noise), x, target)
+        done = (target - x).abs() * last <= close  # about the distance to the zero that is left
+        x1, f1, f2, size1, inverse1, x = x, f, f1, size, inverse, target
+        if not torch.compiler.is_compiling() and x.device.type == "cpu" and done.all():
+            break
+    return x
+
+
+def _nearly_uniform(rows: _Rows, order: float, s: float, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance from the largest score to β (at order 1, τ), by a series in √ρ; where it is exact.
+
+    With w ∝ (1 + (γ-1)θ(f - mean))^s, D is a series in θ and the central moments of the row.
+    """
+    mean = _sum(rows.below if rows.valid is None else rows.below * rows.valid) / rows.count
+    g = torch.sub(mean, rows.below, out=rows.work[0])
+    if rows.valid is not None:
+        g.mul_(rows.valid)
+    square = torch.mul(g, g, out=rows.work[1])
+    m2, m3 = _sum(square) / rows.count, _sum(g.mul_(square)) / rows.count
+    m4 = _sum(square.mul_(square)) / rows.count
+    a = order - 1
+    first = (2 * radius / (order * m2)).sqrt()
+    cubic = 2 * (1 - a) / 3 * m3 / m2
+    quartic = ((1 - a) * (1 - 2 * a) * m4 / m2 - (3 - a) * m2) / 4
+    factor = 1 - cubic * first / 2 + (5 / 8 * cubic**2 - quartic / 2) * first**2
+    nearly = first * rows.spread < (20 * torch.finfo(m2.dtype).eps) ** 0.2
+    factor = torch.where(nearly, factor, 1 / (1 + cubic * first / 2).clamp(0.5, 2))
+    if order > 1:  # exact at order 2 if nothing is truncated
+        first = torch.where(nearly, first, (2 * (a * radius).expm1() / (a * order * m2)).sqrt())
+    theta = first * factor
+    return (1 / theta if order == 1 else mean + s / theta), nearly
 
 
 def _find_active(
@@ -205,13 +269,14 @@ def _find_active(
         middle = (inside + outside) >> 1
         beta = ordered.gather(-1, middle)
         # No need of log1p here: β at a score leaves out at least one, so D >= log(n / (n-1)).
-        x = scores - beta
-        above = x.sign().relu_()
-        x = x.clamp_min_(info.tiny * 1e8)  # subnormal numbers are slow
-        power = x.log().mul_(s).exp_().mul_(above)
-        total, log_top = power.sum(-1, keepdim=True), (rows.top - beta).log()
+        x, above, power = rows.work
+        _positive(torch.sub(scores, beta, out=x), above)
+        x.clamp_min_(info.tiny * 1e8)  # subnormal numbers are slow
+        torch.log(x, out=power).mul_(s).exp_().mul_(above)
+        total, log_top = _sum(power), (rows.top - beta).log()
         log_mean = torch.log(total / rows.count) - s * log_top
-        divergence = s * (torch.log(_dot(power, x) / total) - log_top) - log_mean
+        height = _sum(torch.mul(power, x, out=above)) / total
+        divergence = s * (height.log() - log_top) - log_mean
         # Not a number where β is the largest score itself, which is always active: not "> 0".
         f = excess(divergence, log_mean, s * log_top)
         active = ~(f <= 0)
@@ -221,8 +286,8 @@ def _find_active(
     gap = lowest - ordered.gather(-1, outside.clamp_max(scores.shape[-1] - 1))
     gap = torch.where(outside < rows.count, gap, reach).clamp(info.tiny, info.max / 4)
     offset = scores - lowest
-    equal, above = (offset == 0).to(scores.dtype), offset.sign().relu_()
-    tied = equal.sum(-1, keepdim=True)
+    above, equal = _positive(offset), 1 - _positive(offset.abs())
+    tied = _sum(equal)
     active = _Active(
         below=rows.below * above,
         offset=offset.relu_().add_(1 - above),
@@ -243,8 +308,8 @@ def _solve(
     rows = _read(scores)
     # At order ∞, s = 0 would turn the truncated x = 0 into 0^0; a very small s > 0 does not.
     s = math.inf if order == 1 else max(1 / (order - 1), info.eps**2)
-    # As many as the digits need: the higher the order, the more the unknown looks like a step.
-    steps = 28 if info.bits == 64 else 12 if order <= 2 else 9 if order <= 10 else 14
+    # The most that rows of any kind were seen to need; ordinary ones are done after four to eight.
+    steps = 48 if info.bits == 64 else 24
     half = torch.full_like(rows.top, 0.5)
 
     # `excess` falls as β does, or as τ rises. At `reach` below the smallest score (a temperature,
@@ -255,9 +320,11 @@ def _solve(
         # since D <= γ·L²/8 if log w has range L
         reach = rows.spread * math.sqrt((1 if order == 1 else s * (s + 1)) / 8) / floor.sqrt()
 
+        goal = torch.where(spike, math.inf, floor.clamp_max(60).expm1().log())
+
         def excess(divergence: Tensor, log_mean: Tensor, log_top: Tensor) -> Tensor:
-            # in logs, because D falls as a power of β where that is far away
-            return torch.where(spike, -1.0, torch.log(divergence.clamp_min(info.tiny) / floor))
+            # exp(D) - 1 is a power of the distance to β, nearly, both far away and close by
+            return divergence.clamp_min(info.tiny).expm1().log() - goal
     else:
         whole = spike = torch.zeros_like(rows.top, dtype=torch.bool)
         scale = temperature if order == 1 else temperature * s  # w = (x / scale)^s
@@ -270,41 +337,40 @@ def _solve(
         return lambda u: excess(*tilt_at(u)[:3])
 
     if order <= 2:
-        anchor, offset = rows.top, scores - rows.top
-        start, f_lo, f_hi = half, half, -half
+        anchor = rows.top
+        guess = None
         if radius is None:  # where the mean weight is at most, at least 1
-            ends = reach, reach * (rows.count / rows.tied) ** (order - 1)
+            lo, hi = reach, reach * (rows.count / rows.tied) ** (order - 1)
+            slope, noise = -s, 4 * info.eps
         else:  # where only the largest score is left, and where the ball is not reached
-            second = rows.below.masked_fill(rows.below == 0, math.inf).amin(-1, keepdim=True)
+            second = _lowest(rows.below, _positive(rows.below, rows.work[0]), rows.work[1])
             second = second.minimum(rows.spread) * (0.01 if order == 1 else max(1.0, s / 100))
-            ends = second, (reach if order == 1 else reach + rows.spread).maximum(second)
-        lo, hi = (end.clamp(info.tiny, info.max / 4).log() for end in ends)
-        if radius is not None:  # D is near γ/2·variance(log w) if that is small
-            mean = _dot(rows.below, rows.valid) / rows.count
-            variance = _dot(rows.below.square(), rows.valid) / rows.count - mean**2
-            f_lo = torch.log(torch.log(rows.count / rows.tied) / floor)
-            f_hi = torch.log(4 * variance / rows.spread**2)
-            start = 1 + f_hi / 2 / (hi - lo)
-            start = torch.where((start > 0.05) & (start < 0.95), start, half)
+            lo, hi = second, (reach if order == 1 else reach + rows.spread).maximum(second)
+            guess, nearly = _nearly_uniform(rows, order, s, radius)
+            slope = -2.0
+        lo, hi = (end.clamp(info.tiny, info.max / 4).log() for end in (lo, hi))
+        log_t = lo
+        if guess is not None:
+            log_t = guess.clamp(info.tiny, info.max / 4).log()
+            log_t = torch.where((log_t > lo) & (log_t < hi) | nearly, log_t, (lo + hi) / 2)
+            noise = info.eps * (4 + 2 / floor)
+            noise = torch.where(whole | spike | nearly, math.inf, noise)
 
-        def tilt_at(log_t: Tensor) -> _Tilt:
-            return _tilt_from_top(rows, s, offset, log_t.exp())
+        def tilt_at(log_t: Tensor, exact: bool = False) -> _Tilt:
+            return _tilt_from_top(rows, s, log_t.exp(), exact)
 
-        if order == 1 and radius is None:
-            log_t = lo
-        else:
-            if radius is None:
-                f_lo, f_hi = excess_of(tilt_at)(lo), excess_of(tilt_at)(hi)
-            log_t = _root(excess_of(tilt_at), (lo, f_lo), (hi, f_hi), start, steps)
+        if order > 1 or radius is not None:
+            log_t = _root(excess_of(tilt_at), lo, hi, log_t, slope, noise, info.eps, steps)
         log_t = torch.where(whole, hi, torch.where(spike, math.log(info.tiny), log_t))
-        tilt = tilt_at(log_t)
-        x = (offset + log_t.exp()).relu_()
-        above = torch.where(spike, x.sign(), rows.valid) if order == 1 else x.sign()
-        kept = above.sum(-1, keepdim=True)
-        power = tilt.power * above
-        log_dual = log_t
-        if order > 1:
-            log_dual = x.masked_fill_(x == 0, math.inf).amin(-1, keepdim=True).log()
+        tilt = tilt_at(log_t, radius is None)
+        x = torch.sub(log_t.exp(), rows.below, out=rows.work[1]).relu_()
+        above = _positive(x, rows.work[2])
+        if order == 1:
+            valid = torch.ones_like(x) if rows.valid is None else rows.valid
+            above = valid.lerp(above, spike.to(x.dtype))
+        kept = _sum(above)
+        power = tilt.power.mul_(above)
+        log_dual = log_t if order == 1 else _lowest(x, above, x).log()
     else:
         anchor, active, f_in, f_out = _find_active(scores, rows, s, excess, reach)
 
@@ -317,16 +383,20 @@ def _solve(
             share = (rows.count * (-radius).exp() - above) / active.tied
             share = share.clamp(info.tiny, 1)
         else:
-            ends = (lo, f_in), (torch.ones_like(lo), f_out)
-            share = _root(excess_of(tilt_at), *ends, half, steps)
+            noise = torch.where(whole | spike, math.inf, 4 * info.eps)
+            slope = (f_out - f_in).clamp(-1e3, -1e-3)
+            start = (-f_in / slope).clamp(0.02, 0.98)
+            share = _root(
+                excess_of(tilt_at), lo, torch.ones_like(lo), start, slope, noise, info.eps**2, steps
+            )
         share = torch.where(whole, 1.0, share)
         tilt = tilt_at(share)
-        power = torch.addcmul(tilt.power, active.lowest, tilt.lowest)
+        power = tilt.power.addcmul_(active.lowest, tilt.lowest)
         kept = rows.count - active.dropped
         log_t = log_dual = active.log_gap + share.log() / s
 
     t = log_t.exp()
-    weights = power * (rows.count / tilt.total)
+    weights = power.mul_(rows.count / tilt.total)
     value = rows.top - tilt.below
     if radius is None:  # E_Q f - λ·η(Q), second-order exact in the weights
         if order == 1:
@@ -348,7 +418,7 @@ def _solve(
     log_dual = torch.where(whole, math.inf, torch.where(spike, -math.inf, log_dual))
     if order == math.inf:  # any β from the next lower score up to this one would do
         dual, log_dual = anchor, torch.full_like(t, -math.inf)
-    share = rows.count / _dot(weights, weights)
+    share = rows.count / _sum(torch.mul(weights, weights, out=rows.work[1]))
     columns = value, dual, log_dual, weights.amax(-1, keepdim=True), truncated, share
     value, dual, log_dual, k1, truncated, share = (column.squeeze(-1) for column in columns)
     return WorstCase(value, weights, dual, log_dual, k1, truncated, share)
@@ -429,6 +499,20 @@ def _temperature(temperature: float | Tensor, scores: Tensor) -> Tensor:
     return column
 
 
+class _Envelope(torch.autograd.Function):
+    """The value, with the gradient w / n in the scores."""
+
+    @staticmethod
+    def forward(ctx, scores: Tensor, value: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(weights)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (weights,) = ctx.saved_tensors  # whose mean is 1, so that their sum is n
+        return weights * (gradient / weights.sum(-1)).unsqueeze(-1), None, None
+
+
 def worst_case(
     scores: Tensor,
     *,
@@ -481,9 +565,7 @@ def worst_case(
             temperature = _temperature(temperature, f)
         result = _solve_in_blocks(f.detach(), order, radius, temperature)
     if f.requires_grad:
-        valid = f.detach() > -math.inf
-        linear = (f.masked_fill(~valid, 0) * result.weights).sum(-1) / valid.sum(-1)
-        result = result._replace(value=result.value + (linear - linear.detach()))
+        result = result._replace(value=_Envelope.apply(f, result.value, result.weights))
     return result
 
 
@@ -574,7 +656,7 @@ def weight_from_radius(radius: float | Tensor, order: float):
         order: γ in [1, inf], dimensionless.
 
     Returns:
-        c in [1, inf), dimensionless; 1 at order 1, e^ρ at order inf.
+        c in [1, inf], dimensionless; 1 at order 1, e^ρ at order inf; inf where it overflows.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -585,7 +667,10 @@ def weight_from_radius(radius: float | Tensor, order: float):
     1.6487
     """
     radius, order, lib = _number(radius, "radius", 0, order)
-    return lib.exp(radius / order_conj(order))
+    try:
+        return lib.exp(radius / order_conj(order))
+    except OverflowError:
+        return math.inf
 
 
 def radius_from_weight(weight: float | Tensor, order: float):
@@ -686,7 +771,7 @@ def radius_of_temperature(scores: Tensor, temperature: float | Tensor) -> Tensor
     """
     f = _scores(scores)
     rows, t = _read(f), _temperature(temperature, f)
-    divergence = _tilt_from_top(rows, math.inf, f - rows.top, t).divergence
+    divergence = _tilt_from_top(rows, math.inf, t).divergence
     return divergence.clamp_min(0).squeeze(-1)
 
 

@@ -534,6 +534,19 @@ def test_batches_are_rows_side_by_side():
                     assert torch.allclose(a[i, j], b, atol=1e-12)
 
 
+@pytest.mark.parametrize("order", [1, 1.5, 2, 5])
+def test_other_rows_do_not_change_a_row(order):
+    f = torch.randn(30, 40, generator=torch.Generator().manual_seed(11))
+    f[1::3] = f[1::3].exp() ** 2  # some rows take more steps than others
+    f[2::3, ::4] = -INF
+    whole = worst_case(f, order=order, radius=0.8)
+    for i in range(30):
+        one = worst_case(f[i], order=order, radius=0.8)
+        assert torch.allclose(whole.weights[i], one.weights, rtol=1e-4, atol=1e-4)
+        exact = worst_case(f[i].double(), order=order, radius=0.8)
+        assert abs(one.value - exact.value) <= 1e-5 * f[i][f[i] > -INF].abs().max()
+
+
 def test_blocks_do_not_show():
     f = torch.randn(40, 20_000, dtype=torch.float32, generator=torch.Generator().manual_seed(5))
     radius = torch.linspace(0, 3, 40)
@@ -680,6 +693,7 @@ def test_conversions_are_the_formulas_and_invert_each_other():
             both = dro.weight_from_radius(tensor([radius, 1.0]), order)
             assert both[0] == pytest.approx(c) and isinstance(c, float)
     assert dro.weight_from_radius(2.0, INF) == pytest.approx(math.exp(2))
+    assert dro.weight_from_radius(5000.0, 2) == INF
     assert dro.radius_from_weight(3.0, INF) == pytest.approx(math.log(3))
     assert dro.weight_from_radius(2.0, 1) == 1 and dro.eta_from_radius(2.0, 1) == 2
     assert dro.radius_from_eta(2.0, 1) == 2 and dro.eta_from_radius(5.0, 1e6) == INF
