@@ -208,8 +208,7 @@ def test_a_step_changes_every_table_that_it_should_and_stays_finite(name):
     )
     loss = losses.make("sl", n_users=data.n_users, n_items=data.n_items, temperature=0.2)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2, fused=True)
-    negatives = sampling.UniformNegatives(data, torch.device("cpu"))
-    steps = sampling.batches(data, negatives, batch_size=512, count=16, seed=0, epoch=1)
+    steps = sampling.Sampler(data, batch_size=512, count=16).epoch(seed=0, epoch=1)
     values = []
     for batch in itertools.islice(steps, 12):
         before = [table.detach().clone() for table in model.eval()()]
