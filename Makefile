@@ -51,7 +51,7 @@ bench: $(READY)  ## ours against the obvious implementation, in turns; needs the
 	$(BIN)/python tests/benchmarks/bench_dro.py
 
 figures: demo  ## the pictures this README shows, from a run of the demo
-	cp out/demo/synthetic/weights.png figures/weights.png
+	mkdir -p figures && cp out/demo/synthetic/weights.png figures/weights.png
 
 clean:
 	rm -rf $(VENV) out

@@ -126,6 +126,7 @@ def notebook(
     print(f"done in {record['seconds']:.0f} s")
     for path in sorted(out.iterdir()):
         print(f"  {path}")
+    print(f"to read: {out / notebooks.find(name).with_suffix('.html').name}")
 
 
 @data_app.command("list")

@@ -547,7 +547,7 @@ def worst_case(
     Raises:
         ValueError: on bad values, naming the row. Values are not looked at under torch.compile.
 
-    Source: Eq. 3–6 and 9–11 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+    Source: Eq. 3–6 and 9–11 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025.
 
     >>> worst = worst_case(torch.tensor([0.0, 1.0, 2.0, 3.0]), order=math.inf, radius=math.log(2))
     >>> worst.value.item(), worst.weights.tolist()
@@ -591,7 +591,7 @@ def dual_objective(
     Raises:
         ValueError: on bad values, as :func:`worst_case`.
 
-    Source: Eq. 10 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+    Source: Eq. 10 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025.
 
     >>> dual_objective(torch.tensor([0.0, 1.0, 2.0, 3.0]), 1.5, order=math.inf, radius=math.log(2))
     tensor(2.5000)
@@ -661,7 +661,7 @@ def weight_from_radius(radius: float | Tensor, order: float):
     Raises:
         ValueError: if an argument is out of range.
 
-    Source: c_γ in Eq. 10 of 'Distributionally Robust Rényi Loss', AAAI 2025, by the radius in nats.
+    Source: c_γ, Eq. 10 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025, in nats.
 
     >>> round(weight_from_radius(1.0, 2), 4)
     1.6487
@@ -686,7 +686,7 @@ def radius_from_weight(weight: float | Tensor, order: float):
     Raises:
         ValueError: if an argument is out of range; at order 1, where c is 1 for every radius.
 
-    Source: c_γ in Eq. 10 of 'Distributionally Robust Rényi Loss', AAAI 2025, by the radius in nats.
+    Source: c_γ, Eq. 10 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025, in nats.
 
     >>> round(radius_from_weight(1.5, math.inf), 4)
     0.4055
@@ -710,7 +710,7 @@ def eta_from_radius(radius: float | Tensor, order: float):
     Raises:
         ValueError: if an argument is out of range; at order inf, where η does not exist.
 
-    Source: Eq. 9 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+    Source: Eq. 9 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025.
 
     >>> round(eta_from_radius(1.0, 2), 4)
     0.8591
@@ -739,7 +739,7 @@ def radius_from_eta(eta: float | Tensor, order: float):
     Raises:
         ValueError: if an argument is out of range; at order inf, where η does not exist.
 
-    Source: Eq. 9 and 10 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+    Source: Eq. 9 and 10 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025.
 
     >>> round(radius_from_eta(0.5, 2), 4)
     0.6931
@@ -764,7 +764,7 @@ def radius_of_temperature(scores: Tensor, temperature: float | Tensor) -> Tensor
     Raises:
         ValueError: on bad values, as :func:`worst_case`.
 
-    Source: Eq. 5 and 8 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+    Source: Eq. 5 and 8 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025.
 
     >>> radius_of_temperature(torch.tensor([0.0, 1.0]), 1e-3)
     tensor(0.6931)
@@ -793,7 +793,7 @@ def radius_of_margin(scores: Tensor, margin: float | Tensor, order: float) -> Te
     Raises:
         ValueError: on bad values, as :func:`worst_case`; at order 1, which has no margin.
 
-    Source: Eq. 6 and 11 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+    Source: Eq. 6 and 11 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025.
 
     >>> radius_of_margin(torch.tensor([0.0, 1.0, 2.0, 3.0]), 1.5, math.inf)
     tensor(0.6931)
@@ -851,7 +851,7 @@ def radius_of_weights(weights: Tensor, order: float) -> Tensor:
     Raises:
         ValueError: if the weights are negative, NaN, or cannot have mean 1.
 
-    Source: Eq. 5, 6 and 9 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+    Source: Eq. 5, 6 and 9 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025.
 
     >>> radius_of_weights(torch.tensor([0.0, 2.0]), 2)
     tensor(0.6931)
@@ -875,7 +875,7 @@ def k2(weights: Tensor, false_negatives: Tensor) -> Tensor:
     Raises:
         ValueError: if the shapes differ, the marks are not bool, or weights cannot have mean 1.
 
-    Source: Table 1 of 'Distributionally Robust Rényi Loss', AAAI 2025.
+    Source: Table 1 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025.
 
     >>> k2(torch.tensor([0.5, 0.5, 2.0]), torch.tensor([False, True, True]))
     tensor(1.2500)

@@ -1,10 +1,13 @@
-"""The losses of 'Distributionally Robust Rényi Loss' (AAAI 2025, below "the paper") and its peers.
+"""Every loss of the paper, 'Advancing Loss Functions in Recommender Systems' (AAAI 2025), and psl.
 
 One value an example; the caller takes the mean. Throughout, `pos` is (B,) and holds the score of
 each example's positive item; `neg` is (B, N) and holds the scores of its negatives. A score of -inf
 marks a masked negative: it counts for nothing, and every "mean over the negatives" is over the
 others, of which a row has at least one. Scores are cosines in [-1, 1] where the registry says
 `cosine`, dot products otherwise.
+
+Where to start: `sl` with a temperature of 0.1 to 0.3; then `drrl` with the radius and order that
+`starting_points` reads off the trained scores, and dual="exact", which has nothing else to tune.
 
 What a loss owns besides the model is a *dual variable*: a parameter of the module, trained by an
 optimiser of its own at its own rate. Its gradient is the mean over the batch's examples that use
@@ -61,6 +64,15 @@ def _check(low: float, high: float, ends: str, **given: float) -> None:
         if not (low < value < high or at_end):
             interval = f"{ends[0]}{low:g}, {high:g}{ends[1]}"
             raise ValueError(f"{name} must lie in {interval}, not {value!r}")
+
+
+def _check_scores(pos: Tensor, neg: Tensor) -> None:
+    """Refuse scores that broadcasting would turn into another loss without a word."""
+    if pos.shape != neg.shape[:-1]:
+        raise ValueError(
+            f"pos has shape {tuple(pos.shape)} and neg {tuple(neg.shape)}: give one positive score "
+            f"a row of negatives, so pos of shape {tuple(neg.shape[:-1])}"
+        )
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
@@ -143,6 +155,7 @@ def mse_loss(pos: Tensor, neg: Tensor) -> Tensor:
     >>> mse_loss(torch.tensor([0.0]), torch.tensor([[0.0]]))
     tensor([0.2500])
     """
+    _check_scores(pos, neg)
     return ((pos.sigmoid() - 1).square() + _mean(neg.sigmoid().square(), neg)) / 2
 
 
@@ -152,6 +165,7 @@ def bce_loss(pos: Tensor, neg: Tensor) -> Tensor:
     >>> bce_loss(torch.tensor([0.0]), torch.tensor([[0.0]]))
     tensor([0.6931])
     """
+    _check_scores(pos, neg)
     return (softplus(-pos) + _mean(softplus(neg), neg)) / 2
 
 
@@ -161,6 +175,7 @@ def bpr_loss(pos: Tensor, neg: Tensor) -> Tensor:
     >>> bpr_loss(torch.tensor([1.0]), torch.tensor([[1.0]]))
     tensor([0.6931])
     """
+    _check_scores(pos, neg)
     return _mean(softplus(neg - pos[..., None]), neg)
 
 
@@ -181,6 +196,7 @@ def softmax_loss(pos: Tensor, neg: Tensor, *, temperature: float = 0.2) -> Tenso
     >>> softmax_loss(torch.tensor([0.9]), torch.tensor([[0.1, 0.2, 0.6]]), temperature=0.2)
     tensor([-1.3033])
     """
+    _check_scores(pos, neg)
     _check(0, math.inf, "()", temperature=temperature)
     return (neg / temperature).logsumexp(-1) - pos / temperature
 
@@ -204,6 +220,7 @@ def bilateral_softmax_loss(
     >>> bilateral_softmax_loss(torch.tensor([0.9]), torch.tensor([[0.5]]), temperature_pos=0.5)
     tensor([-0.8000])
     """
+    _check_scores(pos, neg)
     _check(0, math.inf, "()", temperature=temperature, temperature_pos=temperature_pos)
     ratio = temperature / temperature_pos
     return ratio * _log_mean_exp(neg / temperature) - pos / temperature_pos
@@ -230,6 +247,7 @@ def cosine_contrastive_loss(
     ...                         weight=2)
     tensor([0.3000])
     """
+    _check_scores(pos, neg)
     _check(-1, 1, "[]", margin=margin)
     _check(0, math.inf, "[)", weight=weight)
     return (1 - pos) + weight * _mean(relu(neg - margin), neg)
@@ -264,6 +282,7 @@ def drrl_loss(
     >>> drrl_loss(torch.tensor([0.9]), torch.tensor([[0.1, 0.9]]), 0.5, order=2, weight=2)
     tensor([1.1657])
     """
+    _check_scores(pos, neg)
     _check(1, math.inf, "(]", order=order)
     _check(0, math.inf, "()", weight=weight)
     _check(0, math.inf, "[)", epsilon=epsilon)
@@ -303,6 +322,7 @@ def drrl_penalty_loss(
     >>> drrl_penalty_loss(torch.tensor([1.0]), torch.tensor([[0.0, 0.2]]), 0.1, temperature=0.2)
     tensor([0.1250])
     """
+    _check_scores(pos, neg)
     _check(1, math.inf, "()", order=order)
     _check(0, math.inf, "()", temperature=temperature)
     beta = torch.as_tensor(dual, dtype=neg.dtype, device=neg.device)
@@ -335,6 +355,7 @@ def pairwise_softmax_loss(
     >>> pairwise_softmax_loss(torch.tensor([0.5]), torch.tensor([[0.5, 0.5]]))
     tensor([0.6931])
     """
+    _check_scores(pos, neg)
     _check(0, math.inf, "()", temperature=temperature)
     if surrogate not in ("tanh", "atan", "relu"):
         raise ValueError(f"surrogate must be 'tanh', 'atan' or 'relu', not {surrogate!r}")
@@ -389,6 +410,7 @@ class PooledBSL(nn.Module):
         self.n_users, self.temperature, self.ratio = n_users, temperature, ratio
 
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch) -> Tensor:
+        _check_scores(pos, neg)
         scaled, users = self.ratio * pos / self.temperature, batch.users
         table = scaled.new_full((self.n_users,), -math.inf)
         top = table.scatter_reduce(0, users, scaled.detach(), "amax")[users]
@@ -433,6 +455,7 @@ class AdvInfoNCE(nn.Module):
         self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_items, adversary_dim)))
 
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch) -> Tensor:
+        _check_scores(pos, neg)
         kept = neg > -math.inf
         users = dual_rows(self.users, batch.users, rate=batch.rate, ascend=True)
         items = dual_rows(self.items, batch.neg_items, kept, ascend=True)
@@ -477,6 +500,7 @@ class LLPAUC(nn.Module):
             self.register_parameter(name, nn.Parameter(torch.tensor(start)))
 
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
+        _check_scores(pos, neg)
         a, b, gamma, s_pos, s_neg, theta_a, theta_b = (
             _rescale(getattr(self, name), rate) for name, (*_, rate) in self.SCALARS.items()
         )
@@ -574,6 +598,7 @@ class DrRL(nn.Module):
         self.beta = nn.Parameter(beta, requires_grad=dual != "fixed")
 
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
+        _check_scores(pos, neg)
         if self.dual == "exact":
             return (1 - pos) + dro.worst_case(neg, **self.hyper).value
         if self.dual == "learned":

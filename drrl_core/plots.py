@@ -145,7 +145,7 @@ def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | Non
         if reference:
             axes.axvline(reference[metric], color="#222222", linestyle="--", linewidth=1.2)
             at = (reference[metric], len(scores) - 0.5)
-            axes.text(*at, "by popularity", ha="center", va="bottom", size=8)
+            axes.text(*at, " by popularity", ha="left", va="bottom", size=8)
         axes.set_yticks(place, [label(loss) for loss in scores.index])
         widest = max(values.max(), reference[metric] if reference else 0)
         axes.set(xlim=(0, widest * 1.25), ylim=(-0.6, len(scores) - 0.1))
@@ -168,7 +168,8 @@ def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int)
     for axes, (loss, view) in zip(panels, views.items(), strict=True):
         crowd = axes.twinx()
         crowd.hist(view["score"], bins=40, color="#DADCE0")
-        crowd.set(yticks=[], ylim=(0, crowd.get_ylim()[1] * 1.6))
+        top = crowd.get_ylim()[1] * 1.6
+        crowd.set(yticks=[], ylim=(-top * 0.05 / 1.08, top))  # stands on weight 0
         crowd.spines[:].set_visible(False)
         axes.set_zorder(crowd.get_zorder() + 1)  # the crowd is the background
         axes.patch.set_visible(False)
@@ -189,7 +190,7 @@ def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int)
             0,
             1.02,
             f"truncated: {(weight == 0).mean():.0%} of the items\n"
-            f"weight on false negatives: {heard:.0%}",
+            f"weight on false negatives: {heard:.1%}",
             transform=axes.transAxes,
             va="bottom",
             size=9,

@@ -915,3 +915,11 @@ def test_needs_nothing_but_torch():
         timeout=100,
     )
     assert done.stdout == "computed\n", done.stderr
+
+
+@pytest.mark.parametrize("name", losses.REGISTRY)
+def test_scores_that_would_broadcast_are_refused(name):
+    loss = losses.make(name, n_users=5, n_items=5)
+    batch = Batch(torch.zeros(4).long(), torch.zeros(4).long(), torch.zeros(4, 3).long())
+    with pytest.raises(ValueError, match=r"pos has shape \(4, 1\)"):
+        loss(torch.zeros(4, 1), torch.zeros(4, 3), batch)
