@@ -49,6 +49,7 @@ results: $(READY)  ## the README's table, run again
 bench: $(READY)  ## ours against the obvious implementation, in turns; needs the real data
 	$(BIN)/python tests/benchmarks/bench.py --json out/bench.json
 	$(BIN)/python tests/benchmarks/bench_dro.py
+	$(BIN)/python tests/benchmarks/bench_explorers.py --moves 1000
 
 figures: demo  ## the pictures this README shows, from a run of the demo
 	mkdir -p figures && cp out/demo/synthetic/weights.png figures/weights.png

@@ -24,7 +24,7 @@ _DRAWING = threading.Lock()
 # Set by the front ends that can show widgets: Jupyter servers, Voilà, VS Code, Colab, Kaggle.
 FRONT_ENDS = ("JPY_SESSION_NAME", "SERVER_SOFTWARE", "VSCODE_PID", "COLAB_RELEASE_TAG")
 # A dial that turns evenly from SL to CCL: 1/γ* = 1 - 1/γ in steps of 1/40.
-ORDERS = (*(1 / (1 - step / 40) for step in range(40)), math.inf)
+ORDERS = (*(40 / (40 - step) for step in range(40)), math.inf)
 PRESETS = {"SL": {"order": 1.0}, "DrRL": {"order": 2.0}, "CCL": {"order": math.inf}}
 
 
@@ -54,6 +54,7 @@ def explore(
     draw: Callable[..., Figure | tuple[plots.Scene, dict, dict]],
     *,
     presets: dict[str, dict] | None = None,
+    parameters: tuple[str, ...] = (),
     **controls,
 ):
     """Dials beside a picture that follows them.
@@ -63,8 +64,9 @@ def explore(
             to move it to, and readouts, name (unit) -> value. What it raises is shown in place of
             the readout, and the last good picture stays.
         presets: name -> values of some controls; a button each, and one more to reset them all.
-        **controls: ipywidgets with a `value`; the order is the order on the page. Their names are
-            those of the notebook's parameters, for the line that papermill is to be given.
+        parameters: names of the controls that are parameters of the notebook as well: a line says
+            them as papermill wants them, to be copied.
+        **controls: ipywidgets with a `value`; the order is the order on the page.
 
     Returns:
         A widget where a front end is known to be there, else the still picture at the controls'
@@ -108,8 +110,9 @@ def explore(
                 line.value = f"<b style='color:#B00020'>{html.escape(str(error))}</b>"
                 return
         line.value = f"<code>{html.escape(said)}</code>" if said else ""
-        words = " ".join(f"-p {name} {_word(value)}" for name, value in now.items())
-        command.value = f"papermill: <code style='user-select:all'>{html.escape(words)}</code>"
+        words = " ".join(f"-p {name} {now[name]:g}" for name in parameters)
+        copied = f"papermill: <code style='user-select:all'>{html.escape(words)}</code>"
+        command.value = copied if parameters else ""
 
     def button(name: str, chosen: dict):
         one = widgets.Button(description=name, layout={"width": "auto"})
@@ -128,11 +131,6 @@ def explore(
     redraw()
     dials = widgets.Box([*controls.values()], layout={"flex_flow": "row wrap"})
     return widgets.VBox([widgets.HBox(buttons), dials, image, line, command])
-
-
-def _word(value: object) -> str:
-    """A value as papermill's command line reads it."""
-    return ".inf" if value == math.inf else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def order_dial(order: float, *, orders: tuple[float, ...] = ORDERS):
@@ -214,6 +212,7 @@ def worst_case(
     return explore(
         draw,
         presets=PRESETS,
+        parameters=("order", "radius"),
         order=order_dial(order),
         radius=_slider("radius ρ", radius, 0, math.ceil(20 * most) / 20, 0.05),
         temperature=_slider("temp. λ", temperature, 0.02, 2, 0.02),
@@ -234,26 +233,27 @@ def simplex(*, order: float = 2.0, radius: float = 0.3, angle: float = 70.0):
         angle: of the direction in which scores rise, degrees.
     """
     scene = plots.simplex_scene()
-    steps = torch.linspace(0, 2 * math.pi, 721, dtype=torch.float64)
+    steps = torch.linspace(0, 2 * math.pi, 241, dtype=torch.float64)
     corners = torch.from_numpy(plots.CORNERS)
 
     def scores_of(angles: torch.Tensor) -> torch.Tensor:  # of items, rising along the direction
         return (torch.stack([angles.cos(), angles.sin()], -1) @ (corners - corners.mean(0)).T) / 2
 
     def draw(order, radius, angle):
-        f = scores_of(torch.tensor(math.radians(angle), dtype=torch.float64))
-        balls, said = [], {}
+        asked = torch.tensor([math.radians(angle)], dtype=torch.float64)
+        f, balls, said = scores_of(torch.cat([steps, asked])), [], {}
         for name, one in (("KL", 1.0), ("Rényi", order), ("regret", math.inf)):
-            rim = dro.worst_case(scores_of(steps), order=one, radius=radius).weights / 3
             worst = dro.worst_case(f, order=one, radius=radius)
-            balls.append((one, rim.numpy(), worst.weights.numpy() / 3))
-            said[f"value {name} (score)"] = worst.value
+            *rim, star = worst.weights.numpy() / 3
+            balls.append((one, np.array(rim), star))
+            said[f"value {name} (score)"] = worst.value[-1]
         title = f"Radius {radius:.2f} nats, the ball between: order {plots.order_label(order)}"
-        return scene, {"balls": balls, "scores": f.numpy(), "title_text": title}, said
+        return scene, {"balls": balls, "scores": f[-1].numpy(), "title_text": title}, said
 
     return explore(
         draw,
         presets=PRESETS,
+        parameters=("order", "radius"),
         order=order_dial(order),
         radius=_slider("radius ρ", radius, 0, 1.1, 0.02),
         angle=_slider("scores rise", angle, 0, 360, 5),

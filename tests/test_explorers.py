@@ -1,0 +1,173 @@
+"""Explorers: what the dials say is what is solved and drawn, and nothing is left behind."""
+
+import gc
+import html
+import io
+import math
+import re
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from drrl_core import dro, explorers, plots
+
+SCORES = np.random.default_rng(0).normal(0, 0.3, 300)
+
+
+@pytest.fixture
+def live(monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "a notebook")
+
+
+@pytest.fixture
+def batch(monkeypatch):
+    for name in explorers.FRONT_ENDS:
+        monkeypatch.delenv(name, raising=False)
+
+
+def parts(explorer):
+    """Buttons by name, controls by description, picture, readout, and what to copy."""
+    buttons, dials, image, line, command = explorer.children
+    named = {control.description: control for control in dials.children}
+    return {button.description: button for button in buttons.children}, named, image, line, command
+
+
+def said(line: widgets.HTML) -> dict[str, float]:
+    """Name -> number, of a readout."""
+    text = html.unescape(re.sub("<[^>]*>", "", line.value))
+    matches = (re.match(r"(.+?) (-?\d\S*|inf|-inf)", item) for item in text.split("   "))
+    return {m[1]: float(m[2].rstrip("%")) for m in matches}
+
+
+def test_the_readout_is_the_solver_s_answer_at_the_dials(live):
+    _, dials, image, line, _ = parts(explorers.worst_case({"a": SCORES}))
+    seen = set()
+    for order, radius in ((1.0, 0.5), (2.0, 1.0), (10.0, 2.0), (math.inf, 1.5)):
+        dials["order γ"].value, dials["radius ρ"].value = order, radius
+        worst = dro.worst_case(torch.from_numpy(SCORES), order=order, radius=radius)
+        found = said(line)
+        assert found["value"] == pytest.approx(float(worst.value), rel=1e-3, abs=1e-4)
+        assert found["k₁"] == pytest.approx(float(worst.k1), rel=1e-3)
+        assert f"truncated {float(worst.truncated):.1%}" in line.value
+        assert found["c"] == pytest.approx(dro.weight_from_radius(radius, order), rel=1e-3)
+        seen.add(image.value)
+    assert len(seen) == 4
+
+
+def test_a_margin_moved_by_hand_opens_a_gap_of_the_size_the_dual_says(live):
+    _, dials, _, line, _ = parts(explorers.worst_case({"a": SCORES}, order=2.0, radius=1.0))
+    assert "duality gap" not in line.value
+    dials["move β by"].value = 0.2
+    f = torch.from_numpy(SCORES)
+    worst = dro.worst_case(f, order=2, radius=1.0)
+    bound = dro.dual_objective(f, float(worst.dual) + 0.2, order=2, radius=1.0)
+    gap = float(bound - worst.value)
+    assert gap > 1e-3 and said(line)["duality gap"] == pytest.approx(gap, rel=1e-3)
+
+
+def test_presets_turn_the_order_and_reset_takes_all_back(live):
+    explorer = explorers.worst_case({"a": SCORES}, order=1.5, radius=0.75)
+    buttons, dials, image, _, command = parts(explorer)
+    first = image.value
+    for name, order in (("SL", 1), ("DrRL", 2), ("CCL", math.inf)):
+        buttons[name].click()
+        assert dials["order γ"].value == order and dials["radius ρ"].value == 0.75
+    dials["radius ρ"].value = 2.0
+    assert "-p order inf -p radius 2" in command.value
+    buttons["reset"].click()
+    assert dials["order γ"].value == 1.5 and dials["radius ρ"].value == 0.75
+    assert "-p order 1.5 -p radius 0.75" in command.value
+    pixels = [
+        np.asarray(Image.open(io.BytesIO(png)).convert("L"), int) for png in (first, image.value)
+    ]
+    assert np.abs(pixels[0] - pixels[1]).mean() < 4  # an axis may be longer than at first
+
+
+def test_what_cannot_be_solved_is_said_in_place_and_the_picture_stays(live):
+    _, dials, image, line, _ = parts(explorers.worst_case({"a": SCORES}))
+    dials[""].value = "temperature"
+    kept = image.value
+    dials["order γ"].value = math.inf
+    assert "order must be finite with a temperature" in line.value and image.value == kept
+    dials["order γ"].value = 2.0
+    assert "value" in line.value and "must be" not in line.value
+
+
+def test_the_penalty_s_radius_is_read_off_its_weights(live):
+    explorer = explorers.worst_case({"a": SCORES}, temperature=0.3, hold="temperature")
+    _, dials, _, line, _ = parts(explorer)
+    dials["order γ"].value = 1.0
+    f = torch.from_numpy(SCORES)
+    assert said(line)["ρ"] == pytest.approx(float(dro.radius_of_temperature(f, 0.3)), rel=1e-3)
+
+
+def test_masked_and_few_and_equal_scores_have_a_picture(batch):
+    rows = {"masked": np.array([0.1, -np.inf, 0.4]), "equal": np.zeros(5), "one": np.ones(1)}
+    for name, row in rows.items():
+        shown = explorers.worst_case({name: row}, radius=0.2)
+        assert shown.data.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("order", [1.0, 1.7, math.inf])
+@pytest.mark.parametrize("radius", [0.1, 0.7])
+def test_balls_on_the_simplex_are_drawn_where_the_divergence_is_the_radius(live, order, radius):
+    drawn = {}
+
+    def spy(self, **values):
+        drawn.update(values)
+        return b""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots.Scene, "png", spy)
+        explorers.simplex(order=order, radius=radius, angle=40.0)
+    for one, rim, star in drawn["balls"]:
+        ratio = torch.from_numpy(3 * rim)
+        divergence = dro.radius_of_weights(ratio / ratio.mean(-1, keepdim=True), one).numpy()
+        assert (divergence <= radius + 1e-9).all() and np.allclose(rim.sum(1), 1)
+        inside = (rim > 1e-9).all(1)
+        assert np.allclose(divergence[inside], radius, atol=1e-8)
+        assert (rim @ drawn["scores"] <= star @ drawn["scores"] + 1e-12).all()
+    assert [one for one, *_ in drawn["balls"]] == [1, order, math.inf]
+
+
+def test_the_atlas_moves_its_clouds_and_leaves_out_users_without_a_radius(live):
+    early = pd.DataFrame({"order": 1.0, "radius": [0.2, 0.4, np.nan]})
+    late = early.assign(radius=[1.0, 2.0, 3.0])
+    _, dials, image, line, _ = parts(explorers.atlas(SCORES, {"sl": {1: early, 5: late}}))
+    assert said(line)["SL: median ρ"] == pytest.approx(0.3)
+    first = image.value
+    dials["epoch"].value = 5
+    assert said(line)["SL: median ρ"] == pytest.approx(2.0) and image.value != first
+
+
+def test_the_quick_picture_is_the_full_one(batch):
+    scene = plots.worst_case_scene()
+    worst = dro.worst_case(torch.from_numpy(np.sort(SCORES)), order=2, radius=1)
+    moved = {"scores": np.sort(SCORES), "weights": worst.weights.numpy(), "order": 2, "mark": 0.1}
+    scene.png(**moved | {"order": 5, "title_text": "something else"})
+    quick = Image.open(io.BytesIO(scene.png(**moved))).convert("L")
+    full = Image.open(io.BytesIO(plots.png(scene.move(**moved), dpi=scene.figure.dpi))).convert("L")
+    gap = np.abs(np.asarray(quick, int) - np.asarray(full, int))
+    assert quick.size == full.size and (gap > 60).mean() < 0.01
+
+
+def test_moves_leave_no_figure_behind(live):
+    _, dials, image, _, _ = parts(explorers.worst_case({"a": SCORES[:50]}))
+    gc.collect()
+    before = sum(type(thing) is Figure for thing in gc.get_objects())
+    for step in range(200):  # a thousand: tests/benchmarks/bench_explorers.py
+        dials["radius ρ"].value = 0.05 * (step % 60)
+    gc.collect()
+    assert sum(type(thing) is Figure for thing in gc.get_objects()) <= before
+    assert bytes(image.value).startswith(b"\x89PNG")
+
+
+def test_orders_lie_evenly_between_the_two_losses():
+    conj = [1 / dro.order_conj(order) for order in explorers.ORDERS]
+    assert np.allclose(np.diff(conj), 1 / 40) and conj[0] == 0 and conj[-1] == 1
+    assert explorers.order_dial(1.2345).value == 1.2345
