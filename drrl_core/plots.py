@@ -316,7 +316,7 @@ class Scene:
 
     def __init__(self, figure: Figure, moving: list[Artist], move: Callable[..., None]):
         self.figure, self.moving, self._move = figure, moving, move
-        self._canvas, self._axes, self._background = FigureCanvasAgg(figure), None, None
+        self._canvas, self._backgrounds = FigureCanvasAgg(figure), {}  # by the ends of the axes
 
     def move(self, **values) -> Figure:
         """The figure itself, moved: to save it, or to show it where nothing moves."""
@@ -330,15 +330,16 @@ class Scene:
         """The picture after a move, as PNG bytes."""
         with mpl.rc_context(STYLE):
             self._move(**values)
-            axes = [(*panel.get_xlim(), *panel.get_ylim()) for panel in self.figure.axes]
-            if axes != self._axes:
+            ends = tuple((*axes.get_xlim(), *axes.get_ylim()) for axes in self.figure.axes)
+            if ends not in self._backgrounds:
                 for artist in self.moving:
                     artist.set_animated(True)
                 self._canvas.draw()
                 self.figure.set_layout_engine("none")  # the panels stay where they are
-                self._background = self._canvas.copy_from_bbox(self.figure.bbox)
-                self._axes = axes
-            self._canvas.restore_region(self._background)
+                if len(self._backgrounds) == 16:
+                    self._backgrounds.clear()
+                self._backgrounds[ends] = self._canvas.copy_from_bbox(self.figure.bbox)
+            self._canvas.restore_region(self._backgrounds[ends])
             for artist in self.moving:
                 (artist.axes or self.figure).draw_artist(artist)
             size, pixels = self._canvas.get_width_height(), self._canvas.buffer_rgba()
