@@ -287,8 +287,7 @@ def drrl_loss(
     _check(0, math.inf, "()", weight=weight)
     _check(0, math.inf, "[)", epsilon=epsilon)
     beta = torch.as_tensor(dual, dtype=neg.dtype, device=neg.device)
-    conj = dro.order_conj(order)
-    excess = relu(neg - beta[..., None])
+    excess = relu(neg + (-beta)[..., None])
     if epsilon:
         excess = torch.where(neg > -math.inf, excess + epsilon / weight, 0)
     # The largest excess is factored out: float32 powers of small numbers underflow to zero, and
@@ -298,10 +297,11 @@ def drrl_loss(
     with torch.no_grad():
         tiny = torch.finfo(neg.dtype).tiny
         ratio = excess / excess.amax(-1, keepdim=True).clamp_min(tiny)
-        slope = ratio.pow(conj - 1)
+        # γ* - 1; the truncated have no slope anyway, and roots of zero take seven times as long.
+        slope = ratio.clamp_min(1e-20).pow(1 / (order - 1))
         count = _count(neg)
         moment = torch.linalg.vecdot(slope, ratio) / count
-        slope *= (weight / (count * moment.clamp_min(tiny).pow(1 - 1 / conj)))[..., None]
+        slope *= (weight / (count * moment.clamp_min(tiny).pow(1 / order)))[..., None]
     return (1 - pos) + beta + torch.linalg.vecdot(slope, excess)
 
 
