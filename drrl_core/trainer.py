@@ -29,6 +29,7 @@ from drrl_core.losses import Batch
 
 MASKS = ("train", "train+valid")
 PRECISIONS = ("highest", "high", "medium")
+OPTIMISERS = ("adam", "row-sparse-adam")
 TINY = 1e-12  # the least length a row is divided by
 # Scores of a tile of rows: on a CPU a loss's arrays then stay in cache, a GPU wants large ones.
 TILE = {"cpu": 2**18, "cuda": 2**25}
@@ -46,7 +47,11 @@ class TrainConfig:
         negatives: N of each example, or the size M of the pool, >= 1.
         noise: share of each example's negatives replaced by train items of its user, in [0, 1).
         similarity: "cosine" or "dot".
-        lr: the model's Adam rate, > 0.
+        optimiser: the model's, "adam" or "row-sparse-adam". Adam moves every row at every step, by
+            its momentum where there is no gradient. Row-sparse Adam is another optimiser: it moves
+            the rows that a batch has, and leaves the moments of all others as they were. Its steps
+            do not grow with the tables; for tables of millions of rows, of MF, without l2.
+        lr: the model's rate, > 0.
         dual_lr: the SGD rate of what the loss owns, >= 0, in units of the variable per unit slope.
         l2: >= 0; adds l2/2 · (‖e_u‖² + ‖e_i‖² + mean_j ‖e_j‖²), raw embeddings, batch mean.
         evaluate_every: epochs between evaluations on valid, >= 1.
@@ -63,6 +68,7 @@ class TrainConfig:
     negatives: int = 64
     noise: float = 0.0
     similarity: str = "cosine"
+    optimiser: str = "adam"
     lr: float = 1e-3
     dual_lr: float = 1e-3
     l2: float = 0.0
@@ -88,7 +94,10 @@ class TrainConfig:
             raise ValueError(f"noise must lie in [0, 1), not {self.noise}")
         if self.noise and self.sampler != "per-row":
             raise ValueError(f"noise is for the per-row sampler only, not for {self.sampler!r}")
+        if self.l2 and self.optimiser != "adam":
+            raise ValueError(f"l2 must be 0 with optimiser {self.optimiser!r}, not {self.l2}")
         choices = {
+            "optimiser": OPTIMISERS,
             "similarity": metrics.SIMILARITIES,
             "sampler": sampling.SAMPLERS,
             "mask": MASKS,
@@ -236,20 +245,33 @@ def _backward(
 ) -> Tensor:
     """The loss of a batch, detached; its gradients are left in the parameters.
 
-    The loss goes back to the rows of the tables that the batch has, these add up in `slopes`, and
-    from there they go on to the parameters at once: as they are where the tables are these.
-    `slopes` is empty at first, then holds an array for each table, used again at each step.
+    The loss goes back to the rows of the tables that the batch has. Their slopes add up in an
+    array for each table, which goes on to the parameters at once, or becomes their gradient where
+    the tables are the parameters. `slopes` keeps these arrays from step to step, empty at first.
+    For row-sparse Adam there are none: the gradients are sparse.
     """
     tables = model()
     extra = model.penalty(batch.users, batch.pos_items) + _l2(model, batch, config.l2)
+    dense = config.optimiser == "adam"
     slopes = [] if slopes is None else slopes
-    if not slopes:
+    if dense and not slopes:
         slopes += [torch.empty_like(table) for table in tables]
     held = [table.detach() for table in tables]
-    step = _rows_backward if batch.neg_items.dim() == 2 else _pool_backward
-    value = step(*held, loss, batch, sampler, config, *slopes)
+    if batch.neg_items.dim() == 2:
+        value, *parts = _rows_backward(*held, loss, batch, config, slopes[1] if dense else None)
+    else:
+        value, *parts = _pool_backward(*held, loss, batch, sampler, config)
     onward = [(extra, torch.ones_like(extra))] if extra.requires_grad else []
-    for table, slope in zip(tables, slopes, strict=True):
+    for i, (table, part) in enumerate(zip(tables, parts, strict=True)):
+        if not dense:
+            index, rows = map(torch.cat, zip(*part, strict=True))
+            slope = torch.sparse_coo_tensor(index[None], rows, table.shape, check_invariants=False)
+        elif part:
+            slope = slopes[i].zero_()
+            for index, rows in part:
+                slope.index_add_(0, index, rows)
+        else:
+            slope = slopes[i]
         if not table.is_leaf:
             onward.append((table, slope))
         elif table.requires_grad:
@@ -259,19 +281,41 @@ def _backward(
     return value + extra.detach()
 
 
-def _rows_backward(users, items, loss, batch, sampler, config, to_users, to_items) -> Tensor:
+Part = list[tuple[Tensor, Tensor]]  # rows of a table, by index, and their slopes
+
+
+def _rows_backward(
+    users: Tensor,
+    items: Tensor,
+    loss: nn.Module,
+    batch: Batch,
+    config: TrainConfig,
+    to_items: Tensor | None,
+) -> tuple[Tensor, Part, Part]:
+    """The loss, and its slopes to the rows; those to the items are in `to_items` where given."""
     raw = users.index_select(0, batch.users).requires_grad_()
     rows = metrics.unit_or_raw(raw, config.similarity)
-    index = torch.cat([batch.pos_items[:, None], batch.neg_items], 1)
+    index, touched = torch.cat([batch.pos_items[:, None], batch.neg_items], 1), []
+    if to_items is None:
+        found, index = index.unique(return_inverse=True)
+        items = items.index_select(0, found)
+        to_items = torch.empty_like(items)
+        touched = [(found, to_items)]
     scores = _SampledScores.apply(rows, items, index, config.similarity == "cosine", to_items)
     value = loss(scores[:, 0], scores[:, 1:], batch).mean()
     value.backward()
-    to_users.zero_().index_add_(0, batch.users, raw.grad)
-    return value.detach()
+    return value.detach(), [(batch.users, raw.grad)], touched
 
 
-def _pool_backward(users, items, loss, batch, sampler, config, to_users, to_items) -> Tensor:
-    """The (B, M) scores exist a tile of rows at a time, forward and backward."""
+def _pool_backward(
+    users: Tensor,
+    items: Tensor,
+    loss: nn.Module,
+    batch: Batch,
+    sampler: sampling.Sampler,
+    config: TrainConfig,
+) -> tuple[Tensor, Part, Part]:
+    """The same, where the (B, M) scores exist a tile of rows at a time, forward and backward."""
     size, width = len(batch.users), len(batch.neg_items)
     row, column = sampler.positives(batch.users, batch.neg_items)
     if sampler.crowded:  # without a negative an example has no loss
@@ -303,10 +347,8 @@ def _pool_backward(users, items, loss, batch, sampler, config, to_users, to_item
         to_pool.addmm_(slope.T, rows[tile])
         value += share.detach()
     torch.autograd.backward(ends, [to_rows, to_positives, to_pool])
-    to_users.zero_(), to_items.zero_()
-    for slope, (_, index), end in zip((to_users, to_items, to_items), places, raw, strict=True):
-        slope.index_add_(0, index, end.grad)
-    return value
+    of_users, *of_items = [(place[1], end.grad) for place, end in zip(places, raw, strict=True)]
+    return value, [of_users], of_items
 
 
 def _l2(model: nn.Module, batch: Batch, l2: float) -> Tensor:
@@ -427,7 +469,8 @@ def fit(
 
     Raises:
         DivergedError: a loss or a parameter became NaN or infinite; names the step.
-        ValueError: no train pairs, or a user without a possible negative.
+        ValueError: no train pairs, a user without a possible negative, or row-sparse Adam for a
+            model that computes its tables.
         CheckpointError: the checkpoint cannot be read, or is another run's; it is left as it is.
 
     >>> from drrl_core import backbones, datasets, losses
@@ -445,7 +488,12 @@ def fit(
     loss.to(device)
     model.train()
     duals = [p for p in loss.parameters() if p.requires_grad]
-    optimisers = [torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)]
+    if config.optimiser == "adam":
+        optimisers = [torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)]
+    else:
+        if not all(table.is_leaf for table in model()):
+            raise ValueError("row-sparse-adam is for models whose tables are their parameters: mf")
+        optimisers = [torch.optim.SparseAdam(model.parameters(), lr=config.lr)]
     if duals:
         optimisers.append(torch.optim.SGD(duals, lr=config.dual_lr))
     sampler = sampling.Sampler(
