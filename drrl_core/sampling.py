@@ -34,7 +34,7 @@ class Sampler:
       user has no train interaction with: exactly, without a mask of users × items. At a noise
       ratio r, floor(count·r) of them are drawn from the user's own train items instead.
     - "shared-pool": `count` items drawn once for the batch, without replacement; the pairs of the
-      pool that are train interactions are to be masked, see `positives` and `has_negative`.
+      pool that are train interactions are to be masked, see `positives`.
     - "catalogue": all items are the pool. Nothing is sampled: the loss as the paper writes it.
 
     Args:
@@ -89,10 +89,25 @@ class Sampler:
         self.start, self.degree = put(data.train.indptr), put(degree)
         self.items = put(data.train.indices)
         self.users = torch.repeat_interleave(torch.arange(data.n_users, device=device), self.degree)
-        # The r-th item left to a user is r plus the number of its train items before it, and
-        # among its sorted train items p_0 < p_1 < ..., p_t stands before it iff p_t - t <= r.
-        rank = torch.arange(len(self.items), device=device) - self.start[self.users]
-        self.keys = self.users * data.n_items + self.items - rank
+        self.where = None  # see `positives`
+        if kind == "per-row":
+            self._index()
+
+    def _index(self) -> None:
+        """What `_draw` looks train pairs up in."""
+        self.keys = self.users * self.n_items + self.items
+        # As many train items of a user lie before its last `degree` items as others lie among
+        # these: the k-th of the former stands for the k-th of the latter.
+        rank = torch.arange(len(self.items), device=self.device) - self.start[self.users]
+        last = self.n_items - self.degree[self.users]
+        tail = self.users * self.n_items + last + rank
+        at = torch.searchsorted(self.keys, tail).clamp_max_(len(tail) - 1)
+        self.instead = torch.zeros_like(self.items)
+        self.instead[self.items < last] = (last + rank)[self.keys[at] != tail]
+        # At most one byte in eight is set: a draw whose byte is not is no train pair.
+        self.size = 2 ** (8 * len(self.keys)).bit_length()
+        self.maybe = torch.zeros(self.size, dtype=torch.bool, device=self.device)
+        self.maybe[self.keys & (self.size - 1)] = True
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         """Every train pair once, in a random order.
@@ -101,32 +116,36 @@ class Sampler:
             Batch: users, pos_items and rate (B,), neg_items (B, N) or, for a pool, (M,).
         """
         rng = torch.Generator(self.device).manual_seed(epoch_seed(seed, epoch))
+        pools = np.random.default_rng(epoch_seed(seed, epoch))  # draws M of n without a pass over n
         order = torch.randperm(len(self.users), device=self.device, generator=rng)
         everything = torch.arange(self.n_items, device=self.device)
         for rows in order.split(self.batch_size):
-            users = self.users[rows]
+            users, items = self.users.index_select(0, rows), self.items.index_select(0, rows)
             if self.kind == "per-row":
                 negatives = self._draw(users, rng)
             elif self.kind == "shared-pool":
-                negatives = torch.randperm(self.n_items, device=self.device, generator=rng)
-                negatives = negatives[: self.count]
+                negatives = pools.choice(self.n_items, self.count, replace=False, shuffle=False)
+                negatives = torch.from_numpy(negatives).to(self.device)
             else:
                 negatives = everything
-            rate = len(users) / torch.bincount(users, minlength=len(self.degree))[users]
-            yield Batch(users, self.items[rows], negatives, rate)
+            _, which, uses = users.unique(return_inverse=True, return_counts=True)
+            yield Batch(users, items, negatives, len(users) / uses[which])
 
     def _draw(self, users: Tensor, rng: torch.Generator) -> Tensor:
         def uniform(count: int) -> Tensor:
             size = (len(users), count)
             return torch.rand(size, dtype=torch.float64, device=self.device, generator=rng)
 
-        rank = (uniform(self.count) * (self.n_items - self.degree[users])[:, None]).long()
-        at = torch.searchsorted(self.keys, users[:, None] * self.n_items + rank, right=True)
-        negatives = rank + at - self.start[users, None]
+        # An item of the first n - degree: itself, or where it is a train item the one instead.
+        drawn = (uniform(self.count) * (self.n_items - self.degree[users])[:, None]).long()
+        flat, key = drawn.view(-1), (drawn + users[:, None] * self.n_items).view(-1)
+        some = self.maybe.index_select(0, key & (self.size - 1)).nonzero().view(-1)
+        at = torch.searchsorted(self.keys, key[some]).clamp_max_(len(self.keys) - 1)
+        flat[some] = torch.where(self.keys[at] == key[some], self.instead[at], flat[some])
         if self.noise:
             place = (uniform(self.noise) * self.degree[users, None]).long()
-            negatives[:, : self.noise] = self.items[self.start[users, None] + place]
-        return negatives
+            drawn[:, : self.noise] = self.items[self.start[users, None] + place]
+        return drawn
 
     def positives(self, users: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
         """Where a pool holds train items of the users: row and column of each such pair.
@@ -144,19 +163,9 @@ class Sampler:
         items = self.items[self.start[users][rows] + rank]
         if len(pool) == self.n_items and self.kind == "catalogue":
             return rows, items
-        where = torch.full((self.n_items,), -1, device=self.device)
-        where[pool] = torch.arange(len(pool), device=self.device)
-        columns = where[items]
+        if self.where is None:
+            self.where = torch.full((self.n_items,), -1, device=self.device)
+        self.where[pool] = torch.arange(len(pool), device=self.device)
+        columns = self.where.index_select(0, items)
+        self.where[pool] = -1
         return rows[columns >= 0], columns[columns >= 0]
-
-    def has_negative(self, users: Tensor, pool: Tensor) -> Tensor:
-        """Which of the users lack a train pair with something of the pool, (B,) booleans.
-
-        >>> from drrl_core import datasets
-        >>> data = datasets.load("synthetic")
-        >>> pool = torch.from_numpy(data.train[[7]].indices[:1].astype("int64"))
-        >>> bool(Sampler(data, kind="shared-pool").has_negative(torch.tensor([7]), pool))
-        False
-        """
-        rows, _ = self.positives(users, pool)
-        return torch.bincount(rows, minlength=len(users)) < len(pool)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -28,6 +29,7 @@ from drrl_core.losses import Batch
 
 MASKS = ("train", "train+valid")
 PRECISIONS = ("highest", "high", "medium")
+OPTIMISERS = ("adam", "row-sparse-adam")
 TINY = 1e-12  # the least length a row is divided by
 # Scores of a tile of rows: on a CPU a loss's arrays then stay in cache, a GPU wants large ones.
 TILE = {"cpu": 2**18, "cuda": 2**25}
@@ -45,7 +47,11 @@ class TrainConfig:
         negatives: N of each example, or the size M of the pool, >= 1.
         noise: share of each example's negatives replaced by train items of its user, in [0, 1).
         similarity: "cosine" or "dot".
-        lr: the model's Adam rate, > 0.
+        optimiser: the model's, "adam" or "row-sparse-adam". Adam moves every row at every step, by
+            its momentum where there is no gradient. Row-sparse Adam is another optimiser: it moves
+            the rows that a batch has, and leaves the moments of all others as they were. Its steps
+            do not grow with the tables; for tables of millions of rows, of MF, without l2.
+        lr: the model's rate, > 0.
         dual_lr: the SGD rate of what the loss owns, >= 0, in units of the variable per unit slope.
         l2: >= 0; adds l2/2 · (‖e_u‖² + ‖e_i‖² + mean_j ‖e_j‖²), raw embeddings, batch mean.
         evaluate_every: epochs between evaluations on valid, >= 1.
@@ -62,6 +68,7 @@ class TrainConfig:
     negatives: int = 64
     noise: float = 0.0
     similarity: str = "cosine"
+    optimiser: str = "adam"
     lr: float = 1e-3
     dual_lr: float = 1e-3
     l2: float = 0.0
@@ -87,7 +94,10 @@ class TrainConfig:
             raise ValueError(f"noise must lie in [0, 1), not {self.noise}")
         if self.noise and self.sampler != "per-row":
             raise ValueError(f"noise is for the per-row sampler only, not for {self.sampler!r}")
+        if self.l2 and self.optimiser != "adam":
+            raise ValueError(f"l2 must be 0 with optimiser {self.optimiser!r}, not {self.l2}")
         choices = {
+            "optimiser": OPTIMISERS,
             "similarity": metrics.SIMILARITIES,
             "sampler": sampling.SAMPLERS,
             "mask": MASKS,
@@ -152,49 +162,61 @@ def _csr(start: Tensor, column: Tensor, values: Tensor, size: tuple[int, int]) -
 class _SampledScores(torch.autograd.Function):
     """Scores rows[b] · table[index[b, j]] for every (b, j), nothing gathered and nothing scattered.
 
-    Autograd would keep a (B·N, d) tensor and scatter a gradient of that size. On a CPU the scores
-    are the wanted entries of a product instead, and both gradients are products with the sparse
-    (B, n) matrix of slopes, whose columns one conversion to CSC puts together. With `cosine`, table
-    rows count as of length one: their norms divide the scores, and the table is never copied.
+    Autograd would keep a (B·N, d) tensor and scatter a gradient of that size. On a CPU the pairs
+    are put together by item instead, so that the table is walked through once in its own order: the
+    scores are the wanted entries of the product table · rowsᵀ, the table's gradient is the product
+    of the sparse (n, B) matrix of slopes with the rows. With `cosine`, table rows count as of
+    length one: their norms divide the scores, and the table is never copied. With `into`, the
+    table's gradient is written there, over whatever it held, and not handed to autograd: fresh
+    memory of that size at each step takes longer than the product.
     """
 
     @staticmethod
-    def forward(ctx, rows: Tensor, table: Tensor, index: Tensor, cosine: bool) -> Tensor:
-        flat = index.flatten()
-        if rows.device.type != "cpu" or index.shape[1] > len(table):  # CSR: no more than n a row
+    def forward(
+        ctx, rows: Tensor, table: Tensor, index: Tensor, cosine: bool, into: Tensor | None = None
+    ) -> Tensor:
+        flat, by_item, most = index.flatten(), (), math.inf
+        if rows.device.type == "cpu":
+            start = np.arange(0, len(flat) + 1, index.shape[1])
+            by_row = (np.arange(len(flat)), flat.numpy(), start)
+            csc = csr_array(by_row, shape=(len(rows), len(table))).tocsc()
+            by_item = tuple(map(torch.from_numpy, (csc.indptr, csc.indices, csc.data)))
+            most = np.diff(csc.indptr).max()
+        if most > len(rows):  # CSR: no more than the number of columns a row
             gathered = table.index_select(0, flat).view(*index.shape, -1)
             scores = torch.bmm(gathered, rows[..., None]).squeeze(-1)
         else:
-            start = torch.arange(0, len(flat) + 1, index.shape[1])
-            wanted = _csr(start, flat, rows.new_zeros(len(flat)), (len(rows), len(table)))
-            product = torch.sparse.sampled_addmm(wanted, rows, table.T, beta=0)
-            scores = product.values().view(index.shape)
+            scores = rows.new_zeros(len(flat))
+            wanted = _csr(*by_item[:2], scores, (len(table), len(rows)))
+            product = torch.sparse.sampled_addmm(wanted, table, rows.T, beta=0)
+            scores = scores.scatter_(0, by_item[2], product.values()).view(index.shape)
         length = by = None
         if cosine:
             length = torch.linalg.vector_norm(table, dim=1).clamp_min_(TINY)
-            by = length.reciprocal()[flat].view(index.shape)
+            by = length.reciprocal().index_select(0, flat).view(index.shape)
             scores = scores * by
-        ctx.save_for_backward(rows, table, index, scores, length, by)
+        ctx.save_for_backward(rows, table, index, scores, length, by, *by_item)
+        ctx.into = into
         return scores
 
     @staticmethod
-    def backward(ctx, slope: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        rows, table, index, scores, length, by = ctx.saved_tensors
+    def backward(ctx, slope: Tensor) -> tuple[Tensor | None, ...]:
+        rows, table, index, scores, length, by, *by_item = ctx.saved_tensors
         flat, weight = index.flatten(), slope if by is None else slope * by
         to_rows = embedding_bag(index, table, per_sample_weights=weight, mode="sum")
+        to_table = torch.empty_like(table) if ctx.into is None else ctx.into
         if rows.device.type != "cpu":
             spread = (weight[..., None] * rows[:, None]).flatten(0, 1)
-            to_table = torch.zeros_like(table).index_add_(0, flat, spread)
+            to_table.zero_().index_add_(0, flat, spread)
         else:
-            start = np.arange(0, len(flat) + 1, index.shape[1])
-            by_row = (weight.flatten().numpy(), flat.numpy(), start)
-            by_item = csr_array(by_row, shape=(len(rows), len(table))).tocsc()
-            parts = map(torch.from_numpy, (by_item.indptr, by_item.indices, by_item.data))
-            to_table = _csr(*parts, (len(table), len(rows))) @ rows
+            start, owner, place = by_item
+            weight = weight.flatten().index_select(0, place)
+            slopes = _csr(start, owner, weight, (len(table), len(rows)))
+            torch.addmm(to_table, slopes, rows, beta=0, out=to_table)
         if by is not None:  # a longer row has a smaller score
             shrink = length.new_zeros(len(table)).index_add_(0, flat, (slope * scores).flatten())
             to_table.addcmul_((shrink / length.square())[:, None], table, value=-1)
-        return to_rows, to_table, None, None
+        return to_rows, to_table if ctx.into is None else None, None, None, None
 
 
 def score(
@@ -214,45 +236,119 @@ def score(
 
 
 def _backward(
-    model: nn.Module, loss: nn.Module, batch: Batch, sampler: sampling.Sampler, config: TrainConfig
+    model: nn.Module,
+    loss: nn.Module,
+    batch: Batch,
+    sampler: sampling.Sampler,
+    config: TrainConfig,
+    slopes: list[Tensor] | None = None,
 ) -> Tensor:
-    """The loss of a batch, detached; its gradients are left in the parameters."""
-    users, items = model()
-    extra = model.penalty(batch.users, batch.pos_items) + _l2(model, batch, config.l2)
-    if batch.neg_items.dim() == 2:
-        total = loss(*score(users, items, batch, config.similarity), batch).mean() + extra
-        total.backward()
-        return total.detach()
+    """The loss of a batch, detached; its gradients are left in the parameters.
 
-    # A pool: the (B, M) scores exist a tile of rows at a time, forward and backward, and what
-    # reaches the batch's rows and the pool's goes on to the tables once.
-    ends = [
-        metrics.unit_or_raw(table.index_select(0, index), config.similarity)
-        for table, index in (
-            (users, batch.users),
-            (items, batch.pos_items),
-            (items, batch.neg_items),
-        )
-    ]
-    rows, positives, pool = (end.detach().requires_grad_() for end in ends)
-    size, value = len(batch.users), rows.new_zeros(())
-    tile_rows = max(16, TILE.get(rows.device.type, TILE["cuda"]) // len(pool))
-    kept = torch.arange(size, device=rows.device)
-    if sampler.crowded:  # without a negative an example has no loss
-        kept = kept[sampler.has_negative(batch.users, batch.neg_items)]
-    for tile in kept.split(tile_rows):
-        part = batch.part(tile)
-        neg = rows[tile] @ pool.T
-        neg[sampler.positives(part.users, batch.neg_items)] = -math.inf
-        pos = (rows[tile] * positives[tile]).sum(-1)
-        share = loss(pos, neg, part).sum() / size
-        share.backward()
-        value += share.detach()
-    slopes = [rows.grad, positives.grad, pool.grad]
-    if extra.requires_grad:
-        ends, slopes = [*ends, extra], [*slopes, torch.ones_like(extra)]
-    torch.autograd.backward(ends, slopes)
+    The loss goes back to the rows of the tables that the batch has. Their slopes add up in an
+    array for each table, which goes on to the parameters at once, or becomes their gradient where
+    the tables are the parameters. `slopes` keeps these arrays from step to step, empty at first.
+    For row-sparse Adam there are none: the gradients are sparse.
+    """
+    tables = model()
+    extra = model.penalty(batch.users, batch.pos_items) + _l2(model, batch, config.l2)
+    dense = config.optimiser == "adam"
+    slopes = [] if slopes is None else slopes
+    if dense and not slopes:
+        slopes += [torch.empty_like(table) for table in tables]
+    held = [table.detach() for table in tables]
+    if batch.neg_items.dim() == 2:
+        value, *parts = _rows_backward(*held, loss, batch, config, slopes[1] if dense else None)
+    else:
+        value, *parts = _pool_backward(*held, loss, batch, sampler, config)
+    onward = [(extra, torch.ones_like(extra))] if extra.requires_grad else []
+    for i, (table, part) in enumerate(zip(tables, parts, strict=True)):
+        if not dense:
+            index, rows = map(torch.cat, zip(*part, strict=True))
+            slope = torch.sparse_coo_tensor(index[None], rows, table.shape, check_invariants=False)
+        elif part:
+            slope = slopes[i].zero_()
+            for index, rows in part:
+                slope.index_add_(0, index, rows)
+        else:
+            slope = slopes[i]
+        if not table.is_leaf:
+            onward.append((table, slope))
+        elif table.requires_grad:
+            table.grad = slope if table.grad is None else table.grad + slope
+    if onward:
+        torch.autograd.backward(*zip(*onward, strict=True))
     return value + extra.detach()
+
+
+Part = list[tuple[Tensor, Tensor]]  # rows of a table, by index, and their slopes
+
+
+def _rows_backward(
+    users: Tensor,
+    items: Tensor,
+    loss: nn.Module,
+    batch: Batch,
+    config: TrainConfig,
+    to_items: Tensor | None,
+) -> tuple[Tensor, Part, Part]:
+    """The loss, and its slopes to the rows; those to the items are in `to_items` where given."""
+    raw = users.index_select(0, batch.users).requires_grad_()
+    rows = metrics.unit_or_raw(raw, config.similarity)
+    index, touched = torch.cat([batch.pos_items[:, None], batch.neg_items], 1), []
+    if to_items is None:
+        found, index = index.unique(return_inverse=True)
+        items = items.index_select(0, found)
+        to_items = torch.empty_like(items)
+        touched = [(found, to_items)]
+    scores = _SampledScores.apply(rows, items, index, config.similarity == "cosine", to_items)
+    value = loss(scores[:, 0], scores[:, 1:], batch).mean()
+    value.backward()
+    return value.detach(), [(batch.users, raw.grad)], touched
+
+
+def _pool_backward(
+    users: Tensor,
+    items: Tensor,
+    loss: nn.Module,
+    batch: Batch,
+    sampler: sampling.Sampler,
+    config: TrainConfig,
+) -> tuple[Tensor, Part, Part]:
+    """The same, where the (B, M) scores exist a tile of rows at a time, forward and backward."""
+    size, width = len(batch.users), len(batch.neg_items)
+    row, column = sampler.positives(batch.users, batch.neg_items)
+    if sampler.crowded:  # without a negative an example has no loss
+        kept = row.bincount(minlength=size) < width
+        row, column = (kept.cumsum(0) - 1)[row][kept[row]], column[kept[row]]
+        batch = batch.part(kept)
+    places = (users, batch.users), (items, batch.pos_items), (items, batch.neg_items)
+    raw = [table.index_select(0, index).requires_grad_() for table, index in places]
+    ends = [metrics.unit_or_raw(end, config.similarity) for end in raw]
+    rows, positives, pool = (end.detach() for end in ends)
+    to_rows, to_positives, to_pool = map(torch.zeros_like, (rows, positives, pool))
+    value = rows.new_zeros(())
+    many = max(16, TILE.get(rows.device.type, TILE["cuda"]) // width)
+    starts = torch.arange(0, len(rows) + many, many, device=row.device)
+    bounds = zip(starts.tolist(), torch.searchsorted(row, starts).tolist(), strict=True)
+    for (start, first), (end, last) in pairwise(bounds):
+        tile = slice(start, end)
+        own = row[first:last] - start, column[first:last]
+        neg = rows[tile] @ pool.T
+        neg[own] = -math.inf
+        pos = (rows[tile] * positives[tile]).sum(-1)
+        part = batch.part(tile)
+        share = loss(pos.requires_grad_(), neg.requires_grad_(), part).sum() / size
+        share.backward()
+        slope = neg.grad
+        slope[own] = 0
+        torch.addmm(pos.grad[:, None] * positives[tile], slope, pool, out=to_rows[tile])
+        torch.mul(pos.grad[:, None], rows[tile], out=to_positives[tile])
+        to_pool.addmm_(slope.T, rows[tile])
+        value += share.detach()
+    torch.autograd.backward(ends, [to_rows, to_positives, to_pool])
+    of_users, *of_items = [(place[1], end.grad) for place, end in zip(places, raw, strict=True)]
+    return value, [of_users], of_items
 
 
 def _l2(model: nn.Module, batch: Batch, l2: float) -> Tensor:
@@ -373,7 +469,8 @@ def fit(
 
     Raises:
         DivergedError: a loss or a parameter became NaN or infinite; names the step.
-        ValueError: no train pairs, or a user without a possible negative.
+        ValueError: no train pairs, a user without a possible negative, or row-sparse Adam for a
+            model that computes its tables.
         CheckpointError: the checkpoint cannot be read, or is another run's; it is left as it is.
 
     >>> from drrl_core import backbones, datasets, losses
@@ -391,7 +488,12 @@ def fit(
     loss.to(device)
     model.train()
     duals = [p for p in loss.parameters() if p.requires_grad]
-    optimisers = [torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)]
+    if config.optimiser == "adam":
+        optimisers = [torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)]
+    else:
+        if not all(table.is_leaf for table in model()):
+            raise ValueError("row-sparse-adam is for models whose tables are their parameters: mf")
+        optimisers = [torch.optim.SparseAdam(model.parameters(), lr=config.lr)]
     if duals:
         optimisers.append(torch.optim.SGD(duals, lr=config.dual_lr))
     sampler = sampling.Sampler(
@@ -409,6 +511,7 @@ def fit(
     if checkpoint and resume and Path(checkpoint).exists():
         state = _restore(Path(checkpoint), identity, parts)
     history = state["history"]
+    slopes = []
 
     todo = range(len(history) + 1, 1 if _over(state, config) else config.epochs + 1)
     bar = tqdm(todo, desc=data.name, unit="epoch", disable=not progress)
@@ -423,7 +526,7 @@ def fit(
                 for batch in sampler.epoch(config.seed, epoch):
                     for optimiser in optimisers:
                         optimiser.zero_grad()
-                    values.append(_backward(model, loss, batch, sampler, config))
+                    values.append(_backward(model, loss, batch, sampler, config, slopes))
                     for optimiser in optimisers:
                         optimiser.step()
                     if duals and hasattr(loss, "project"):
