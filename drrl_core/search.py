@@ -36,7 +36,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, w
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -163,12 +163,20 @@ class Place:
         most = cores // (self.workers or 1)
         return self.threads if self.scheduler else max(1, min(self.threads, most))
 
-    def job(self, what: object, run: runs.Run, hurdles: dict[int, float] | None = None) -> "Job":
+    def job(
+        self, task: "Task", run: runs.Run, data_hash: str, hurdles: dict | None = None
+    ) -> "Job":
         """The training of a run."""
-        options = {"run": run, "hurdles": hurdles or {}, "device": self.device}
-        options |= {"store": None if self.scheduler else str(runs.store_folder(self.store))}
-        data_dir = self.data_dir and str(self.data_dir)
-        return Job(what, _train, options | {"data_dir": data_dir, "threads": self.share()})
+        options = {
+            "run": run,
+            "data_hash": data_hash,
+            "data_dir": self.data_dir and str(self.data_dir),
+            "store": None if self.scheduler else str(runs.store_folder(self.store)),
+            "device": self.device,
+            "threads": self.share(),
+            "hurdles": hurdles or {},
+        }
+        return Job(task, _train, options)
 
 
 class Task(NamedTuple):
@@ -188,15 +196,24 @@ class Job(NamedTuple):
 
 
 _alone = threading.Lock()  # torch's random state is the process's: one run at a time
-_load = lru_cache(2)(datasets.load)
+
+
+@lru_cache(2)
+def _load(name: str, data_dir: str | None, data_hash: str) -> datasets.Interactions:
+    """The client's data, as this worker finds them."""
+    data = datasets.load(name, data_dir=data_dir)
+    if data.hash != data_hash:
+        raise datasets.DataError(f"{name} is other data here than where the work was asked for")
+    return data
 
 
 def _train(
     run: runs.Run,
     *,
+    data_hash: str,
+    data_dir: str | None,
     store: str | None,
     device: str,
-    data_dir: str | None,
     threads: int,
     hurdles: dict[int, float],
 ) -> dict:
@@ -204,8 +221,9 @@ def _train(
 
     Args:
         run: what to run.
+        data_hash: of the data it is to be trained on.
         store: the folder of its checkpoint; None: this machine's own, see `runs.store_folder`.
-        device, data_dir: as in `runs.execute`.
+        data_dir, device: as in `runs.execute`.
         threads: how many torch may use.
         hurdles: epoch -> valid NDCG@20; stop where the best so far is below. A run that continues
             from a checkpoint has none to clear: what it reached before is not known here.
@@ -216,7 +234,7 @@ def _train(
     """
     with _alone:
         torch.set_num_threads(threads)
-        data, seen = _load(run.dataset, data_dir=data_dir), []
+        data, seen = _load(run.dataset, data_dir, data_hash), []
 
         def below(row: dict) -> bool:
             seen.append((row["epoch"], row.get("ndcg@20", -math.inf)))
@@ -316,8 +334,9 @@ def carry_out(jobs: Iterator[Job], place: Place) -> Iterator[tuple[object, objec
             client.close()
         else:
             for executor in {*free, *(executor for _, executor, _ in running.values())}:
-                for process in (executor._processes or {}).values() if running else ():
-                    process.kill()
+                if running and (processes := getattr(executor, "_processes", None)):
+                    for process in processes.values():
+                        process.kill()
                 executor.shutdown(cancel_futures=True)
 
 
@@ -343,9 +362,6 @@ def _collect(
                     if isinstance(result, Exception):
                         raise result
                     if files := result.get("files"):
-                        found = json.loads(files["record.json"])["key"]
-                        if found != what.key:
-                            raise SearchError(f"a worker with other data or code trained {found}")
                         runs.keep(files, store=place.store)
                 except Exception as error:
                     line = f"{what.name}: {type(error).__name__}: {error}"
@@ -373,7 +389,7 @@ def _all(wanted: list[tuple[str, runs.Run]], data: datasets.Interactions, place:
     for name, run in wanted:
         key = runs.key(run, data.hash)
         if not (folder / key).exists():
-            jobs.append(place.job(Task(name, key), run))
+            jobs.append(place.job(Task(name, key), run, data.hash))
     with tqdm(total=len(jobs), unit="run", disable=not jobs) as bar:
         return _collect(iter(jobs), place, bar)
 
@@ -607,7 +623,7 @@ def _trials(study, search: Search, trials: int, place: Place, bar: tqdm) -> Iter
             _tell(study, task, _told(outcome), place)
             bar.update()
         else:
-            yield place.job(task, run, _hurdles(study))
+            yield place.job(task, run, search.data.hash, _hurdles(study))
 
 
 def _tell(study, task: Task, result: dict | Exception, place: Place) -> None:
@@ -638,8 +654,15 @@ def _enqueue(study, search: Search, settings: dict, storage, place: Place, bar: 
             name = _plan(search.data, search.dataset, loss, search.backbone, own).study
             best = optuna.load_study(study_name=name, storage=storage).best_trial
             outcome = runs.load(best.user_attrs["key"], store=place.store, data=search.data)
-        except (KeyError, ValueError, runs.RunError) as error:
-            bar.write(f"{search.name}: not from {loss}: {error}", file=sys.stderr)
+        except (
+            KeyError,
+            ValueError,
+            runs.RunError,
+        ) as error:  # no study, no finished trial, no run
+            why = (
+                error if isinstance(error, runs.RunError) else "it is not tuned with all else equal"
+            )
+            bar.write(f"{search.name} does not begin with {loss}'s optimum: {why}", file=sys.stderr)
             continue
         if point := mapped(outcome, search.variant, search.negatives):
             study.enqueue_trial(point, {"from": loss}, skip_if_exists=True)
@@ -691,21 +714,22 @@ def tune(
     """
     optuna = _need("optuna", "tune")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", "Fixed parameter .* out of range")  # `mapped` may be
-    data = _load(dataset, data_dir=place.data_dir)
+    data = datasets.load(dataset, data_dir=place.data_dir)
     if not data.valid.nnz:
         raise ValueError(f"{dataset} has no valid pairs: there is nothing to select by")
     search = _plan(data, dataset, variant, backbone, settings or {})
-    folder = runs.store_folder(place.store)
+    name, folder = search.study, runs.store_folder(place.store)
     folder.mkdir(parents=True, exist_ok=True)
     storage = optuna.storages.get_storage(storage or f"sqlite:///{folder / 'studies.sqlite'}")
     options = {"direction": "maximize", "load_if_exists": True}
-    study = optuna.create_study(study_name=search.study, storage=storage, **options)
+    study = optuna.create_study(study_name=name, storage=storage, **options)
 
     def tell(task: Task, result: dict | Exception) -> None:
         _tell(study, task, result, place)
 
-    with tqdm(desc=search.study, total=trials, unit="trial", initial=_spent(study)) as bar:
+    bar = tqdm(desc=name, total=trials, unit="trial", initial=_spent(study))
+    with bar, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Fixed parameter .* out of range")  # `mapped` may be
         if search.variant.loss == "drrl" and _spent(study) < trials:
             _enqueue(study, search, settings or {}, storage, place, bar)
         failed = _collect(_trials(study, search, trials, place, bar), place, bar, tell)
@@ -824,6 +848,7 @@ def sweep(
         SearchError: some failed: a message lists them, after all others are done.
     """
     folder, keys, jobs = runs.store_folder(place.store), {}, []
+    data_hash = cache(lambda name: datasets.load(name, data_dir=place.data_dir).hash)
     for where, each in _read(path):
         try:
             if "notebook" in each:
@@ -834,13 +859,13 @@ def sweep(
                 for k, v in each["settings"].items()
             }
             run = runs.configure(each["dataset"], each["loss"], each["backbone"], settings)
-            key = runs.key(run, _load(each["dataset"], data_dir=place.data_dir).hash)
+            key = runs.key(run, data_hash(each["dataset"]))
         except (TypeError, ValueError, datasets.DataError, notebooks.NotebookError) as error:
             raise ValueError(f"{where}: {error}") from error
         if key not in keys and not (folder / key).exists():
             shown = ", ".join(f"{k}={v}" for k, v in settings.items())
             name = f"{each['loss']} on {each['backbone']}, {each['dataset']} ({shown})"
-            jobs.append(place.job(Task(name, key), run))
+            jobs.append(place.job(Task(name, key), run, data_hash(each["dataset"])))
         keys[key] = None
     with tqdm(desc=Path(path).name, total=len(jobs), unit="run") as bar:
         failed = _collect(iter(jobs), place, bar)
