@@ -20,6 +20,7 @@ file by key:
 
 import difflib
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -112,13 +113,13 @@ def results(
 
 def merge(found: pd.DataFrame, path: str | Path) -> None:
     """Add rows to a CSV file, by key; a run that was tuned for before keeps its `trials`."""
-    path = Path(path)
+    path, as_text = Path(path), {"dtype": str, "keep_default_na": False}  # to the last digit
+    found = pd.read_csv(io.StringIO(found.to_csv(index=False)), **as_text)
     if path.exists():
-        before = pd.read_csv(path, dtype={"trials": "Int64"}, float_precision="round_trip")
-        known = before.set_index("key")["trials"]
-        found = found.assign(trials=found["trials"].fillna(found["key"].map(known)))
-        before = before[~before["key"].isin(found["key"])]
-        found = pd.concat([before, found]) if len(before) else found
+        before = pd.read_csv(path, **as_text)
+        known = found["key"].map(before.set_index("key")["trials"]).fillna("")
+        found["trials"] = found["trials"].where(found["trials"] != "", known)
+        found = pd.concat([before[~before["key"].isin(found["key"])], found])
     order = ["dataset", "backbone", "variant", "sampler", "negatives", "finished", "key"]
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -350,7 +351,7 @@ def _need(module: str, extra: str):
 def _collect(
     jobs: Iterator[Job], place: Place, bar: tqdm, tell: Callable = lambda *_: None
 ) -> list:
-    """Carry out jobs of (name, key), keep the runs that finish; returns lines on those that failed.
+    """Carry out jobs of Tasks, keep the runs that finish; returns a line for each that failed.
 
     `tell(what, result)` hears of each, when what it left is kept.
     """
@@ -381,17 +382,6 @@ def _complain(failed: list[str], total: int) -> None:
     if failed:
         listed = "\n  ".join(failed)
         raise SearchError(f"{len(failed)} of {total} failed, all others are kept:\n  {listed}")
-
-
-def _all(wanted: list[tuple[str, runs.Run]], data: datasets.Interactions, place: Place) -> list:
-    """Train named runs on one data set, but for those that are kept; returns the failed."""
-    folder, jobs = runs.store_folder(place.store), []
-    for name, run in wanted:
-        key = runs.key(run, data.hash)
-        if not (folder / key).exists():
-            jobs.append(place.job(Task(name, key), run, data.hash))
-    with tqdm(total=len(jobs), unit="run", disable=not jobs) as bar:
-        return _collect(iter(jobs), place, bar)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -438,6 +428,7 @@ def variants(negatives: int) -> dict[str, Variant]:
         "loss.radius": Range(0.05, max(0.05, 0.85 * math.log(negatives))),
         "train.lr": lr,
     }
+    hinge = {"loss.margin": Range(-0.3, 0.9), "loss.weight": Range(2, 150, True)}
     fixed = ball | {"loss.start": Range(-0.3, 0.9)}
     learned = fixed | {"train.dual_lr": rate}
     penalty = {
@@ -455,14 +446,7 @@ def variants(negatives: int) -> dict[str, Variant]:
         "bsl": Variant("bsl", two | {"loss.temperature_pos": Range(0.05, 0.6)}),
         "bsl-pooled": Variant("bsl-pooled", two | {"loss.ratio": Range(0.2, 5, True)}),
         "psl": Variant("psl", {"loss.temperature": Range(0.025, 0.15), "train.lr": lr}),
-        "ccl": Variant(
-            "ccl",
-            {
-                "loss.margin": Range(-0.3, 0.9),
-                "loss.weight": Range(2, 150, True),
-                "train.lr": lr,
-            },
-        ),
+        "ccl": Variant("ccl", hinge | {"train.lr": lr}),
         "advinfonce": Variant("advinfonce", two | {"train.dual_lr": rate}),
         "llpauc": Variant("llpauc", shares | {"train.lr": wide, "train.dual_lr": rate}),
         "drrl": Variant("drrl", learned, {"loss.dual": "learned"}),
@@ -654,14 +638,8 @@ def _enqueue(study, search: Search, settings: dict, storage, place: Place, bar: 
             name = _plan(search.data, search.dataset, loss, search.backbone, own).study
             best = optuna.load_study(study_name=name, storage=storage).best_trial
             outcome = runs.load(best.user_attrs["key"], store=place.store, data=search.data)
-        except (
-            KeyError,
-            ValueError,
-            runs.RunError,
-        ) as error:  # no study, no finished trial, no run
-            why = (
-                error if isinstance(error, runs.RunError) else "it is not tuned with all else equal"
-            )
+        except (KeyError, ValueError, runs.RunError):  # no study, no finished trial, no run
+            why = "first tune it, with all else equal"
             bar.write(f"{search.name} does not begin with {loss}'s optimum: {why}", file=sys.stderr)
             continue
         if point := mapped(outcome, search.variant, search.negatives):
@@ -727,7 +705,8 @@ def tune(
     def tell(task: Task, result: dict | Exception) -> None:
         _tell(study, task, result, place)
 
-    bar = tqdm(desc=name, total=trials, unit="trial", initial=_spent(study))
+    over = sum(trial.state.is_finished() for trial in study.trials)
+    bar = tqdm(desc=name, total=trials, unit="trial", initial=over)
     with bar, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Fixed parameter .* out of range")  # `mapped` may be
         if search.variant.loss == "drrl" and _spent(study) < trials:
@@ -742,8 +721,15 @@ def tune(
             replace(best, train=replace(best.train, seed=best.train.seed + more))
             for more in range(1, seeds)
         ]
-        failed += _all([(f"seed {run.train.seed}", run) for run in others], data, place)
-        keys = [*(runs.key(run, data.hash) for run in others), *keys]
+        more = {runs.key(run, data.hash): run for run in others}
+        jobs = [
+            place.job(Task(f"seed {run.train.seed}", key), run, data.hash)
+            for key, run in more.items()
+            if not (folder / key).exists()
+        ]
+        with tqdm(desc="further seeds", total=len(jobs), unit="run", disable=not jobs) as bar:
+            failed += _collect(iter(jobs), place, bar)
+        keys = [*more, *keys]
     found = results([k for k in keys if (folder / k).exists()], trials=_spent(study), store=folder)
     if csv:
         merge(found, csv)
