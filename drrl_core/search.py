@@ -395,9 +395,6 @@ class Range(NamedTuple):
     high: float
     log: bool = False
 
-    def middle(self) -> float:
-        return math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
-
 
 class Variant(NamedTuple):
     """A loss as it is tuned: what is searched, and what is fixed."""
@@ -524,8 +521,8 @@ class Search:
     data: datasets.Interactions
 
     def run(self, point: dict[str, float] | None = None) -> runs.Run:
-        """The run at a point of the search space, its middle by default."""
-        point = point or {name: each.middle() for name, each in self.variant.space.items()}
+        """The run at a point of the search space, its lowest corner by default."""
+        point = point or {name: each.low for name, each in self.variant.space.items()}
         settings = settings_of(self.variant, point)
         return runs.configure(self.dataset, self.variant.loss, self.backbone, settings)
 

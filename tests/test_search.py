@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
+from drrl_core import __main__ as command
 from drrl_core import datasets, losses, notebooks, runs, search
 
 ROOT = Path(__file__).parents[1]
@@ -90,9 +91,10 @@ def test_what_is_given_is_not_searched():
     assert space == {"loss.start", "train.dual_lr"}
     assert (run.loss_parameters["weight"], run.loss_parameters["radius"]) == (1, None)
     assert (run.loss_parameters["order"], run.train.lr) == (2, 0.5)
-    space, run = plan("drrl-exact", sampler="catalogue")
+    space, _ = plan("drrl-exact", sampler="catalogue")
     assert space == {"loss.order-1", "loss.radius", "train.lr"}
-    assert run.loss_parameters["radius"] == pytest.approx((0.05 + 0.85 * math.log(800)) / 2, 1e-3)
+    wide = search._plan(data, "synthetic", "drrl-exact", "mf", {"sampler": "catalogue"})
+    assert wide.variant.space["loss.radius"].high == 0.85 * math.log(800)
     found = search._plan(data, "synthetic", "sl", "xsimgcl", {"backbone.temperature": 0.3})
     assert "loss.temperature" in found.variant.space
 
@@ -446,6 +448,29 @@ def test_a_sweep_over_a_notebook(store, at_once, tmp_path, monkeypatch):
     ] == [True, True]
 
 
+def test_the_commands_print_what_they_found_and_fail_where_something_did(
+    store, at_once, tmp_path, monkeypatch, capsys
+):
+    def drrl(*arguments):
+        monkeypatch.setattr(sys, "argv", ["drrl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            command.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    small = [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]
+    line = ["tune", "synthetic", "--loss", "drrl-exact", "--trials", 1, "--seeds", 2, *small]
+    code, out, err = drrl(*line, "--csv", tmp_path / "runs.csv")
+    rows = pd.read_csv(tmp_path / "runs.csv")
+    assert code == 0 and "1/1" in err and list(rows["seed"]) == [0, 1]
+    for _, row in rows.iterrows():
+        assert f"{row['key']} drrl-exact" in out and f"{row['test_ndcg@20']:.4f}"[:5] in out
+    code, _, err = drrl("sweep", write(tmp_path, "- {dataset: synthetic, loss: sll}"))
+    assert code == 2 and "block 1: no loss is called 'sll'" in err and "Traceback" not in err
+    monkeypatch.setattr(runs, "execute", None)
+    code, out, err = drrl("sweep", write(tmp_path, "- {dataset: synthetic}"))
+    assert code == 2 and "1 of 1 failed" in err and "Traceback" not in err and not out
+
+
 # --------------------------------------------------------------------------- workers that die
 
 
@@ -476,14 +501,17 @@ settings: {epochs: 40, patience: 40, evaluate_every: 5, negatives: 16, seed: [0,
 
 
 def when_under_way(store: Path, act) -> threading.Thread:
-    """Do something as soon as a run has left its first checkpoint."""
+    """Do something as soon as a run has left a checkpoint, or another than it had."""
 
-    def wait():
-        while not list(store.glob("*.checkpoint")):
+    def found():
+        return {(path, path.stat().st_mtime_ns) for path in store.glob("*.checkpoint")}
+
+    def wait(before):
+        while not found() - before:
             time.sleep(0.005)
         act()
 
-    thread = threading.Thread(target=wait, daemon=True)
+    thread = threading.Thread(target=wait, args=(found(),), daemon=True)
     thread.start()
     return thread
 
