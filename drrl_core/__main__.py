@@ -105,7 +105,7 @@ def train(
 
 
 Workers = Annotated[
-    int | None, typer.Option(help="Runs at a time [default: 1, or all the cluster's].")
+    int | None, typer.Option(help="Runs at a time; by default 1, or one for each of the cluster's.")
 ]
 Threads = Annotated[int, typer.Option(help="Of each worker; no more in all than there are cores.")]
 Scheduler = Annotated[
@@ -142,7 +142,7 @@ def tune(
     ] = None,
     storage: Annotated[
         str | None,
-        typer.Option(help="Where studies are kept, an SQLAlchemy URL [default: in the run store]."),
+        typer.Option(help="Where studies are kept, an SQLAlchemy URL; by default the run store."),
     ] = None,
     csv: Csv = None,
     workers: Workers = None,
@@ -175,11 +175,9 @@ def sweep(
 ):
     """Run all configurations of a file, but for those that are done.
 
-    - dataset: amazon-beauty
+    {dataset: amazon-beauty, loss: sl, settings: {temperature: [0.1, 0.2], seed: [0, 1, 2]}}
 
-      loss: [sl, psl]
-
-      settings: {temperature: [0.1, 0.2], seed: [0, 1, 2]}
+    A list anywhere means each of its values; the file may be a list of such blocks.
     """
     from drrl_core import search
 
