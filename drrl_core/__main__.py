@@ -104,6 +104,87 @@ def train(
         print(f"{split:>5}  {metrics}")
 
 
+Workers = Annotated[
+    int | None, typer.Option(help="Runs at a time; by default 1, or one for each of the cluster's.")
+]
+Threads = Annotated[int, typer.Option(help="Of each worker; no more in all than there are cores.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        help="A Dask scheduler, tcp://host:port, to compute on its workers. Whoever reaches it can "
+        "run any code there: a trusted network only, or TLS."
+    ),
+]
+Csv = Annotated[Path | None, typer.Option(help="Merge the results into this file, a row a run.")]
+
+
+def _show(found) -> None:
+    """Runs as a table; a run's settings last, since they are long."""
+    columns = ["key", "variant", "seed", "valid_ndcg@20", "test_recall@20", "test_ndcg@20"]
+    if len(found):
+        print(found[[*columns, "seconds", "settings"]].round(4).to_string(index=False))
+
+
+@app.command()
+def tune(
+    dataset: Annotated[
+        str, typer.Argument(help="A data set's name, or the path of your own file.")
+    ],
+    loss: Annotated[
+        str, typer.Option(help="sl, ccl, drrl, drrl-exact, ... (an unknown name lists them).")
+    ] = "sl",
+    backbone: Annotated[str, typer.Option(help="mf, lightgcn or xsimgcl.")] = "mf",
+    trials: Annotated[int, typer.Option(help="The budget; ones that are pruned count.")] = 20,
+    seeds: Annotated[int, typer.Option(help="Train the best with this many seeds.")] = 1,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE, not to be searched; see `drrl train`. Repeatable."),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Where studies are kept, an SQLAlchemy URL; by default the run store."),
+    ] = None,
+    csv: Csv = None,
+    workers: Workers = None,
+    threads: Threads = 1,
+    scheduler: Scheduler = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    data_dir: DataDir = None,
+):
+    """Search a loss's settings by valid NDCG@20; the same command continues what was stopped.
+
+    Tune sl and ccl before drrl: it begins with their optima.
+    """
+    from drrl_core import runs, search
+
+    chosen = {key: runs.parse_value(text) for key, text in _pairs(settings or [], "--set").items()}
+    place = search.Place(None, data_dir, device, workers, threads, scheduler)
+    options = {"backbone": backbone, "trials": trials, "seeds": seeds, "settings": chosen}
+    _show(search.tune(dataset, loss, **options, storage=storage, csv=csv, place=place))
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="YAML: grids over runs, or over a notebook.")],
+    csv: Csv = None,
+    workers: Workers = None,
+    threads: Threads = 1,
+    scheduler: Scheduler = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    data_dir: DataDir = None,
+):
+    """Run all configurations of a file, but for those that are done.
+
+    {dataset: amazon-beauty, loss: sl, settings: {temperature: [0.1, 0.2], seed: [0, 1, 2]}}
+
+    A list anywhere means each of its values; the file may be a list of such blocks.
+    """
+    from drrl_core import search
+
+    place = search.Place(None, data_dir, device, workers, threads, scheduler)
+    _show(search.sweep(file, csv=csv, place=place))
+
+
 @app.command()
 def notebook(
     name: Annotated[str, typer.Argument(help="A notebook: 00, 00_start_here, or a path.")],
@@ -224,7 +305,7 @@ def main() -> None:
         app()
     except Exception as error:
         known = {"ValueError", "DataError", "NotebookError", "DivergedError"}
-        known |= {"RunError", "CheckpointError"}
+        known |= {"RunError", "CheckpointError", "SearchError"}
         if type(error).__name__ not in known:
             raise
         print(f"drrl: {error}", file=sys.stderr)

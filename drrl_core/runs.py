@@ -24,7 +24,7 @@ import statistics
 import subprocess
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -407,13 +407,13 @@ def get_or_train(
         if not diagnose or LATER in _sums(home):
             return found
     # Epochs without diagnostics are no start for a run that wants them.
-    checkpoint = home.with_name(f"{home.name}{'-diagnosed' if diagnose else ''}.checkpoint")
+    checkpoint = checkpoint_of(home.name + ("-diagnosed" if diagnose else ""), store)
     options |= {"checkpoint": checkpoint, "resume": True}
     outcome = execute(run, device=device, data=data, diagnose=diagnose, **options)
     if outcome.record["finished"] is None:
         return outcome
     if not home.exists():
-        _keep(outcome, home)
+        keep(content(outcome), store=store)
     if diagnose and LATER not in _sums(home):
         _keep_diagnostics(outcome.fit.history, home)
     checkpoint.unlink(missing_ok=True)
@@ -625,30 +625,61 @@ def _put(path: Path, text: str) -> None:
     _sync(path.parent)
 
 
-def _put_sums(home: Path, names: Iterable[str]) -> None:
-    digests = {name: hashlib.sha256((home / name).read_bytes()).hexdigest() for name in names}
-    _put(home / SUMS, "".join(f"{digest}  {name}\n" for name, digest in digests.items()))
+def _list(files: dict[str, bytes]) -> str:
+    """The content of SHA256SUMS for these."""
+    return "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in files)
 
 
-def _keep(outcome: Outcome, home: Path) -> None:
-    """Put a finished run into the store whole, unless another process was first."""
+def content(outcome: Outcome) -> dict[str, bytes]:
+    """What the store keeps of a finished run, by file name; `keep` puts it there.
+
+    The two are apart so that a run can be trained on one machine and kept on another.
+
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> sorted(content(outcome))[:2]
+    ['history.csv', 'record.json']
+    """
+    history = outcome.fit.history.select_dtypes("number")
+    history = history.drop(columns=list(DIAGNOSTICS), errors="ignore")
+    parts = {"model": outcome.model, "loss": outcome.loss}
+    state = {n: {k: v.cpu() for k, v in p.state_dict().items()} for n, p in parts.items()}
+    ranked = (table.detach().float().cpu().numpy() for table in tables(outcome.model))
+    learnt, arrays = io.BytesIO(), io.BytesIO()
+    torch.save(state, learnt)
+    np.savez(arrays, **dict(zip(("users", "items"), ranked, strict=True)))
+    return {
+        "record.json": (json.dumps(outcome.record, indent=1) + "\n").encode(),
+        **{f"{split}.csv": getattr(outcome.fit, split).to_csv().encode() for split in SPLITS},
+        "history.csv": history.to_csv(index=False).encode(),
+        "state.pt": learnt.getvalue(),
+        "tables.npz": arrays.getvalue(),
+    }
+
+
+def keep(files: dict[str, bytes], *, store: str | Path | None = None) -> dict:
+    """Put a finished run into the store whole, unless another process was first.
+
+    Args:
+        files: as `content` gives them.
+        store: see `store_folder`.
+
+    Returns:
+        The run's record. Its checkpoint in the store is removed.
+
+    >>> import tempfile
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> keep(content(outcome), store=tempfile.mkdtemp()) == outcome.record
+    True
+    """
+    about = json.loads(files["record.json"])
+    home = store_folder(store) / about["key"]
     draft = home.with_name(f".{home.name}.{uuid.uuid4().hex}")
     draft.mkdir(parents=True)
     try:
-        (draft / "record.json").write_text(json.dumps(outcome.record, indent=1) + "\n")
-        for split in SPLITS:
-            getattr(outcome.fit, split).to_csv(draft / f"{split}.csv")
-        history = outcome.fit.history.select_dtypes("number")
-        history = history.drop(columns=list(DIAGNOSTICS), errors="ignore")
-        history.to_csv(draft / "history.csv", index=False)
-        parts = {"model": outcome.model, "loss": outcome.loss}
-        state = {n: {k: v.cpu() for k, v in p.state_dict().items()} for n, p in parts.items()}
-        torch.save(state, draft / "state.pt")
-        ranked = (table.detach().float().cpu().numpy() for table in tables(outcome.model))
-        np.savez(draft / "tables.npz", **dict(zip(("users", "items"), ranked, strict=True)))
         for name in FILES:
+            (draft / name).write_bytes(files[name])
             _sync(draft / name)
-        _put_sums(draft, FILES)
+        _put(draft / SUMS, _list(files))
         os.rename(draft, home)
         _sync(home.parent)
     except OSError:
@@ -656,13 +687,20 @@ def _keep(outcome: Outcome, home: Path) -> None:
             raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+    checkpoint_of(home.name, store).unlink(missing_ok=True)
+    return about
+
+
+def checkpoint_of(name: str, store: str | Path | None = None) -> Path:
+    """Where the store has the state of a run that is not finished, by its key."""
+    return store_folder(store) / f"{name}.checkpoint"
 
 
 def _keep_diagnostics(history: pd.DataFrame, home: Path) -> None:
     """Add diagnostics to a kept run: they count from the moment that SHA256SUMS lists them."""
     found = history[["epoch", *(name for name in DIAGNOSTICS if name in history)]]
     _put(home / LATER, found.to_csv(index=False))
-    _put_sums(home, [*_sums(home), LATER])
+    _put(home / SUMS, _list({name: (home / name).read_bytes() for name in [*_sums(home), LATER]}))
 
 
 # ---------------------------------------------------------------------------------------------

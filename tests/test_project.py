@@ -29,7 +29,8 @@ LAYERS = {
     "plots": set(),
     "explorers": {"dro", "plots"},
     "notebooks": {"runs"},
-    "__main__": {"datasets", "notebooks", "runs"},
+    "search": {"datasets", "dro", "losses", "notebooks", "runs"},
+    "__main__": {"datasets", "notebooks", "runs", "search"},
 }
 
 

@@ -1,0 +1,859 @@
+"""Tuning and sweeps: many runs, over local processes or a Dask cluster, into one store.
+
+A worker trains and returns the files of the finished run; the client alone keeps them, so that no
+worker need see the client's disk. What a worker does write is the checkpoint of the run in hand, in
+the store's folder as the worker sees it: at home that is the store itself, and on a cluster the
+worker's own `$DRRL_RUNS`, which may well be a shared disk. Whatever is killed, client or worker,
+continues from there.
+
+`results` gives one tidy row a run, and `drrl tune --csv` and `drrl sweep --csv` merge it into a
+file by key:
+
+    key, dataset, data_hash         the run's key in the store; the data by name and content
+    backbone, variant, loss         the variant as in `variants`, and the loss it is a variant of
+    settings                        JSON: what differs from the defaults, as `drrl train --set` says
+    seed, sampler, negatives        not repeated in settings
+    trials                          the budget of the tuning that the run belongs to; empty: none
+    valid_recall@20, valid_ndcg@20, test_recall@20, test_ndcg@20    at the best epoch by valid NDCG
+    best_epoch, seconds, device, torch, commit, finished            finished in UTC
+"""
+
+import difflib
+import hashlib
+import io
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from drrl_core import datasets, dro, losses, notebooks, runs
+
+COLUMNS = (
+    *("key", "dataset", "data_hash", "backbone", "variant", "loss", "settings", "seed"),
+    *("sampler", "negatives", "trials", "valid_recall@20", "valid_ndcg@20", "test_recall@20"),
+    *("test_ndcg@20", "best_epoch", "seconds", "device", "torch", "commit", "finished"),
+)
+STARTUP, WARMUP = 5, 25  # finished trials, and epochs, before any trial is pruned
+DEATHS = 3  # of workers, after which what they were at is given up
+
+
+class SearchError(Exception):
+    """Some of what was asked for could not be run; all the rest was, and is kept."""
+
+
+# ---------------------------------------------------------------------------------------------
+# Results
+
+
+def variant_of(loss: str, hyper: dict) -> str:
+    """The name in `variants` of a loss with these hyper-parameters.
+
+    >>> variant_of("drrl", {"dual": "exact", "radius": 1.0}), variant_of("sl", {})
+    ('drrl-exact', 'sl')
+    """
+    if loss != "drrl" or hyper.get("dual", "learned") == "learned":
+        return loss
+    return "drrl-penalty" if hyper.get("temperature") else f"drrl-{hyper['dual']}"
+
+
+def results(
+    keys: list[str] | None = None, *, trials: int | None = None, store: str | Path | None = None
+) -> pd.DataFrame:
+    """Kept runs as tidy rows, see the top of the module for the columns.
+
+    Args:
+        keys: which, in this order; all of the store by default.
+        trials: the budget they were tuned with, if they were.
+        store: see `runs.store_folder`.
+
+    >>> list(results([])) == list(COLUMNS)
+    True
+    """
+    rows = []
+    for name in runs.table(store)["key"] if keys is None else keys:
+        about = runs.record(name, store=store)
+        own = about["parameters"]
+        plain = runs.configure(about["dataset"], about["loss"], about["backbone"])
+        settings = {
+            f"{group}.{name}": value
+            for group, part in own.items()
+            for name, value in part.items()
+            if value != plain.parameters[group][name]
+            and name not in ("seed", "sampler", "negatives")
+        }
+        row = {name: about[name] for name in COLUMNS if name in about}
+        row |= {name: own["train"][name] for name in ("seed", "sampler", "negatives")}
+        row |= {"variant": variant_of(about["loss"], own["loss"]), "trials": trials}
+        row |= {f"{s}_{name}": v for s in runs.SPLITS for name, v in about[s].items()}
+        row |= {"settings": json.dumps(settings), "torch": about["versions"]["torch"]}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"trials": "Int64"})
+
+
+def merge(found: pd.DataFrame, path: str | Path) -> None:
+    """Add rows to a CSV file, by key; a run that was tuned for before keeps its `trials`."""
+    path, as_text = Path(path), {"dtype": str, "keep_default_na": False}  # to the last digit
+    found = pd.read_csv(io.StringIO(found.to_csv(index=False)), **as_text)
+    if path.exists():
+        before = pd.read_csv(path, **as_text)
+        known = found["key"].map(before.set_index("key")["trials"]).fillna("")
+        found["trials"] = found["trials"].where(found["trials"] != "", known)
+        found = pd.concat([before[~before["key"].isin(found["key"])], found])
+    order = ["dataset", "backbone", "variant", "sampler", "negatives", "finished", "key"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    found.sort_values(order).to_csv(draft, index=False)
+    os.replace(draft, path)
+
+
+# ---------------------------------------------------------------------------------------------
+# The work, and who does it
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs are computed, and where they are kept.
+
+    Attributes:
+        store: see `runs.store_folder`.
+        data_dir: see `datasets.data_folder`; on a cluster, of the workers.
+        device: "auto", "cpu", "cuda", ...
+        workers: how many at a time; by default one, or as many as the cluster has.
+        threads: of each; at home no more than keeps all workers to the cores there are.
+        scheduler: a Dask scheduler's address. Whoever reaches it can run any code on its workers:
+            keep it to a trusted network, or use TLS (`tls://` and Dask's own configuration).
+    """
+
+    store: str | Path | None = None
+    data_dir: str | Path | None = None
+    device: str = "auto"
+    workers: int | None = None
+    threads: int = 1
+    scheduler: str | None = None
+
+    def __post_init__(self):
+        for name in ("workers", "threads"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+
+    def share(self) -> int:
+        """Threads a worker."""
+        able = hasattr(os, "sched_getaffinity")
+        cores = len(os.sched_getaffinity(0)) if able else os.cpu_count()
+        most = cores // (self.workers or 1)
+        return self.threads if self.scheduler else max(1, min(self.threads, most))
+
+    def job(
+        self, task: "Task", run: runs.Run, data_hash: str, hurdles: dict | None = None
+    ) -> "Job":
+        """The training of a run."""
+        options = {
+            "run": run,
+            "data_hash": data_hash,
+            "data_dir": self.data_dir and str(self.data_dir),
+            "store": None if self.scheduler else str(runs.store_folder(self.store)),
+            "device": self.device,
+            "threads": self.share(),
+            "hurdles": hurdles or {},
+        }
+        return Job(task, _train, options)
+
+
+class Task(NamedTuple):
+    """What a job is to a sweep or a study: a name to show, a run's key, a study's trial."""
+
+    name: str
+    key: str | None = None
+    trial: object = None
+
+
+class Job(NamedTuple):
+    """Something to compute: `function(**arguments)`, and what it is to whoever asked for it."""
+
+    what: object
+    function: Callable
+    arguments: dict
+
+
+_alone = threading.Lock()  # torch's random state is the process's: one run at a time
+
+
+@lru_cache(2)
+def _load(name: str, data_dir: str | None, data_hash: str) -> datasets.Interactions:
+    """The client's data, as this worker finds them."""
+    data = datasets.load(name, data_dir=data_dir)
+    if data.hash != data_hash:
+        raise datasets.DataError(f"{name} is other data here than where the work was asked for")
+    return data
+
+
+def _train(
+    run: runs.Run,
+    *,
+    data_hash: str,
+    data_dir: str | None,
+    store: str | None,
+    device: str,
+    threads: int,
+    hurdles: dict[int, float],
+) -> dict:
+    """A worker's part of a run: train it, and return what there is to keep.
+
+    Args:
+        run: what to run.
+        data_hash: of the data it is to be trained on.
+        store: the folder of its checkpoint; None: this machine's own, see `runs.store_folder`.
+        data_dir, device: as in `runs.execute`.
+        threads: how many torch may use.
+        hurdles: epoch -> valid NDCG@20; stop where the best so far is below. A run that continues
+            from a checkpoint has none to clear: what it reached before is not known here.
+
+    Returns:
+        values, a list of (epoch, valid NDCG@20); value, that of the best epoch, None where it was
+        stopped; files, as `runs.content`, where it was not.
+    """
+    with _alone:
+        torch.set_num_threads(threads)
+        data, seen = _load(run.dataset, data_dir, data_hash), []
+
+        def below(row: dict) -> bool:
+            seen.append((row["epoch"], row.get("ndcg@20", -math.inf)))
+            hurdle = hurdles.get(row["epoch"], -math.inf) if seen[0][0] == 1 else -math.inf
+            return max(value for _, value in seen) < hurdle
+
+        options = {"device": device, "data": data, "on_epoch": below, "progress": False}
+        checkpoint = runs.checkpoint_of(runs.key(run, data.hash), store)
+        outcome = runs.execute(run, checkpoint=checkpoint, resume=True, **options)
+    whole = outcome.record["finished"]
+    return _told(outcome) | ({"files": runs.content(outcome)} if whole else {"value": None})
+
+
+def _told(outcome: runs.Outcome) -> dict:
+    """What a study is told of a run: valid NDCG@20 by epoch, and where it counts."""
+    rows = outcome.fit.history[["epoch", "ndcg@20"]].dropna()
+    values = [(int(epoch), float(value)) for epoch, value in rows.itertuples(index=False)]
+    return {"values": values, "value": outcome.record["valid"]["ndcg@20"]}
+
+
+def _notebook(name: str, out: str, parameters: dict, threads: int) -> dict:
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # the kernel inherits it
+    return notebooks.run(name, out_dir=out, parameters=parameters, progress=False)
+
+
+def _settle() -> None:
+    """A local worker leaves Ctrl-C to the client, and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def _process() -> ProcessPoolExecutor:
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=_settle)
+
+
+def carry_out(jobs: Iterator[Job], place: Place) -> Iterator[tuple[object, object]]:
+    """Compute jobs, as many at a time as there are workers; each is asked for when one is free.
+
+    At home every worker is a pool of one process, so that when one dies it is known what it was
+    at: that is computed again, and given up when it has cost three workers. Dask does the same on
+    a cluster, by its own setting `allowed-failures`. When the caller stops early, or Ctrl-C does,
+    workers are stopped at once.
+
+    Args:
+        jobs: what to compute; may be a generator that looks at what came before.
+        place: how many workers, and whose.
+
+    Yields:
+        what of the job, and its result, or the exception that it ended with.
+
+    >>> list(carry_out(iter([Job("a", dict, {"b": 1})]), Place()))
+    [('a', {'b': 1})]
+    """
+    client = None
+    if place.scheduler:
+        client = _need("distributed", "cluster").Client(place.scheduler)
+        executor = client.get_executor(pure=False)
+        free: list[Executor] = [executor] * (place.workers or max(1, len(client.nthreads())))
+    else:
+        free = [_process() for _ in range(place.workers or 1)]
+    running, again = {}, deque()
+    try:
+        while True:
+            while free and (again or (job := next(jobs, None))):
+                job, deaths = again.popleft() if again else (job, 0)
+                executor = free.pop()
+                try:
+                    future = executor.submit(job.function, **job.arguments)
+                except BrokenProcessPool:  # it died while it had nothing to do
+                    executor = _process()
+                    future = executor.submit(job.function, **job.arguments)
+                running[future] = job, executor, deaths
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job, executor, deaths = running.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    executor.shutdown(wait=False)
+                    executor = _process()
+                    if deaths + 1 < DEATHS:
+                        again.append((job, deaths + 1))
+                        free.append(executor)
+                        continue
+                    result = SearchError(f"{DEATHS} workers died of it: out of memory, perhaps")
+                except Exception as error:
+                    result = error
+                free.append(executor)
+                yield job.what, result
+    finally:
+        for future in running:
+            future.cancel()
+        if client:
+            client.close()
+        else:
+            for executor in {*free, *(executor for _, executor, _ in running.values())}:
+                if running and (processes := getattr(executor, "_processes", None)):
+                    for process in processes.values():
+                        process.kill()
+                executor.shutdown(cancel_futures=True)
+
+
+def _need(module: str, extra: str):
+    try:
+        return __import__(module)
+    except ImportError as error:
+        raise ValueError(f"{error}: pip install 'drrl-core[{extra}]'") from error
+
+
+def _collect(
+    jobs: Iterator[Job], place: Place, bar: tqdm, tell: Callable = lambda *_: None
+) -> list:
+    """Carry out jobs of Tasks, keep the runs that finish; returns a line for each that failed.
+
+    `tell(what, result)` hears of each, when what it left is kept.
+    """
+    failed = []
+    with closing(carry_out(jobs, place)) as done:
+        try:
+            for what, result in done:
+                try:
+                    if isinstance(result, Exception):
+                        raise result
+                    if files := result.get("files"):
+                        runs.keep(files, store=place.store)
+                except Exception as error:
+                    line = f"{what.name}: {type(error).__name__}: {error}"
+                    bar.write(f"failed: {line}", file=sys.stderr)
+                    if not (what.trial and isinstance(error, runs.DivergedError)):
+                        failed.append(line)
+                    result = error
+                tell(what, result)
+                bar.update()
+        except KeyboardInterrupt:
+            bar.write("stopped; the same command continues", file=sys.stderr)
+            raise
+    return failed
+
+
+def _complain(failed: list[str], total: int) -> None:
+    if failed:
+        listed = "\n  ".join(failed)
+        raise SearchError(f"{len(failed)} of {total} failed, all others are kept:\n  {listed}")
+
+
+# ---------------------------------------------------------------------------------------------
+# Tuning
+
+
+class Range(NamedTuple):
+    """Where a setting is searched, in the setting's unit."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+class Variant(NamedTuple):
+    """A loss as it is tuned: what is searched, and what is fixed."""
+
+    loss: str
+    space: dict[str, Range]
+    fixed: Mapping[str, object] = MappingProxyType({})
+
+
+def variants(negatives: int) -> dict[str, Variant]:
+    """Every loss as it is tuned, by name: the one table of search spaces.
+
+    `loss.order-1` is γ - 1, so that a log range gives both ends of the family their due: γ* runs
+    from 1.007 to 51. The radius is searched and not c: at fixed c much of a (γ, c) grid is a point
+    mass. It ends at 0.85·log N, N the negatives of a row or a pool, so that a row should say N.
+
+    Args:
+        negatives: N, as one row of the loss sees them.
+
+    >>> round(variants(64)["drrl-exact"].space["loss.radius"].high, 2)
+    3.54
+    """
+    lr, wide = Range(1e-3, 1e-2, True), Range(1e-3, 1e-1, True)
+    tau, rate = Range(0.05, 0.3), Range(1e-5, 1e-1, True)
+    dot = {"train.lr": wide, "train.l2": Range(1e-6, 1e-2, True)}
+    ball = {
+        "loss.order-1": Range(0.02, 150, True),
+        "loss.radius": Range(0.05, max(0.05, 0.85 * math.log(negatives))),
+        "train.lr": lr,
+    }
+    hinge = {"loss.margin": Range(-0.3, 0.9), "loss.weight": Range(2, 150, True)}
+    fixed = ball | {"loss.start": Range(-0.3, 0.9)}
+    learned = fixed | {"train.dual_lr": rate}
+    penalty = {
+        "loss.order-1": Range(0.02, 2, True),
+        "loss.temperature": Range(0.01, 0.5, True),
+        "train.lr": lr,
+    }
+    two = {"loss.temperature": tau, "train.lr": wide}
+    shares = {"loss.share_pos": Range(0.1, 1), "loss.share_neg": Range(0.005, 0.5, True)}
+    return {
+        "mse": Variant("mse", dot),
+        "bce": Variant("bce", dot),
+        "bpr": Variant("bpr", dot),
+        "sl": Variant("sl", {"loss.temperature": tau, "train.lr": lr}),
+        "bsl": Variant("bsl", two | {"loss.temperature_pos": Range(0.05, 0.6)}),
+        "bsl-pooled": Variant("bsl-pooled", two | {"loss.ratio": Range(0.2, 5, True)}),
+        "psl": Variant("psl", {"loss.temperature": Range(0.025, 0.15), "train.lr": lr}),
+        "ccl": Variant("ccl", hinge | {"train.lr": lr}),
+        "advinfonce": Variant("advinfonce", two | {"train.dual_lr": rate}),
+        "llpauc": Variant("llpauc", shares | {"train.lr": wide, "train.dual_lr": rate}),
+        "drrl": Variant("drrl", learned, {"loss.dual": "learned"}),
+        "drrl-shared": Variant("drrl", learned, {"loss.dual": "shared"}),  # w/o-P
+        "drrl-fixed": Variant("drrl", fixed, {"loss.dual": "fixed"}),  # w/o-LP
+        "drrl-exact": Variant("drrl", ball, {"loss.dual": "exact"}),
+        "drrl-penalty": Variant("drrl", penalty, {"loss.dual": "exact"}),
+    }
+
+
+def settings_of(variant: Variant, point: dict[str, float]) -> dict:
+    """A point of the search space as settings of a run, four digits each: short enough to type."""
+    point = {name: float(f"{value:.4g}") for name, value in point.items()}
+    if "loss.order-1" in point:
+        point["loss.order"] = round(1 + point.pop("loss.order-1"), 6)
+    return {**variant.fixed, **point}
+
+
+def mapped(outcome: runs.Outcome, variant: Variant, negatives: int) -> dict[str, float] | None:
+    """The point of a DrRL variant that is a trained SL or CCL: tuned DrRL then contains both.
+
+    - CCL is order ∞, here 151: c is its weight and β its margin, which stays (lowest dual_lr).
+      An exact β has no margin: the radius is the one that the margin amounts to.
+    - SL is the penalty at order 1, here 1.02, with its own τ. For a ball, the radius that its τ
+      amounts to; a β that stays is that ball's own, far below the scores, where (f - β)^(γ*-1) is
+      all but exp(f/τ).
+
+    What differs per user is the median of 100 users' N sampled negatives.
+
+    Args:
+        outcome: a trained SL or CCL.
+        variant: of DrRL.
+        negatives: N.
+
+    Returns:
+        The point, which may lie outside the search space where β or c must; None where there is
+        none: CCL is no penalty.
+    """
+    own = outcome.record["parameters"]
+    exact, counts = variant.fixed["loss.dual"] == "exact", np.diff(outcome.data.train.indptr)
+    known = np.flatnonzero(counts)
+    known = known[np.linspace(0, len(known) - 1, min(100, len(known))).astype(int)]
+    draw = np.random.default_rng(0).choice
+    rows = [draw(runs.negatives_of(outcome, int(user))["score"], negatives) for user in known]
+    scores = torch.tensor(np.array(rows), dtype=torch.float64)
+    point = {"train.lr": own["train"]["lr"], "train.dual_lr": 1e-5}
+    if outcome.record["loss"] == "ccl":
+        if "loss.temperature" in variant.space:
+            return None
+        margin, weight = own["loss"]["margin"], own["loss"]["weight"]
+        point |= {"loss.order-1": 150.0, "loss.start": margin}
+        point["loss.radius"] = dro.radius_from_weight(weight, 151.0)
+        if exact:
+            radius = dro.radius_of_margin(scores, margin, 151.0).nanmedian().item()
+            low, high, _ = variant.space["loss.radius"]
+            point["loss.radius"] = min(max(radius, low), high)
+    else:
+        tau = own["loss"]["temperature"]
+        radius = dro.radius_of_temperature(scores, tau).median().item()
+        beta = dro.worst_case(scores, order=1.02, radius=radius).dual.median().item()
+        point |= {"loss.order-1": 0.02, "loss.temperature": tau}
+        point |= {"loss.radius": radius, "loss.start": beta}
+    return {name: value for name, value in point.items() if name in variant.space}
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is tuned: a variant on a backbone and data, but for what is given."""
+
+    dataset: str
+    name: str
+    backbone: str
+    variant: Variant
+    negatives: int
+    data: datasets.Interactions
+
+    def run(self, point: dict[str, float] | None = None) -> runs.Run:
+        """The run at a point of the search space, its lowest corner by default."""
+        point = point or {name: each.low for name, each in self.variant.space.items()}
+        settings = settings_of(self.variant, point)
+        return runs.configure(self.dataset, self.variant.loss, self.backbone, settings)
+
+    @property
+    def study(self) -> str:
+        """A name that no other data, variant, setting or search space has."""
+        what = [runs.key(self.run(), self.data.hash), self.variant.space]
+        digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
+        return f"{self.data.name}/{self.backbone}/{self.name}/{digest}"
+
+
+def _is_of(loss: str, name: str) -> bool:
+    """Whether a setting, by its name, is of the loss rather than of training or the backbone."""
+    group, _, bare = name.rpartition(".")
+    return group == "loss" or (not group and bare in losses.hyperparameters(loss))
+
+
+def _plan(data: datasets.Interactions, dataset: str, name: str, backbone: str, given: dict):
+    """The search for a variant, less the settings that are given."""
+    if name not in (table := variants(2)):
+        close = difflib.get_close_matches(name, table, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(table)}"
+        raise ValueError(f"no variant {name!r}; {hint}")
+    loss = table[name].loss
+    other = {key: value for key, value in given.items() if not _is_of(loss, key)}
+    train = runs.configure(dataset, loss, backbone, other).train
+    count = data.n_items if train.sampler == "catalogue" else train.negatives
+    line, instead = variants(count)[name], {"order-1": ["order"], "radius": ["weight", "eta"]}
+    space = {}
+    for key, each in line.space.items():
+        group, _, bare = key.partition(".")
+        same = [bare, *instead.get(bare, [])]
+        if not {*same, *(f"{group}.{one}" for one in same)} & given.keys():
+            space[key] = each
+    line = line._replace(space=space, fixed={**line.fixed, **given})
+    return Search(dataset, name, backbone, line, count, data)
+
+
+def _hurdles(study) -> dict[int, float]:
+    """Epoch -> the median of the finished trials' best valid NDCG@20 by then."""
+    done = [trial.intermediate_values for trial in study.trials if trial.state.name == "COMPLETE"]
+    if len(done) < STARTUP:
+        return {}
+    return {
+        epoch: float(np.median([max(v for e, v in one.items() if e <= epoch) for one in done]))
+        for epoch in {epoch for one in done for epoch in one if epoch >= WARMUP}
+    }
+
+
+def _spent(study) -> int:
+    """Trials that were begun."""
+    return sum(trial.state.name != "WAITING" for trial in study.trials)
+
+
+def _trials(study, search: Search, trials: int, place: Place, bar: tqdm) -> Iterator[Job]:
+    """A study's trials, those first that were running when it was stopped."""
+    from optuna.samplers import TPESampler
+    from optuna.trial import Trial
+
+    left = [trial for trial in study.trials if trial.state.name == "RUNNING"]
+    while left or _spent(study) < trials:
+        old = left.pop(0) if left else None
+        state = [search.run().train.seed, old.number if old else len(study.trials)]
+        seed = int(np.random.SeedSequence(state).generate_state(1)[0])
+        startup = max(4, trials // 3)  # at random
+        study.sampler = TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
+        trial = Trial(study, old._trial_id) if old else study.ask()
+        point = {
+            name: trial.suggest_float(name, low, high, log=log)
+            for name, (low, high, log) in search.variant.space.items()
+        }
+        run = search.run(point)
+        key = runs.key(run, search.data.hash)
+        trial.set_user_attr("key", key)
+        shown = ", ".join(f"{k}={v}" for k, v in settings_of(search.variant, point).items())
+        task = Task(f"trial {trial.number} ({shown})", key, trial)
+        if (runs.store_folder(place.store) / key).exists():
+            outcome = runs.load(key, store=place.store, data=search.data, device="cpu")
+            _tell(study, task, _told(outcome), place)
+            bar.update()
+        else:
+            yield place.job(task, run, search.data.hash, _hurdles(study))
+
+
+def _tell(study, task: Task, result: dict | Exception, place: Place) -> None:
+    """Put a trial's result into its study."""
+    from optuna.trial import TrialState
+
+    if isinstance(result, Exception):
+        task.trial.set_user_attr("error", str(result))
+        mild = isinstance(result, runs.DivergedError)  # the sampler is to avoid it
+        study.tell(task.trial, state=TrialState.PRUNED if mild else TrialState.FAIL)
+        return
+    for epoch, value in result["values"]:
+        task.trial.report(value, epoch)
+    if result["value"] is None:
+        runs.checkpoint_of(task.key, place.store).unlink(missing_ok=True)
+        study.tell(task.trial, state=TrialState.PRUNED)
+    else:
+        study.tell(task.trial, result["value"])
+
+
+def _enqueue(study, search: Search, settings: dict, storage, place: Place, bar: tqdm) -> None:
+    """Let a study of DrRL begin with the optima of SL and CCL, see `mapped`."""
+    import optuna
+
+    own = {name: value for name, value in settings.items() if not _is_of("drrl", name)}
+    for loss in ("sl", "ccl"):
+        try:
+            name = _plan(search.data, search.dataset, loss, search.backbone, own).study
+            best = optuna.load_study(study_name=name, storage=storage).best_trial
+            outcome = runs.load(best.user_attrs["key"], store=place.store, data=search.data)
+        except (KeyError, ValueError, runs.RunError):  # no study, no finished trial, no run
+            why = "first tune it, with all else equal"
+            bar.write(f"{search.name} does not begin with {loss}'s optimum: {why}", file=sys.stderr)
+            continue
+        if point := mapped(outcome, search.variant, search.negatives):
+            study.enqueue_trial(point, {"from": loss}, skip_if_exists=True)
+
+
+def tune(
+    dataset: str,
+    variant: str = "sl",
+    *,
+    backbone: str = "mf",
+    trials: int = 20,
+    seeds: int = 1,
+    settings: dict | None = None,
+    storage: str | None = None,
+    csv: str | Path | None = None,
+    place: Place = Place(),
+) -> pd.DataFrame:
+    """Search a loss's settings by valid NDCG@20, then train the best with further seeds.
+
+    Every trial is in an Optuna study, whose name tells data, backbone, variant and a digest of all
+    that is fixed: the same call continues it. What was running when it was stopped is trained on;
+    the sampler is seeded by the number of trials before, so that a stop changes nothing. One
+    process at a time may work at a study.
+
+    After STARTUP trials, one is pruned where its best by some epoch, WARMUP or later, is below the
+    median of the finished trials' best by then. The worker is told these medians when its trial
+    starts, and so needs nobody to ask. A trial that diverges counts as pruned.
+
+    Where the same storage has a study of SL and of CCL with all else equal, a DrRL variant's first
+    trials are theirs, see `mapped`: tune these two before.
+
+    Args:
+        dataset, backbone: as in `runs.configure`.
+        variant: a name in `variants`.
+        trials: the budget, pruned, diverged and `mapped` ones included; written into the results.
+        seeds: how many seeds the best is trained with, the tuning's own among them.
+        settings: what is not to be searched, as in `runs.configure`; `seed` also seeds the search.
+        storage: where studies are kept, a URL as SQLAlchemy has it; by default a file of SQLite in
+            the store. It is written nowhere else.
+        csv: a file to merge the results into, see `merge`.
+        place: where to compute.
+
+    Returns:
+        `results` of every finished trial, best first, but the best's further seeds before them.
+
+    Raises:
+        SearchError: some trials failed: a message lists them, after all others are done.
+        ValueError: an unknown variant, or a setting that is refused.
+    """
+    optuna = _need("optuna", "tune")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    data = datasets.load(dataset, data_dir=place.data_dir)
+    if not data.valid.nnz:
+        raise ValueError(f"{dataset} has no valid pairs: there is nothing to select by")
+    search = _plan(data, dataset, variant, backbone, settings or {})
+    name, folder = search.study, runs.store_folder(place.store)
+    folder.mkdir(parents=True, exist_ok=True)
+    storage = optuna.storages.get_storage(storage or f"sqlite:///{folder / 'studies.sqlite'}")
+    options = {"direction": "maximize", "load_if_exists": True}
+    study = optuna.create_study(study_name=name, storage=storage, **options)
+
+    def tell(task: Task, result: dict | Exception) -> None:
+        _tell(study, task, result, place)
+
+    over = sum(trial.state.is_finished() for trial in study.trials)
+    bar = tqdm(desc=name, total=trials, unit="trial", initial=over)
+    with bar, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Fixed parameter .* out of range")  # `mapped` may be
+        if search.variant.loss == "drrl" and _spent(study) < trials:
+            _enqueue(study, search, settings or {}, storage, place, bar)
+        failed = _collect(_trials(study, search, trials, place, bar), place, bar, tell)
+    done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    done.sort(key=lambda trial: (-trial.value, trial.number))
+    keys = [trial.user_attrs["key"] for trial in done]
+    if done:
+        best = search.run(done[0].params)
+        others = [
+            replace(best, train=replace(best.train, seed=best.train.seed + more))
+            for more in range(1, seeds)
+        ]
+        more = {runs.key(run, data.hash): run for run in others}
+        jobs = [
+            place.job(Task(f"seed {run.train.seed}", key), run, data.hash)
+            for key, run in more.items()
+            if not (folder / key).exists()
+        ]
+        with tqdm(desc="further seeds", total=len(jobs), unit="run", disable=not jobs) as bar:
+            failed += _collect(iter(jobs), place, bar)
+        keys = [*more, *keys]
+    found = results([k for k in keys if (folder / k).exists()], trials=_spent(study), store=folder)
+    if csv:
+        merge(found, csv)
+    _complain(failed, _spent(study) + seeds - 1)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------
+# Sweeps
+
+BLOCKS = {
+    "dataset": {"dataset": None, "backbone": "mf", "loss": "sl", "settings": {}},
+    "notebook": {"notebook": None, "out": "out/sweep", "parameters": {}},
+}
+
+
+def _grid(given: dict) -> list[dict]:
+    """Every choice of one from each of the lists; what is no list is the only choice."""
+    lists = [value if isinstance(value, list) else [value] for value in given.values()]
+    return [dict(zip(given, each, strict=True)) for each in itertools.product(*lists)]
+
+
+def _read(path: str | Path) -> Iterator[tuple[str, dict]]:
+    """Where in the file, and one configuration, for every point of every block's grid."""
+    yaml = _need("yaml", "tune")
+    try:
+        blocks = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    for number, block in enumerate(blocks if isinstance(blocks, list) else [blocks], 1):
+        where = f"{path}, block {number}"
+        if not isinstance(block, dict) or len(kind := BLOCKS.keys() & block.keys()) != 1:
+            raise ValueError(f"{where}: expected a mapping with either dataset or notebook")
+        defaults = BLOCKS[kind.pop()]
+        for name in block:
+            if name not in defaults:
+                close = difflib.get_close_matches(str(name), defaults, 1) or defaults
+                raise ValueError(f"{where}: {name!r} is none of its keys: {', '.join(close)}?")
+        inner = list(defaults)[-1]
+        points = block.pop(inner, None) or {}
+        for choice in points if isinstance(points, list) else [points]:
+            if not isinstance(choice, dict):
+                raise ValueError(f"{where}, {inner}: expected names and values, not {choice!r}")
+        outer = {name: block.get(name, value) for name, value in defaults.items() if name != inner}
+        for each in _grid(outer):
+            for choice in points if isinstance(points, list) else [points]:
+                for point in _grid(choice):
+                    yield where, each | {inner: point}
+
+
+def _notebook_job(each: dict, place: Place) -> Job | None:
+    """The execution of a notebook; None where it is done."""
+    source, given = notebooks.find(each["notebook"]), dict(each["parameters"])
+    declared = notebooks.parameters(source)
+    for name, value in given.items():
+        if name not in declared:
+            raise ValueError(f"{source.stem} has no parameter {name!r}: {', '.join(declared)}")
+        if isinstance(value, str) and "str" not in declared[name].type:
+            given[name] = runs.parse_value(value)  # YAML reads 1e-3 as text
+        declared[name].check(given[name])
+    words = re.sub(r"[^\w.=-]+", "_", " ".join(f"{k}={v}" for k, v in given.items()))[:80]
+    digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:6]
+    out = Path(each["out"]) / f"{source.stem} {words} {digest}".replace(" ", "_")
+    if (out / f"{source.stem}.json").exists():
+        return None
+    options = {"name": str(source), "out": str(out), "parameters": given}
+    return Job(Task(out.name), _notebook, options | {"threads": place.share()})
+
+
+def sweep(
+    path: str | Path,
+    *,
+    csv: str | Path | None = None,
+    place: Place = Place(),
+) -> pd.DataFrame:
+    """Run every configuration of a file: grids over runs, or over a notebook's parameters.
+
+    The file is YAML, a block or a list of blocks, and a list anywhere means each of its values:
+
+        - dataset: [amazon-beauty, amazon-kitchen]
+          backbone: mf                              # the default
+          loss: drrl
+          settings: {order: [1.5, 2, 5], radius: 1, dual: exact, seed: [0, 1, 2]}
+        - notebook: 02_one_family
+          parameters: {order: [1.5, 2]}
+          out: out/sweep                            # the default: a folder in it for each
+
+    `settings` may be a list of such grids. All is checked before anything starts. A run that the
+    store has, or a notebook that left its record, is done; delete it to have it again. Notebooks
+    on a cluster need `out` on a shared disk.
+
+    Args:
+        path: the file.
+        csv: a file to merge the results into, see `merge`.
+        place: where to compute.
+
+    Returns:
+        `results` of the runs, in the file's order.
+
+    Raises:
+        ValueError: the file, or a configuration in it, is refused: names block and setting.
+        SearchError: some failed: a message lists them, after all others are done.
+    """
+    folder, keys, jobs = runs.store_folder(place.store), {}, []
+    data_hash = cache(lambda name: datasets.load(name, data_dir=place.data_dir).hash)
+    for where, each in _read(path):
+        try:
+            if "notebook" in each:
+                jobs += filter(None, [_notebook_job(each, place)])
+                continue
+            settings = {
+                k: runs.parse_value(v) if isinstance(v, str) else v
+                for k, v in each["settings"].items()
+            }
+            run = runs.configure(each["dataset"], each["loss"], each["backbone"], settings)
+            key = runs.key(run, data_hash(each["dataset"]))
+        except (TypeError, ValueError, datasets.DataError, notebooks.NotebookError) as error:
+            raise ValueError(f"{where}: {error}") from error
+        if key not in keys and not (folder / key).exists():
+            shown = ", ".join(f"{k}={v}" for k, v in settings.items())
+            name = f"{each['loss']} on {each['backbone']}, {each['dataset']} ({shown})"
+            jobs.append(place.job(Task(name, key), run, data_hash(each["dataset"])))
+        keys[key] = None
+    with tqdm(desc=Path(path).name, total=len(jobs), unit="run") as bar:
+        failed = _collect(iter(jobs), place, bar)
+    found = results([key for key in keys if (folder / key).exists()], store=folder)
+    if csv:
+        merge(found, csv)
+    _complain(failed, len(jobs))
+    return found

@@ -1,0 +1,594 @@
+"""Tuning and sweeps: every trial once, whatever is killed, and results that can be trusted."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import torch
+
+from drrl_core import __main__ as command
+from drrl_core import datasets, losses, notebooks, runs, search
+
+ROOT = Path(__file__).parents[1]
+TINY = {"epochs": 2, "evaluate_every": 1, "negatives": 8, "dim": 4}
+
+
+@pytest.fixture
+def store(monkeypatch, tmp_path):
+    monkeypatch.setenv("DRRL_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Workers are threads: no process to start, and a test can reach into them."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(search, "_process", lambda: ThreadPoolExecutor(1))
+    yield
+    torch.set_num_threads(threads)
+
+
+def tune(variant="sl", trials=3, **more):
+    more["settings"] = TINY | more.get("settings", {})
+    return search.tune("synthetic", variant, trials=trials, **more)
+
+
+def studies(store: Path, name: str = "studies.sqlite") -> list[optuna.Study]:
+    url = f"sqlite:///{store / name}"
+    names = optuna.study.get_all_study_names(url)
+    return [optuna.load_study(study_name=name, storage=url) for name in names]
+
+
+def trials_of(store: Path, name: str = "studies.sqlite") -> list[tuple]:
+    (study,) = studies(store, name)
+    return [(t.number, t.params, t.value, t.state.name) for t in study.trials]
+
+
+# --------------------------------------------------------------------------- search spaces
+
+
+def test_every_loss_has_a_variant_and_every_corner_of_its_space_is_accepted():
+    table = search.variants(64)
+    assert {variant.loss for variant in table.values()} == losses.REGISTRY.keys()
+    for name, variant in table.items():
+        for end in (0, 1):
+            point = {key: each[end] for key, each in variant.space.items()}
+            settings = search.settings_of(variant, point)
+            run = runs.configure("synthetic", variant.loss, "mf", settings)
+            assert search.variant_of(run.loss, run.loss_parameters) == name
+            assert runs.configure("synthetic", variant.loss, "mf", json.loads(json.dumps(settings)))
+
+
+def test_the_balls_are_no_point_mass_and_both_ends_of_the_family_are_within():
+    for count in (64, 1024, 3570):
+        for name in ("drrl", "drrl-shared", "drrl-fixed", "drrl-exact"):
+            space = search.variants(count)[name].space
+            assert space["loss.radius"][:2] == (0.05, 0.85 * math.log(count))
+            low, high = (1 + gamma for gamma in space["loss.order-1"][:2])
+            assert low / (low - 1) >= 50 and high / (high - 1) <= 1.007
+
+
+def test_what_is_given_is_not_searched():
+    data = datasets.load("synthetic")
+
+    def plan(name, **given):
+        found = search._plan(data, "synthetic", name, "mf", given)
+        return found.variant.space.keys(), found.run()
+
+    space, run = plan("drrl", weight=1, order=2, lr=0.5, negatives=32)
+    assert space == {"loss.start", "train.dual_lr"}
+    assert (run.loss_parameters["weight"], run.loss_parameters["radius"]) == (1, None)
+    assert (run.loss_parameters["order"], run.train.lr) == (2, 0.5)
+    space, _ = plan("drrl-exact", sampler="catalogue")
+    assert space == {"loss.order-1", "loss.radius", "train.lr"}
+    wide = search._plan(data, "synthetic", "drrl-exact", "mf", {"sampler": "catalogue"})
+    assert wide.variant.space["loss.radius"].high == 0.85 * math.log(800)
+    found = search._plan(data, "synthetic", "sl", "xsimgcl", {"backbone.temperature": 0.3})
+    assert "loss.temperature" in found.variant.space
+
+
+def test_studies_are_apart_where_anything_differs():
+    data = datasets.load("synthetic")
+    given = [{}, {"epochs": 3}, {"seed": 1}, {"negatives": 32}, {"lr": 0.1}, {"train.lr": 0.1}]
+    names = [search._plan(data, "synthetic", "sl", "mf", each).study for each in given]
+    names += [search._plan(data, "synthetic", name, "mf", {}).study for name in ("drrl", "ccl")]
+    assert len(set(names)) == len(names) - 1 and names[4] == names[5]
+    assert all(name.startswith("synthetic/mf/") for name in names)
+
+
+# --------------------------------------------------------------------------- optima, mapped
+
+
+@pytest.fixture(scope="module")
+def trained():
+    shared = {"epochs": 4, "lr": 0.01}
+    sl = runs.configure("synthetic", "sl", settings=shared | {"temperature": 0.15})
+    ccl = runs.configure("synthetic", "ccl", settings=shared | {"margin": 0.2, "weight": 8})
+    return {run.loss: runs.execute(run, progress=False) for run in (sl, ccl)}
+
+
+@pytest.mark.parametrize(
+    "name", ["drrl", "drrl-shared", "drrl-fixed", "drrl-exact", "drrl-penalty"]
+)
+@pytest.mark.parametrize("origin", ["sl", "ccl"])
+def test_a_mapped_optimum_listens_as_the_loss_it_comes_from(trained, name, origin):
+    variant = search.variants(64)[name]
+    point = search.mapped(trained[origin], variant, 64)
+    if (name, origin) == ("drrl-penalty", "ccl"):
+        assert point is None  # as the order grows the penalty becomes the plain mean
+        return
+    assert point.keys() == variant.space.keys() and point["train.lr"] == 0.01
+    settings = search.settings_of(variant, point)
+    run = runs.configure("synthetic", "drrl", settings=settings)  # accepted
+    made = losses.make("drrl", n_users=20, n_items=1, **run.loss_parameters)
+    rng, rows = np.random.default_rng(1), []
+    for user in range(0, 1000, 50):
+        rows.append(rng.choice(runs.negatives_of(trained[origin], user)["score"], 64))
+    neg, pos = torch.tensor(np.array(rows)), torch.full((20,), 0.5)
+    found = losses.negative_weights(made, pos, neg, losses.Batch(torch.arange(20)))
+    if origin == "sl":  # w ∝ exp(f/τ)
+        wanted = 64 * torch.softmax(neg / 0.15, -1)
+    else:  # w alike above β, none below; at order 151, nearly
+        wanted = (neg > 0.2).float()
+        wanted *= 64 / wanted.sum(-1, keepdim=True)
+    if (name, origin) == ("drrl-exact", "ccl"):  # one margin is another radius for each row
+        wanted = (neg > 0.2).double().mean(-1).log().neg().median()
+        assert point["loss.radius"] == pytest.approx(wanted.item(), rel=0.15)
+        return
+    slack = 0.3 if name == "drrl-exact" else 0.05  # and one radius another τ
+    assert (found - wanted).abs().mean() < slack * wanted.abs().mean()
+
+
+def test_drrl_begins_with_the_optima_of_sl_and_ccl_and_reaches_them(store, at_once, capsys):
+    longer = {"epochs": 5, "lr": 0.01}
+    for name in ("sl", "ccl"):
+        tune(name, trials=2, settings=longer)
+    tune("drrl-fixed", trials=3, settings=longer)
+    for other in ("sl", "ccl"):
+        assert f"{other}'s optimum" not in capsys.readouterr().err
+    found = {study.study_name.split("/")[2]: study for study in studies(store)}
+    first = found["drrl-fixed"].trials
+    assert [t.user_attrs.get("from") for t in first] == ["sl", "ccl", None]
+    for trial, origin in zip(first[:2], ("sl", "ccl"), strict=True):
+        assert trial.value == pytest.approx(found[origin].best_value, rel=0.03)
+    tune("drrl-fixed", trials=4, settings=longer)  # they are enqueued once
+    assert len(found["drrl-fixed"].trials) == 4
+
+
+def test_drrl_says_what_it_could_not_begin_with(store, at_once, capsys):
+    tune("drrl-penalty", trials=1)
+    err = capsys.readouterr().err
+    assert "does not begin with sl's optimum" in err and "ccl's optimum" in err
+
+
+# --------------------------------------------------------------------------- tuning
+
+
+def test_the_best_is_chosen_on_valid_and_trained_with_further_seeds(store, at_once, tmp_path):
+    found = tune(trials=4, seeds=3, csv=tmp_path / "runs.csv")
+    assert list(found["seed"]) == [1, 2, 0, 0, 0, 0]
+    tuned = found[found["seed"] == 0]
+    assert list(tuned["valid_ndcg@20"]) == sorted(tuned["valid_ndcg@20"], reverse=True)
+    assert set(found["settings"][:3]) == {tuned["settings"].iloc[0]}
+    assert set(found["trials"]) == {4} and set(found["variant"]) == {"sl"}
+    assert tuned["settings"].nunique() == 4
+    row = found.iloc[0]
+    settings = json.loads(row["settings"]) | {"seed": 1, "negatives": 8}
+    run = runs.configure("synthetic", row["loss"], row["backbone"], settings)
+    again = runs.execute(run, progress=False).record  # a row says all that it takes
+    assert (again["key"], again["test"]["ndcg@20"]) == (row["key"], row["test_ndcg@20"])
+    written = pd.read_csv(tmp_path / "runs.csv", dtype=str)
+    assert tuple(written) == search.COLUMNS
+    merged = written.set_index("key").loc[found["key"]]
+    assert [float(text) for text in merged["test_ndcg@20"]] == list(found["test_ndcg@20"])
+
+
+def test_the_same_call_again_trains_nothing(store, at_once, monkeypatch):
+    first = tune(trials=3, seeds=2)
+    monkeypatch.setattr(runs, "execute", None)
+    pd.testing.assert_frame_equal(tune(trials=3, seeds=2), first)
+    (store / "studies.sqlite").unlink()  # the runs are still there
+    pd.testing.assert_frame_equal(tune(trials=3, seeds=2), first)
+
+
+def test_a_stop_changes_nothing(store, at_once, monkeypatch, capsys):
+    whole = f"sqlite:///{store / 'whole.sqlite'}"
+    store.mkdir()
+    tune(trials=6, storage=whole)
+    for path in store.glob("?" * 16):
+        path.rename(path.with_name(f"gone-{path.name}"))
+    keep, kept, done = runs.keep, [], []
+
+    def keep_some(files, **options):
+        if len(kept) == 2 and not done:
+            done.append(1)
+            raise KeyboardInterrupt  # trained, but not kept yet
+        kept.append(json.loads(files["record.json"])["key"])
+        return keep(files, **options)
+
+    monkeypatch.setattr(runs, "keep", keep_some)
+    with pytest.raises(KeyboardInterrupt):
+        tune(trials=6)
+    assert "the same command continues" in capsys.readouterr().err
+    assert [state for *_, state in trials_of(store)] == ["COMPLETE", "COMPLETE", "RUNNING"]
+    assert len(list(store.glob("*.checkpoint"))) == 1
+    tune(trials=6)
+    assert trials_of(store) == trials_of(store, "whole.sqlite")
+    assert len(kept) == len(set(kept)) == 6 and not list(store.glob("*.checkpoint"))
+
+
+def test_hurdles_are_medians_of_the_best_so_far():
+    rng, study = np.random.default_rng(0), optuna.create_study(direction="maximize")
+    curves = []
+    for length in (8, 8, 6, 7, 8):
+        assert search._hurdles(study) == {}
+        curves.append(rng.random(length).tolist())
+        trial = study.ask()
+        for step, value in enumerate(curves[-1], 1):
+            trial.report(value, 5 * step)
+        study.tell(trial, max(curves[-1]))
+    pruned = study.ask()
+    pruned.report(0.0, 25)
+    study.tell(pruned, state=optuna.trial.TrialState.PRUNED)
+    wanted = {5 * step: np.median([max(c[:step]) for c in curves]) for step in (5, 6, 7, 8)}
+    assert search._hurdles(study) == pytest.approx(wanted)
+
+
+def test_a_trial_below_the_hurdle_is_pruned_and_leaves_no_checkpoint(store, at_once, monkeypatch):
+    seen = []
+
+    def hurdles(study):
+        seen.append(len(study.trials))
+        return {1: 2.0} if len(seen) == 2 else {1: 0.0}
+
+    monkeypatch.setattr(search, "_hurdles", hurdles)
+    found = tune(trials=3)
+    states = [state for *_, state in trials_of(store)]
+    assert states == ["COMPLETE", "PRUNED", "COMPLETE"]
+    assert len(found) == 2 and set(found["trials"]) == {3}  # the budget counts it
+    (study,) = studies(store)
+    assert list(study.trials[1].intermediate_values) == [1]
+    assert not list(store.glob("*.checkpoint"))
+
+
+def test_a_trial_that_continues_is_not_pruned_for_what_was_not_seen(store, at_once):
+    run = runs.configure("synthetic", settings=TINY | {"epochs": 3})
+    data = datasets.load("synthetic")
+    runs.get_or_train(run, on_epoch=lambda row: True, progress=False)
+    job = search.Place().job(None, run, data.hash, {2: 2.0})
+    assert job.function(**job.arguments)["value"] is not None
+    runs.checkpoint_of(runs.key(run, data.hash)).unlink()
+    assert job.function(**job.arguments)["value"] is None
+
+
+def test_failures_are_listed_the_others_kept_and_divergence_is_an_outcome(
+    store, at_once, monkeypatch, tmp_path
+):
+    execute, calls = runs.execute, []
+
+    def sometimes(run, **options):
+        calls.append(run)
+        if len(calls) == 1:
+            raise runs.DivergedError("epoch 1")
+        if len(calls) == 2:
+            raise OSError("disk full")
+        return execute(run, **options)
+
+    monkeypatch.setattr(runs, "execute", sometimes)
+    with pytest.raises(search.SearchError, match=r"1 of 4 failed.*\n.*trial 1 .*disk full"):
+        tune(trials=4, csv=tmp_path / "runs.csv")
+    states = [state for *_, state in trials_of(store)]
+    assert states == ["PRUNED", "FAIL", "COMPLETE", "COMPLETE"]
+    assert len(pd.read_csv(tmp_path / "runs.csv")) == 2
+
+
+def test_the_storage_is_written_nowhere_else(store, at_once, tmp_path, capsys):
+    url = f"sqlite:///{tmp_path / 'hunter2.sqlite'}"
+    tune(trials=1, storage=url, csv=tmp_path / "runs.csv")
+    out = capsys.readouterr()
+    assert "hunter2" not in out.out + out.err
+    for path in [tmp_path / "runs.csv", *store.rglob("*")]:
+        assert path.is_dir() or b"hunter2" not in path.read_bytes()
+    assert not (store / "studies.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"variant": "drl"}, "no variant 'drl'; did you mean 'drrl'"),
+        ({"settings": {"temprature": 1}}, "did you mean.*temperature"),
+        ({"settings": {"lr": -1}}, "lr must lie in"),
+        ({"variant": "drrl-exact", "settings": {"dual": "fixed"}}, "give it once"),
+    ],
+)
+def test_tune_refuses_before_it_starts(store, options, match):
+    with pytest.raises(ValueError, match=match):
+        tune(**options)
+    assert not list(store.glob("*"))
+
+
+def test_tune_refuses_data_without_valid_pairs(store, tmp_path):
+    (tmp_path / "own.csv").write_text("user,item\n1,2\n1,3\n2,2\n")
+    with pytest.raises(ValueError, match="no valid pairs"):
+        search.tune(str(tmp_path / "own.csv"), "sl")
+
+
+def test_place_keeps_to_the_cores_there_are():
+    cores = len(os.sched_getaffinity(0))
+    assert search.Place(threads=10**6).share() == cores
+    assert search.Place(workers=10**6, threads=8).share() == 1
+    assert search.Place(scheduler="tcp://far", threads=10**6).share() == 10**6
+    with pytest.raises(ValueError, match="workers must be at least 1"):
+        search.Place(workers=0)
+
+
+# --------------------------------------------------------------------------- results
+
+
+def test_merging_keeps_a_budget_and_no_row_twice(store, at_once, tmp_path):
+    path = tmp_path / "new" / "runs.csv"
+    tuned = tune(trials=2, csv=path)
+    before = path.read_text()
+    search.merge(search.results(), path)  # of these runs alone: no budget
+    assert path.read_text() == before
+    run = runs.configure("synthetic", "ccl", settings=TINY)
+    record = runs.get_or_train(run, progress=False).record
+    search.merge(search.results([record["key"]]), path)
+    found = pd.read_csv(path).set_index("key")
+    assert len(found) == 3 and math.isnan(found.loc[record["key"], "trials"])
+    assert (found.loc[tuned["key"], "trials"] == 2).all()
+
+
+# --------------------------------------------------------------------------- sweeps
+
+RUNS = """
+- dataset: synthetic
+  loss: [sl, ccl]
+  settings: {epochs: 1, negatives: 4, dim: 4, lr: [1e-2, 0.003], seed: [0, 1]}
+- dataset: synthetic
+  loss: sl
+  settings:
+    - {epochs: 1, negatives: 4, dim: 4, lr: 0.01, temperature: [0.1, 0.2]}
+"""
+
+
+def write(tmp_path, text: str) -> Path:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_sweep_is_the_grid_each_once(store, at_once, tmp_path, monkeypatch):
+    found = search.sweep(write(tmp_path, RUNS), csv=tmp_path / "runs.csv")
+    # two losses, two rates, two seeds; then τ = 0.1, while τ = 0.2 is the first of all
+    assert list(found["loss"]) == ["sl"] * 4 + ["ccl"] * 4 + ["sl"]
+    assert list(found["seed"]) == [0, 1] * 4 + [0]
+    rates = [json.loads(text).get("train.lr") for text in found["settings"]]
+    assert rates == [0.01, 0.01, 0.003, 0.003] * 2 + [0.01]
+    assert len(pd.read_csv(tmp_path / "runs.csv")) == 9 and found["trials"].isna().all()
+    monkeypatch.setattr(runs, "execute", None)
+    pd.testing.assert_frame_equal(search.sweep(tmp_path / "sweep.yaml"), found)
+
+
+def test_a_sweep_lists_what_failed_and_keeps_the_rest(store, at_once, tmp_path, monkeypatch):
+    execute = runs.execute
+
+    def not_ccl(run, **options):
+        if run.loss == "ccl":
+            raise runs.DivergedError("epoch 1")
+        return execute(run, **options)
+
+    monkeypatch.setattr(runs, "execute", not_ccl)
+    with pytest.raises(search.SearchError, match="4 of 9 failed") as error:
+        search.sweep(write(tmp_path, RUNS))
+    assert str(error.value).count("ccl on mf, synthetic (epochs=1") == 4
+    assert len(runs.table()) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("- dataset: synthetic\n  los: sl", "block 1: 'los' is none of its keys: loss"),
+        ("- {loss: sl}", "block 1: expected a mapping with either dataset or notebook"),
+        ("- {dataset: synthetic, notebook: '00'}", "either dataset or notebook"),
+        ("just text", "block 1: expected a mapping"),
+        ("a: [", "(?s)cannot be read.*line 1"),
+        ("!!python/object/apply:os.system ['false']", "cannot be read"),
+        ("- {dataset: synthetic}\n- {dataset: synthetic, settings: [1]}", "block 2, settings"),
+        ("- {dataset: synthetic, settings: {lr: [0.1, 0]}}", "block 1: lr must lie"),
+        ("- {dataset: synthetic, settings: {tempratur: 1}}", "block 1: 'tempratur'.*mean"),
+        ("- {dataset: nothing}", "block 1: .*nothing"),
+        ("- {dataset: synthetic, loss: [sl, sel]}", "block 1: no loss is called 'sel'"),
+        ("- {notebook: '77'}", "block 1: no notebook '77'"),
+        ("- {notebook: '00', parameters: {epoch: 1}}", "block 1: 00_start_here has no parameter"),
+        ("- {notebook: '00', parameters: {epochs: many}}", "block 1: epochs = 'many' is not int"),
+    ],
+)
+def test_a_sweep_is_checked_before_anything_starts(store, tmp_path, text, match):
+    with pytest.raises(ValueError, match=match):
+        search.sweep(write(tmp_path, text))
+    assert not store.exists()
+    with pytest.raises(ValueError, match=r"nowhere\.yaml cannot be read"):
+        search.sweep(tmp_path / "nowhere.yaml")
+
+
+def test_a_sweep_over_a_notebook(store, at_once, tmp_path, monkeypatch):
+    ran = []
+
+    def run(name, *, out_dir, parameters, progress):
+        ran.append((Path(name).stem, parameters))
+        Path(out_dir).mkdir(parents=True)
+        (Path(out_dir) / f"{Path(name).stem}.json").write_text("{}")
+        return {"status": "done"}
+
+    monkeypatch.setattr(notebooks, "run", run)
+    source = "epochs: int = 1  # passes\nlr: float = 0.1  # rate"
+    cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": source}
+    (tmp_path / "own.ipynb").write_text(json.dumps({"cells": [cell]}))
+    text = f"notebook: {tmp_path}/own.ipynb\nout: {tmp_path}/out\n"
+    text += "parameters: {epochs: [1, 2], lr: 1e-3}"  # which YAML takes for text
+    for _ in range(2):  # the second time all is done
+        assert search.sweep(write(tmp_path, text)).empty
+    assert ran == [("own", {"epochs": n, "lr": 0.001}) for n in (1, 2)]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert [
+        name.startswith(f"own_epochs={n}_lr=0.001_") for n, name in zip((1, 2), names, strict=True)
+    ] == [True, True]
+
+
+def test_the_commands_print_what_they_found_and_fail_where_something_did(
+    store, at_once, tmp_path, monkeypatch, capsys
+):
+    def drrl(*arguments):
+        monkeypatch.setattr(sys, "argv", ["drrl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            command.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    small = [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]
+    line = ["tune", "synthetic", "--loss", "drrl-exact", "--trials", 1, "--seeds", 2, *small]
+    code, out, err = drrl(*line, "--csv", tmp_path / "runs.csv")
+    rows = pd.read_csv(tmp_path / "runs.csv")
+    assert code == 0 and "1/1" in err and list(rows["seed"]) == [0, 1]
+    for _, row in rows.iterrows():
+        assert f"{row['key']} drrl-exact" in out and f"{row['test_ndcg@20']:.4f}"[:5] in out
+    code, _, err = drrl("sweep", write(tmp_path, "- {dataset: synthetic, loss: sll}"))
+    assert code == 2 and "block 1: no loss is called 'sll'" in err and "Traceback" not in err
+    monkeypatch.setattr(runs, "execute", None)
+    code, out, err = drrl("sweep", write(tmp_path, "- {dataset: synthetic}"))
+    assert code == 2 and "1 of 1 failed" in err and "Traceback" not in err and not out
+
+
+# --------------------------------------------------------------------------- workers that die
+
+
+def die(times: int, log: str) -> int:
+    """Kill this process the first few times; say how often it was tried."""
+    with open(log, "a") as file:
+        file.write("x")
+    if Path(log).stat().st_size <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Path(log).stat().st_size
+
+
+def test_a_job_that_kills_its_workers_is_given_up_and_nobody_else_is(tmp_path):
+    logs = {name: str(tmp_path / name) for name in ("bad", "once", "good")}
+    times = {"bad": 99, "once": 1, "good": 0}
+    jobs = [search.Job(name, die, {"times": times[name], "log": log}) for name, log in logs.items()]
+    found = dict(search.carry_out(iter(jobs), search.Place(workers=2)))
+    assert (found["once"], found["good"]) == (2, 1)
+    assert isinstance(found["bad"], search.SearchError) and "3 workers" in str(found["bad"])
+    assert Path(logs["bad"]).stat().st_size == 3
+
+
+LONG = """
+dataset: synthetic
+loss: sl
+settings: {epochs: 20, evaluate_every: 5, negatives: 16, dim: 16, seed: [0, 1, 2]}
+"""
+
+
+def when_under_way(store: Path, act) -> threading.Thread:
+    """Do something as soon as a run has left a checkpoint, or another than it had."""
+
+    def found():
+        return {(path, path.stat().st_mtime_ns) for path in store.glob("*.checkpoint")}
+
+    def wait(before):
+        while not found() - before:
+            time.sleep(0.005)
+        act()
+
+    thread = threading.Thread(target=wait, args=(found(),), daemon=True)
+    thread.start()
+    return thread
+
+
+def check_long_sweep(found: pd.DataFrame, monkeypatch) -> None:
+    """Every run once, and one of them to the last bit as if nothing had happened."""
+    assert list(found["seed"]) == [0, 1, 2] and found["key"].nunique() == 3
+    assert list(runs.table()["key"].sort_values()) == sorted(found["key"])
+    settings = json.loads(found["settings"][0]) | {"negatives": 16}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        wanted = runs.execute(runs.configure("synthetic", settings=settings), progress=False)
+    finally:
+        torch.set_num_threads(threads)
+    assert wanted.record["test"]["ndcg@20"] == found["test_ndcg@20"][0]
+
+
+def test_a_killed_worker_costs_the_sweep_nothing(store, tmp_path, monkeypatch):
+    kept, keep = [], runs.keep
+    monkeypatch.setattr(runs, "keep", lambda files, **o: kept.append(1) or keep(files, **o))
+    killed = []
+
+    def kill():
+        victim = next(p for p in multiprocessing.active_children() if p.is_alive())
+        killed.append(victim.pid)
+        victim.kill()
+
+    thread = when_under_way(store, kill)
+    place = search.Place(workers=2)
+    found = search.sweep(write(tmp_path, LONG), place=place)
+    thread.join()
+    assert len(killed) == 1 and len(kept) == 3
+    check_long_sweep(found, monkeypatch)
+    assert not list(store.glob("*.checkpoint"))
+
+
+def test_a_killed_worker_costs_a_cluster_nothing(store, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    elsewhere, kept, keep = tmp_path / "elsewhere", [], runs.keep
+    monkeypatch.setattr(runs, "keep", lambda files, **o: kept.append(1) or keep(files, **o))
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options |= {"env": {"DRRL_RUNS": str(elsewhere)}, "local_directory": str(tmp_path / "dask")}
+    with distributed.LocalCluster(**options) as cluster:
+        pids = {nanny.pid for nanny in cluster.workers.values()}
+        victim = min(pids)
+        thread = when_under_way(elsewhere, lambda: os.kill(victim, signal.SIGKILL))
+        place = search.Place(scheduler=cluster.scheduler_address)
+        found = search.sweep(write(tmp_path, LONG), place=place)
+        thread.join()
+        assert {nanny.pid for nanny in cluster.workers.values()} != pids  # it really was
+    assert len(kept) == 3
+    check_long_sweep(found, monkeypatch)
+    assert not list(elsewhere.glob("?" * 16))  # only the client keeps
+
+
+def test_a_worker_of_a_cluster_with_other_data_is_refused(store, at_once):
+    run = runs.configure("synthetic", settings=TINY)
+    job = search.Place().job(search.Task("a run"), run, "another hash")
+    ((_, error),) = search.carry_out(iter([job]), search.Place())
+    assert isinstance(error, datasets.DataError) and "synthetic is other data" in str(error)
+
+
+def test_the_command_continues_after_ctrl_c_and_after_a_kill(store, tmp_path):
+    line = [sys.executable, "-m", "drrl_core", "tune", "synthetic", "--trials", "3"]
+    for setting in ("epochs=60", "patience=60", "evaluate_every=60", "dim=4", "negatives=8"):
+        line += ["--set", setting]
+    seen = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300}
+    for number in (signal.SIGINT, signal.SIGKILL):
+        process = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        when_under_way(store, lambda p=process, n=number: p.send_signal(n)).join()
+        _, err = process.communicate(timeout=60)  # closed by the worker, too: it is gone
+        assert process.returncode != 0
+        if number == signal.SIGINT:
+            assert "the same command continues" in err
+        assert [state for *_, state in trials_of(store)].count("RUNNING") == 1
+    done = subprocess.run(line, **seen)
+    assert done.returncode == 0, done.stderr
+    assert [state for *_, state in trials_of(store)] == ["COMPLETE"] * 3
+    assert len(runs.table()) == 3 and not list(store.glob("*.checkpoint"))
