@@ -37,7 +37,11 @@ def _pairs(given: list[str], option: str) -> dict[str, str]:
 @app.command()
 def train(
     dataset: Annotated[
-        str, typer.Argument(help="A data set's name, or the path of your own file.")
+        str,
+        typer.Argument(
+            help="A data set's name, or the path of your own file, perhaps with options: "
+            "'ratings.csv?min_rating=4&k_core=5&split=time' (data/README.md has them all)."
+        ),
     ],
     backbone: Annotated[str, typer.Option(help="mf, lightgcn or xsimgcl.")] = "mf",
     loss: Annotated[
@@ -144,10 +148,22 @@ def data_list(data_dir: DataDir = None):
 
 
 @data_app.command("info")
-def data_info(name: str, data_dir: DataDir = None):
-    """What a data set is: source, terms, files, sizes."""
+def data_info(
+    name: Annotated[
+        str, typer.Argument(help="A data set's name, or the path of your own file (as in train).")
+    ],
+    data_dir: DataDir = None,
+):
+    """What a data set is: source, terms, files, sizes; of your own file, what is read from it."""
     from drrl_core import datasets
 
+    if name not in datasets.names():
+        data = datasets.load(name)
+        print(data.stats().to_string())
+        for kind, labels in (("users", data.user_ids), ("items", data.item_ids)):
+            if labels is not None:
+                print(f"{kind}: {', '.join(map(str, labels[:5]))}{', ...' * (len(labels) > 5)}")
+        return
     about = datasets.describe(name, data_dir=data_dir)
     files = about.pop("files")
     for key, value in about.items():
