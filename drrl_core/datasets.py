@@ -284,27 +284,12 @@ def describe(name: str, *, data_dir=None) -> dict:
     for key in source.files:
         path, sha256 = registry.abspath / key, registry.registry[key].removeprefix("sha256:")
         size = path.stat().st_size if path.is_file() else None
-        files.append(
-            dict(
-                file=key,
-                path=str(path),
-                url=registry.get_url(key),
-                sha256=sha256,
-                present=size is not None,
-                bytes=size,
-            )
-        )
+        file = dict(file=key, path=str(path), url=registry.get_url(key), sha256=sha256)
+        files.append(file | dict(present=size is not None, bytes=size))
     counts = dict(zip(("users", "items", *SPLITS), source.shape + source.pairs, strict=True))
     terms = _TERMS if source.files else "part of this package, MIT"
-    return dict(
-        name=name,
-        about=source.about,
-        terms=terms,
-        citation=source.cite,
-        megabytes=source.megabytes,
-        **counts,
-        files=files,
-    )
+    about = dict(name=name, about=source.about, terms=terms, citation=source.cite)
+    return about | dict(megabytes=source.megabytes, **counts, files=files)
 
 
 def _source(name) -> "_Source":
@@ -425,11 +410,8 @@ _MCAULEY = "McAuley, Targett, Shi, van den Hengel: Image-based recommendations, 
 _BEAUTY, _KITCHEN, _ELECTRONICS = "amazon-beauty", "amazon-kitchen", "amazon-electronics"
 _SETS = {
     "synthetic": _Source(
-        "generated from a seed, with every user's true preferences",
-        "nothing",
-        (1_000, 800),
-        (None, None, None),
-        0.0,
+        *("generated from a seed, with every user's true preferences", "nothing"),
+        *((1_000, 800), (None, None, None), 0.0),
     ),
     _BEAUTY: _amazon(_BEAUTY, "Beauty", (7_068, 3_570), (51_455, 9_363, 18_688), 0.8),
     _KITCHEN: _amazon(
@@ -552,12 +534,11 @@ def load_file(
         table = pd.DataFrame(_read_pairs(raw, path, format=format), columns=["user", "item"])
     else:
         table = _read_table(_decode(raw, path, encoding), path, sep, header, columns, needed)
-    for column in needed:
-        if needed[column] and column not in table:
-            raise DataError(
-                f"{path}, line 1: no {column} column, which min_rating and "
-                f"split='time' rest on. Say {column}= with a name or a position."
-            )
+    if missing := [key for key in needed if needed[key] and key not in table]:
+        raise DataError(
+            f"{path}, line 1: no {missing[0]} column, which min_rating and split='time' rest on. "
+            f"Say {missing[0]}= with a name or a position."
+        )
     if min_rating is not None:
         table = table[table["rating"] >= min_rating]
         if table.empty:
@@ -573,9 +554,9 @@ def load_file(
         _codes(table[key], gaps=k_core == 1) for key in ("user", "item")
     )
     shape = (users.max() + 1, items.max() + 1)
+    order = np.lexsort((items, users))
+    users, items = users[order], items[order]
     keys = users * shape[1] + items
-    order = np.argsort(keys)
-    keys, users, items = keys[order], users[order], items[order]
     if split == "time":
         part = _deal_by_time(users, items, table["timestamp"].to_numpy()[order], shares)
     else:
@@ -771,8 +752,6 @@ _USUAL = {
     "rating": ("rating", "ratings", "score", "stars", "overall"),
     "timestamp": ("timestamp", "time", "unixreviewtime", "datetime", "date"),
 }
-
-
 _TYPED = ":(token|float)(_seq)?$"  # as RecBole ends the names of columns
 # A product and a reviewer as Amazon numbers them, in the order of its files since 2018.
 _AMAZON_2018 = "(B[0-9A-Z]{9}|[0-9]{9}[0-9X]) A[0-9A-Z]{9,}"
@@ -817,14 +796,11 @@ def _read_table(text: str, where, sep, header, columns, needed: dict) -> pd.Data
             _refuse(table[key] == "", text, where, sep, f"no {key}. Name it or drop the line.")
         elif needed[key] or not header:
             values = _numbers(table[key], dates=key == "timestamp")
-            _refuse(
-                ~np.isfinite(values),
-                text,
-                where,
-                sep,
-                f"the {key} is no number. Mend it; or "
-                f"say {key}= if it is another column; or header=True if these are names.",
+            why = (
+                f"the {key} is no number. Mend it; or say {key}= if it is another column; or "
+                "header=True if these are names."
             )
+            _refuse(~np.isfinite(values), text, where, sep, why)
             table = table.assign(**{key: values})
     return table
 
