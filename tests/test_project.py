@@ -22,6 +22,7 @@ LAYERS = {
     "datasets": set(),
     "backbones": set(),
     "metrics": set(),
+    "published": set(),
     "losses": {"dro"},
     "sampling": {"datasets", "losses"},
     "trainer": {"datasets", "losses", "metrics", "sampling"},
