@@ -133,6 +133,28 @@ def notebook(
     print(f"to read: {out / notebooks.find(name).with_suffix('.html').name}")
 
 
+@app.command()
+def scorecard(
+    results: Annotated[
+        Path, typer.Option(help="Folder with runs.csv, skew.csv and per_user; scorecard.csv too.")
+    ] = Path("data/results"),
+    page: Annotated[Path, typer.Option(help="Where the HTML page goes.")] = Path(
+        "out/scorecard.html"
+    ),
+):
+    """Set every number and claim of the paper beside what was measured here."""
+    from drrl_core import scorecard
+
+    table = scorecard.build(results)
+    for path in (results, page.parent):
+        path.mkdir(parents=True, exist_ok=True)
+    table.to_csv(results / "scorecard.csv", index=False, float_format="%.6g")
+    page.write_text(scorecard.page(table), encoding="utf-8")
+    for verdict, count in table["verdict"].value_counts().items():
+        print(f"{count:>4}  {verdict}")
+    print(f"{results / 'scorecard.csv'}\nto read: {page}")
+
+
 @data_app.command("list")
 def data_list(data_dir: DataDir = None):
     """The named data sets, their sizes, and whether they are here already."""

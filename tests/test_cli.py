@@ -210,6 +210,14 @@ def test_an_offline_fetch_says_the_way_out(drrl, monkeypatch, tmp_path):
     assert "DRRL_OFFLINE" in err and str(tmp_path) in err
 
 
+def test_scorecard(drrl, tmp_path):
+    results, page = tmp_path / "results", tmp_path / "pages" / "card.html"
+    code, out, _ = drrl(f"scorecard --results {results} --page {page}")
+    assert code == 0 and " 317  not run" in out and f"to read: {page}" in out
+    assert "not run" in page.read_text()
+    assert (results / "scorecard.csv").read_text().startswith("id,source,claim,dataset,")
+
+
 def test_data_list(drrl, tmp_path):
     code, out, _ = drrl(f"data list --data-dir {tmp_path}")
     rows = {line.split()[0]: line.split() for line in out.splitlines()}

@@ -23,6 +23,7 @@ LAYERS = {
     "backbones": set(),
     "metrics": set(),
     "published": set(),
+    "scorecard": {"dro", "metrics", "published"},
     "losses": {"dro"},
     "sampling": {"datasets", "losses"},
     "trainer": {"datasets", "losses", "metrics", "sampling"},
@@ -30,7 +31,7 @@ LAYERS = {
     "plots": set(),
     "explorers": {"plots"},
     "notebooks": {"runs"},
-    "__main__": {"datasets", "notebooks", "runs"},
+    "__main__": {"datasets", "notebooks", "runs", "scorecard"},
 }
 
 
