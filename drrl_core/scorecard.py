@@ -251,24 +251,28 @@ class Claim(NamedTuple):
     note: str
 
 
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
 def everywhere(margins: np.ndarray) -> tuple[str, float, bool]:
     """Positive in every cell."""
-    return "share of cells", (margins > 0).mean(), (margins > 0).all()
+    return "share of cells", _mean(margins > 0), _mean(margins > 0) == 1
 
 
 def mostly(margins: np.ndarray) -> tuple[str, float, bool]:
     """Positive in more than half of the cells."""
-    return "share of cells", (margins > 0).mean(), (margins > 0).mean() > 0.5
+    return "share of cells", _mean(margins > 0), _mean(margins > 0) > 0.5
 
 
 def at_least(least: float) -> Callable:
     """A mean over the cells of so much."""
-    return lambda margins: ("mean", margins.mean(), margins.mean() >= least)
+    return lambda margins: ("mean", _mean(margins), _mean(margins) >= least)
 
 
 def at_most(most: float) -> Callable:
     """A mean over the cells of no more."""
-    return lambda margins: ("mean", margins.mean(), margins.mean() <= most)
+    return lambda margins: ("mean", _mean(margins), _mean(margins) <= most)
 
 
 CLAIMS: dict[str, Claim] = {}
@@ -698,7 +702,7 @@ def _claim_row(e: Evidence, paper: Evidence, name: str) -> dict:
         cells = claim.where(e) if callable(claim.where) else claim.where
         margins = np.array([claim.margin(e, cell) for cell in cells], float)
         known = margins[~np.isnan(margins)]
-        return len(known), len(margins), claim.judge(known) if len(known) else ("", math.nan, False)
+        return len(known), len(margins), claim.judge(known)
 
     (known, total, (shown, ours, holds)), (_, _, (_, theirs, _)) = judge(e), judge(paper)
     return dict(
@@ -744,8 +748,8 @@ def build(folder: str | Path = "data/results") -> pd.DataFrame:
         check finds in its own tables. ours: the mean over the seeds; of a claim what `metric`
         says. low, high: 95% interval over the seeds. trials: the budget of the tuning. cells: how
         many of a claim's were measured. verdict: "reproduced within 3%" (of a gain, of 1 + gain),
-        "better", "worse", "claim holds", "does not hold" or "not run". command: runs it again, the
-        first seed of a number that was run.
+        "better", "worse" (of k1 and k2 less is better), "claim holds", "does not hold" or "not
+        run". command: runs it again, the first seed of a number that was run.
 
     Raises:
         ValueError: a file lacks a column, or mixes data.
@@ -794,12 +798,12 @@ def page(table: pd.DataFrame) -> str:
     """The scorecard as an HTML page that needs no network.
 
     >>> page(build("nowhere")).count("<tr")
-    337
+    336
     """
 
     def html(rows: pd.DataFrame, columns, **options) -> str:
         options = {"index": False, "na_rep": "", "border": 0} | options
-        text = rows[columns].to_html(float_format="{:.4g}".format, **options)
+        text = rows[columns].to_html(float_format="{:.5g}".format, **options)
         for words, name in (
             ("reproduced within 3%|better|claim holds", "good"),
             ("worse|does not hold", "bad"),
@@ -810,6 +814,7 @@ def page(table: pd.DataFrame) -> str:
 
     is_claim = table["claim"].notna()
     counts = pd.crosstab(table["source"].where(~is_claim, "Claims"), table["verdict"])
+    counts = counts.rename_axis(index=None, columns=None)
     shown = ["claim", "source", "metric", "paper", "ours", "cells", "verdict", "note", "command"]
     columns = [name for name in COLUMNS if name not in ("id", "source", "claim", "cells")]
     parts = [
