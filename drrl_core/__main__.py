@@ -37,7 +37,11 @@ def _pairs(given: list[str], option: str) -> dict[str, str]:
 @app.command()
 def train(
     dataset: Annotated[
-        str, typer.Argument(help="A data set's name, or the path of your own file.")
+        str,
+        typer.Argument(
+            help="A data set's name, or the path of your own file, perhaps with options: "
+            "'ratings.csv?min_rating=4&k_core=5&split=time' (data/README.md has them all)."
+        ),
     ],
     backbone: Annotated[str, typer.Option(help="mf, lightgcn or xsimgcl.")] = "mf",
     loss: Annotated[
@@ -210,6 +214,28 @@ def notebook(
     print(f"to read: {out / notebooks.find(name).with_suffix('.html').name}")
 
 
+@app.command()
+def scorecard(
+    results: Annotated[
+        Path, typer.Option(help="Folder with runs.csv, skew.csv and per_user; scorecard.csv too.")
+    ] = Path("data/results"),
+    page: Annotated[Path, typer.Option(help="Where the HTML page goes.")] = Path(
+        "out/scorecard.html"
+    ),
+):
+    """Set every number and claim of the paper beside what was measured here."""
+    from drrl_core import scorecard
+
+    table = scorecard.build(results)
+    for path in (results, page.parent):
+        path.mkdir(parents=True, exist_ok=True)
+    table.to_csv(results / "scorecard.csv", index=False, float_format="%.6g")
+    page.write_text(scorecard.page(table), encoding="utf-8")
+    for verdict, count in table["verdict"].value_counts().items():
+        print(f"{count:>4}  {verdict}")
+    print(f"{results / 'scorecard.csv'}\nto read: {page}")
+
+
 @data_app.command("list")
 def data_list(data_dir: DataDir = None):
     """The named data sets, their sizes, and whether they are here already."""
@@ -225,10 +251,22 @@ def data_list(data_dir: DataDir = None):
 
 
 @data_app.command("info")
-def data_info(name: str, data_dir: DataDir = None):
-    """What a data set is: source, terms, files, sizes."""
+def data_info(
+    name: Annotated[
+        str, typer.Argument(help="A data set's name, or the path of your own file (as in train).")
+    ],
+    data_dir: DataDir = None,
+):
+    """What a data set is: source, terms, files, sizes; of your own file, what is read from it."""
     from drrl_core import datasets
 
+    if name not in datasets.names():
+        data = datasets.load(name)
+        print(data.stats().to_string())
+        for kind, labels in (("users", data.user_ids), ("items", data.item_ids)):
+            if labels is not None:
+                print(f"{kind}: {', '.join(map(str, labels[:5]))}{', ...' * (len(labels) > 5)}")
+        return
     about = datasets.describe(name, data_dir=data_dir)
     files = about.pop("files")
     for key, value in about.items():

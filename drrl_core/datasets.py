@@ -14,6 +14,7 @@ import itertools
 import os
 import re
 import sys
+import urllib.parse
 import warnings
 import zipfile
 import zlib
@@ -158,10 +159,11 @@ def load(name: str | os.PathLike, *, data_dir=None, seed: int = 0, **options) ->
     """Load a named set or your own file; warn once where users or items have no train pair.
 
     Args:
-        name: one of `names()`, or the path of a file as `load_file` reads it.
+        name: one of `names()`, or the path of a file as `load_file` reads it. A path may end in
+            options, written as in a web address: `ratings.csv?min_rating=4&k_core=5&split=time`.
         data_dir: the folder that holds the public files, see `data_folder`.
         seed: generates `synthetic` and splits your own file, int >= 0; the public sets come split.
-        **options: for your own file, see `load_file`.
+        **options: for your own file, see `load_file`; they take precedence over those in the path.
 
     Returns:
         The interactions.
@@ -174,9 +176,14 @@ def load(name: str | os.PathLike, *, data_dir=None, seed: int = 0, **options) ->
         >>> load("synthetic").train.nnz > 10_000
         True
     """
-    path = Path(name)
-    if name not in _SETS and (path.suffix or len(path.parts) > 1 or path.exists()):
-        return load_file(name, seed=seed, **options)
+    file, _, query = os.fspath(name).partition("?")
+    if Path(name).exists():  # whatever its name holds
+        file, query = name, ""
+    path = Path(file)
+    if file not in _SETS and (path.suffix or len(path.parts) > 1 or path.exists()):
+        return load_file(
+            path, **{"seed": seed, "name": Path(name).name, **_parse(query), **options}
+        )
     source = _source(name)
     if options:
         raise TypeError(f"load({name!r}) takes no {', '.join(options)}: for your own files only")
@@ -277,27 +284,12 @@ def describe(name: str, *, data_dir=None) -> dict:
     for key in source.files:
         path, sha256 = registry.abspath / key, registry.registry[key].removeprefix("sha256:")
         size = path.stat().st_size if path.is_file() else None
-        files.append(
-            dict(
-                file=key,
-                path=str(path),
-                url=registry.get_url(key),
-                sha256=sha256,
-                present=size is not None,
-                bytes=size,
-            )
-        )
+        file = dict(file=key, path=str(path), url=registry.get_url(key), sha256=sha256)
+        files.append(file | dict(present=size is not None, bytes=size))
     counts = dict(zip(("users", "items", *SPLITS), source.shape + source.pairs, strict=True))
     terms = _TERMS if source.files else "part of this package, MIT"
-    return dict(
-        name=name,
-        about=source.about,
-        terms=terms,
-        citation=source.cite,
-        megabytes=source.megabytes,
-        **counts,
-        files=files,
-    )
+    about = dict(name=name, about=source.about, terms=terms, citation=source.cite)
+    return about | dict(megabytes=source.megabytes, **counts, files=files)
 
 
 def _source(name) -> "_Source":
@@ -418,11 +410,8 @@ _MCAULEY = "McAuley, Targett, Shi, van den Hengel: Image-based recommendations, 
 _BEAUTY, _KITCHEN, _ELECTRONICS = "amazon-beauty", "amazon-kitchen", "amazon-electronics"
 _SETS = {
     "synthetic": _Source(
-        "generated from a seed, with every user's true preferences",
-        "nothing",
-        (1_000, 800),
-        (None, None, None),
-        0.0,
+        *("generated from a seed, with every user's true preferences", "nothing"),
+        *((1_000, 800), (None, None, None), 0.0),
     ),
     _BEAUTY: _amazon(_BEAUTY, "Beauty", (7_068, 3_570), (51_455, 9_363, 18_688), 0.8),
     _KITCHEN: _amazon(
@@ -460,48 +449,61 @@ _SETS[f"{_ELECTRONICS}-temporal"] = _Source(
 def load_file(
     path: str | os.PathLike,
     *,
-    seed: int = 0,
+    format: str | None = None,
     user: str | int | None = None,
     item: str | int | None = None,
     rating: str | int | None = None,
     timestamp: str | int | None = None,
     sep: str | None = None,
     header: bool | None = None,
+    encoding: str = "utf-8",
+    min_rating: float | None = None,
+    k_core: int = 1,
     split: str = "random",
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
-    min_rating: float | None = None,
-    encoding: str = "utf-8",
+    seed: int = 0,
+    name: str | None = None,
 ) -> Interactions:
     """Load your own file and split it.
 
-    A `.txt` (or `.txt.gz`) is `user item` in whole numbers used as they are: a number that never
-    occurs is a user or item without pairs. Any other file is a table (`.csv`, `.tsv`, `.gz` of
-    them) with columns for user and item and perhaps rating and timestamp; its ids are labels of any
-    kind, and kept. A repeated pair counts once.
+    Three formats are read, each also as `.gz`:
+
+    - "pairs": lines `user item`, whole numbers used as they are: a number that never occurs is a
+      user or item without pairs.
+    - "adjacency": lines `user item item ...`, whole numbers likewise.
+    - "table": columns for user and item and perhaps rating and timestamp, with a header (RecBole's
+      `user_id:token` too) or without (Amazon's raw ratings); ids are labels of any kind, and kept.
+
+    A repeated pair counts once. What may be read in two ways is refused, with the way out.
 
     Args:
         path: the file.
-        seed: of the random split, int >= 0; the same pairs in another order split alike.
+        format: one of these; None: a table, but for `.txt` (pairs; adjacency where no user comes
+            twice and the lines differ in length, the longest over four fields).
         user: the column's name, or its position from 0; None: found by its usual names (user_id,
             userId, uid, ...), or, without a header, in the order user, item, rating, timestamp.
         item: likewise.
         rating: likewise; finite numbers in the file's unit.
         timestamp: likewise; finite numbers, or dates as ISO 8601.
-        sep: one character; None: the first of tab, semicolon, comma, bar that line 1 holds.
+        sep: one character; None: the first of tab, semicolon, comma, bar, space that line 1 holds.
         header: whether line 1 holds names; None: it does if it holds a usual or a given one.
+        encoding: of a table.
+        min_rating: drop rows rated lower, in the file's unit; None keeps all.
+        k_core: then keep the largest set of pairs in which every user and every item has as many,
+            int >= 1; above 1 the users and items that are left are numbered anew.
         split: "random": each user's pairs are dealt by `fractions`, at least one to train.
             "time": the earliest share of all pairs is train, the next valid, the last test (equal
             times stay together); valid and test keep the users and items seen in train.
         fractions: shares of train, valid and test, dimensionless, >= 0, sum 1, train > 0.
-        min_rating: drop rows rated lower, in the file's unit; None keeps all.
-        encoding: of the file.
+        seed: of the random split, int >= 0; the same pairs in another order split alike.
+        name: of the set; None: the file's.
 
     Returns:
-        The interactions, named after the file.
+        The interactions.
 
     Raises:
         DataError: the file cannot be read; the message names the line.
-        ValueError: `split`, `fractions` or `sep` is out of its domain.
+        ValueError: `format`, `sep`, `k_core`, `split` or `fractions` is out of its domain.
 
     Example:
         >>> import pathlib, tempfile
@@ -512,46 +514,103 @@ def load_file(
         >>> data.user_ids.tolist(), data.train.toarray().tolist()
         (['ann', 'bob'], [[1.0, 1.0], [0.0, 1.0]])
     """
-    shares = np.asarray(fractions, float)
+    shares, columns = np.asarray(fractions, float), (user, item, rating, timestamp)
     if shares.shape != (3,) or shares[0] <= 0 or (shares < 0).any() or abs(shares.sum() - 1) > 1e-9:
         raise ValueError(f"fractions={fractions!r}: expected three shares >= 0, sum 1, train > 0")
-    if split not in ("random", "time") or (sep is not None and len(sep) != 1):
-        raise ValueError(f"split={split!r}, sep={sep!r}: expected random or time, one character")
+    if split not in ("random", "time") or format not in (None, "pairs", "adjacency", "table"):
+        raise ValueError(
+            f"split={split!r}, format={format!r}: expected random or time; "
+            "pairs, adjacency or table"
+        )
+    if (sep is not None and len(sep) != 1) or k_core < 1:
+        raise ValueError(f"sep={sep!r}, k_core={k_core!r}: expected one character, and k_core >= 1")
     path = Path(path).expanduser()
-    raw, columns = _read_bytes(path), dict(user=user, item=item, rating=rating, timestamp=timestamp)
+    raw, name = _read_bytes(path), name or path.name
     needed = {"rating": min_rating is not None, "timestamp": split == "time"}
-    if ".txt" in path.suffixes[-2:] and sep is None and set(columns.values()) == {None}:
-        table = pd.DataFrame(_read_pairs(raw, path), columns=["user", "item"])
+    bare = {sep, header, *columns} == {None}
+    if format in ("pairs", "adjacency") and not bare:
+        raise ValueError(f"format={format!r} takes no sep, header or columns: it has none")
+    if format != "table" and bare and (format or ".txt" in path.suffixes[-2:]):
+        table = pd.DataFrame(_read_pairs(raw, path, format=format), columns=["user", "item"])
     else:
         table = _read_table(_decode(raw, path, encoding), path, sep, header, columns, needed)
-    for column in needed:
-        if needed[column] and column not in table:
-            raise DataError(
-                f"{path}, line 1: no {column} column, which min_rating and "
-                f"split='time' rest on. Say {column}= with a name or a position."
-            )
+    if missing := [key for key in needed if needed[key] and key not in table]:
+        raise DataError(
+            f"{path}, line 1: no {missing[0]} column, which min_rating and split='time' rest on. "
+            f"Say {missing[0]}= with a name or a position."
+        )
     if min_rating is not None:
         table = table[table["rating"] >= min_rating]
         if table.empty:
             raise DataError(f"{path}: no rating reaches min_rating={min_rating}. Lower it.")
     if split == "time":  # of a repeated pair, the earliest counts
         table = table.sort_values("timestamp", kind="stable")
-    (user_ids, users), (item_ids, items) = _codes(table["user"]), _codes(table["item"])
+    table = table.drop_duplicates(["user", "item"])
+    if k_core > 1:
+        table = _core(table, k_core)
+        if table.empty:
+            raise DataError(f"{path}: nothing is left with k_core={k_core}. Lower it.")
+    (user_ids, users), (item_ids, items) = (
+        _codes(table[key], gaps=k_core == 1) for key in ("user", "item")
+    )
     shape = (users.max() + 1, items.max() + 1)
-    keys, first = np.unique(users * shape[1] + items, return_index=True)
-    users, items = np.divmod(keys, shape[1])
+    order = np.lexsort((items, users))
+    users, items = users[order], items[order]
+    keys = users * shape[1] + items
     if split == "time":
-        part = _deal_by_time(users, items, table["timestamp"].to_numpy()[first], shares)
+        part = _deal_by_time(users, items, table["timestamp"].to_numpy()[order], shares)
     else:
         part = _deal_by_user(users, shares, np.random.default_rng(seed))
     splits = [keys[part == k] for k in range(len(SPLITS))]
-    for key, share, pairs in zip(SPLITS, shares, splits, strict=True):
-        if split == "time" and share > 0 and not len(pairs):
+    none = [SPLITS[k] for k in range(len(SPLITS)) if shares[k] > 0 and not len(splits[k])]
+    if none and split == "time":
+        raise DataError(
+            f"{path}: the split by time leaves no {none[0]} pair with user and item in "
+            "train. Choose other fractions, or split='random'."
+        )
+    if none:
+        warnings.warn(
+            f"{name}: {len(keys):,} pairs of {len(np.unique(users)):,} users are too few: none is "
+            f"left for {' and '.join(none)}, so accuracy there cannot be told.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return _warned(_interactions(name, shape, splits, user_ids=user_ids, item_ids=item_ids))
+
+
+def _column(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
+
+
+# How the options of `load_file` are read where they come with the path.
+_PARSERS = {
+    **dict.fromkeys(("format", "sep", "encoding", "split", "name"), str),
+    **dict.fromkeys(("user", "item", "rating", "timestamp"), _column),
+    **dict.fromkeys(("k_core", "seed"), int),
+    "header": {"true": True, "false": False}.__getitem__,
+    "min_rating": float,
+    "fractions": lambda text: tuple(float(part) for part in text.split(",")),
+}
+
+
+def _parse(query: str) -> dict:
+    """Options as in `min_rating=4&fractions=.6,.2,.2`, `%3B` for what has a meaning there."""
+    options = {}
+    for key, text in urllib.parse.parse_qsl(query, keep_blank_values=True):
+        if key not in _PARSERS:
+            close = difflib.get_close_matches(key, _PARSERS, n=1)
+            hint = f"Did you mean {close[0]}? " if close else ""
+            raise DataError(f"?{query}: no option {key!r}. {hint}Known: {', '.join(_PARSERS)}.")
+        try:
+            options[key] = _PARSERS[key](text)
+        except (ValueError, KeyError):
             raise DataError(
-                f"{path}: the split by time leaves no {key} pair with user and item in "
-                "train. Choose other fractions, or split='random'."
-            )
-    return _warned(_interactions(path.name, shape, splits, user_ids=user_ids, item_ids=item_ids))
+                f"?{query}: {key}={text} cannot be read. Expected as in k_core=10, min_rating=3.5, "
+                "header=true, fractions=.8,.1,.1."
+            ) from None
+    if query and not options:
+        raise DataError(f"?{query}: expected options such as ?min_rating=4&k_core=5.")
+    return options
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -590,31 +649,21 @@ def _decode(raw: bytes, where, encoding: str) -> str:
     )
 
 
-def _records(text: str, sep: str | None) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each record that is not blank; sep None: any whitespace."""
-    lines, line = io.StringIO(text, newline="" if sep else None), 1
-    if sep is None:
-        yield from ((n, fields) for n, row in enumerate(lines, 1) if (fields := row.split()))
-        return
-    reader = csv.reader(lines, delimiter=sep)
+def _records(text: str, sep: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of each record that is not blank."""
+    reader, line = csv.reader(io.StringIO(text, newline=""), delimiter=sep), 1
     for fields in reader:
         if len(fields) > 1 or "".join(fields).strip():
             yield line, fields
         line = reader.line_num + 1
 
 
-def _read_text(text: str, where, sep: str | None) -> pd.DataFrame:
+def _read_text(text: str, where, sep: str) -> pd.DataFrame:
     """All cells as text, for inference would make one user of '007' and '7', and none of 'NA'."""
     problem = None
     try:
-        cells = pd.read_csv(
-            io.BytesIO(text.encode()),
-            sep=sep or r"\s+",
-            header=None,
-            dtype=str,
-            na_filter=False,
-            quoting=csv.QUOTE_MINIMAL if sep else csv.QUOTE_NONE,
-        )
+        source = io.BytesIO(text.encode())
+        cells = pd.read_csv(source, sep=sep, header=None, dtype=str, na_filter=False)
         if (cells.iloc[:, -1] != "").all():  # else there may be short lines: pandas fills them up
             return cells
     except ValueError as error:
@@ -637,55 +686,64 @@ def _read_text(text: str, where, sep: str | None) -> pd.DataFrame:
     return cells
 
 
-def _refuse(bad: pd.Series, text: str, where, sep: str | None, why: str) -> None:
+def _refuse(bad: pd.Series, text: str, where, sep: str, why: str) -> None:
     """Raise for the first bad row; its index counts the records of the text."""
     if bad.any():
         line, fields = next(itertools.islice(_records(text, sep), bad.idxmax(), None))
         raise DataError(f"{where}, line {line}: {why} Found: {fields!r:.200}.")
 
 
-def _read_pairs(raw: bytes, where, shape=None, *, header: int = 0) -> np.ndarray:
-    """`user item` lines as int64 (n, 2): fast, and slow only where a line is to be named."""
+def _read_pairs(
+    raw: bytes, where, shape=None, *, header: int = 0, format: str | None = "pairs"
+) -> np.ndarray:
+    """Lines in whole numbers as int64 (n, 2): fast, and slow only where a line is to be named."""
     raw = raw.removeprefix(codecs.BOM_UTF8)
     body = raw.split(b"\n", header)[-1]
     # For pandas, 1.0 and True are whole numbers too: let digits and spaces alone go the fast way.
-    if not body.translate(None, b"0123456789 \t\r\n"):
+    if format != "adjacency" and not body.translate(None, b"0123456789 \t\r\n"):
         with contextlib.suppress(ValueError, OverflowError):
             pairs = pd.read_csv(io.BytesIO(body), sep=r"\s+", header=None, dtype=np.int64)
             pairs = pairs.to_numpy()
-            if pairs.shape[1] == 2 and (pairs < (shape or _limits(pairs))).all():
+            if pairs.shape[1] == 2 and (pairs < (shape or _limits(len(pairs)))).all():
                 return pairs
-    text = _decode(raw, where, "utf-8")
-    cells = _read_text(text, where, None).iloc[header:]
-    if cells.empty or cells.shape[1] != 2:
+    lines = enumerate(io.StringIO(_decode(raw, where, "utf-8"), newline=None), 1)
+    rows = [(line, fields) for line, text in lines if (fields := text.split())][header:]
+    if not rows:
+        problem = "nothing follows the header" if header else "the file is empty"
         raise DataError(
-            f"{where}, line {header + 1}: expected two fields, user and item. A table "
-            "with more columns or other separators goes in a .csv."
+            f"{where}, line {header + 1}: {problem}. Expected a line a pair: user item."
         )
-    whole = cells.apply(lambda column: column.str.fullmatch("[0-9]+"))
-    _refuse(
-        ~whole.all(axis=1),
-        text,
-        where,
-        None,
-        "an id is not a whole number >= 0. A table with other ids goes in a .csv.",
-    )
-    limits = shape or _limits(cells)
-    large = cells.apply(lambda column: column.map(int) >= limits[column.name])
-    _refuse(
-        large.any(axis=1),
-        text,
-        where,
-        None,
-        f"an id is too large, expected below {limits}, "
-        "or tables would be mostly empty. In a .csv ids are labels.",
-    )
-    return cells.astype(np.int64).to_numpy()
+    widths = [len(fields) for _, fields in rows]
+    if format is None and max(widths) > max(4, min(widths)):
+        format = "adjacency" if len({fields[0] for _, fields in rows}) == len(rows) else None
+    limits = shape or _limits(sum(widths) - len(rows))
+    for line, fields in rows:
+        if format != "adjacency" and len(fields) != 2:
+            problem = (
+                f"expected two fields, user and item, not {len(fields)}. Mend the line; or say "
+                "format='adjacency' if lines are `user item item ...`; or format='table'"
+            )
+        elif not all(field.isascii() and field.isdecimal() for field in fields):
+            problem = "an id is not a whole number >= 0. For other ids say format='table'"
+        elif any(len(field) > 18 for field in fields) or any(
+            int(field) >= limits[k > 0] for k, field in enumerate(fields)
+        ):
+            problem = (
+                f"an id is too large, expected below {limits}, or tables would be mostly empty. "
+                "To have ids taken for labels say format='table'"
+            )
+        else:
+            continue
+        raise DataError(f"{where}, line {line}: {problem}. Found: {fields!r:.200}.")
+    pairs = [(int(user), int(item)) for _, (user, *items) in rows for item in items]
+    if not pairs:
+        raise DataError(f"{where}, line 1: users without any item. Check the file.")
+    return np.array(pairs)
 
 
-def _limits(pairs) -> tuple[int, int]:
+def _limits(pairs: int) -> tuple[int, int]:
     """Ids may have gaps; beyond these, nearly all rows of a table would be empty."""
-    return (10 * len(pairs) + 1_000_000,) * 2
+    return (10 * pairs + 1_000_000,) * 2
 
 
 _USUAL = {
@@ -694,50 +752,60 @@ _USUAL = {
     "rating": ("rating", "ratings", "score", "stars", "overall"),
     "timestamp": ("timestamp", "time", "unixreviewtime", "datetime", "date"),
 }
+_TYPED = ":(token|float)(_seq)?$"  # as RecBole ends the names of columns
+# A product and a reviewer as Amazon numbers them, in the order of its files since 2018.
+_AMAZON_2018 = "(B[0-9A-Z]{9}|[0-9]{9}[0-9X]) A[0-9A-Z]{9,}"
 
 
 def _plain(name: str) -> str:
-    """One name for `user_id`, `userId` and `user_id:token`."""
-    return re.sub("[^a-z]", "", name.partition(":")[0].lower())
+    """One name for `user_id`, `userId` and `user_id:token`, but never for the id `user-90`."""
+    return re.sub(f"[ _.-]|{_TYPED}", "", name.strip().lower())
 
 
-def _read_table(text: str, where, sep, header, columns: dict, needed: dict) -> pd.DataFrame:
+def _read_table(text: str, where, sep, header, columns, needed: dict) -> pd.DataFrame:
     """Columns user and item as text; rating and timestamp, where there are any, as numbers."""
     first = text.lstrip("\r\n").partition("\n")[0]
-    sep = sep or next((mark for mark in "\t;,|" if mark in first), ",")
+    sep = sep or next((mark for mark in "\t;,| " if mark in first), ",")
     cells = _read_text(text, where, sep)
     top, ask = cells.iloc[0].tolist(), header is None
     if header is None:
         usual = {name for names in _USUAL.values() for name in names}
-        header = any(_plain(cell) in usual or cell in columns.values() for cell in top)
-    places = _places(top, header, columns, where)
+        header = any(
+            _plain(cell) in usual or cell in columns or re.search(_TYPED, cell) for cell in top
+        )
+    places = _places(top, header, dict(zip(_USUAL, columns, strict=True)), needed, where)
     table = cells.iloc[int(header) :, list(places.values())].set_axis(list(places), axis=1)
     if table.empty:
         raise DataError(f"{where}, line 1: nothing follows the header. Check the file.")
+    user, item = (top[places[key]] for key in ("user", "item"))
+    # Names hold no numbers, and neither does a name come twice in its column.
+    number = any(re.match(r"[-+]?\.?[0-9]", cell) for cell in top)
+    again = (table[["user", "item"]].iloc[1:] == [user, item]).any(axis=None)
+    if ask and not (header or number or again):
+        raise DataError(
+            f"{where}, line 1: {top!r:.200} may be names or data. Say header=True, "
+            "with user= and item=, or header=False."
+        )
+    if not header and set(columns) == {None} and re.fullmatch(_AMAZON_2018, f"{user} {item}"):
+        raise DataError(
+            f"{where}, line 1: {top!r:.200} has a product first, then a reviewer. "
+            "Say user=1, item=0; or user=0, item=1 if it is right as it is."
+        )
     for key in places:
         if key in ("user", "item"):
             _refuse(table[key] == "", text, where, sep, f"no {key}. Name it or drop the line.")
         elif needed[key] or not header:
             values = _numbers(table[key], dates=key == "timestamp")
-            _refuse(
-                ~np.isfinite(values),
-                text,
-                where,
-                sep,
-                f"the {key} is no number. Mend it; or "
-                f"say {key}= if it is another column; or header=True if these are names.",
+            why = (
+                f"the {key} is no number. Mend it; or say {key}= if it is another column; or "
+                "header=True if these are names."
             )
+            _refuse(~np.isfinite(values), text, where, sep, why)
             table = table.assign(**{key: values})
-    whole = table["user"].str.fullmatch("[0-9]+")
-    if ask and not header and not whole.iloc[0] and whole.iloc[1:].all() and len(whole) > 1:
-        raise DataError(
-            f"{where}, line 1: {top!r:.200} may be names or data. Say header=True, "
-            "with user= and item=, or header=False."
-        )
     return table
 
 
-def _places(top: list[str], header: bool, columns: dict, where) -> dict[str, int]:
+def _places(top: list[str], header: bool, columns: dict, needed: dict, where) -> dict[str, int]:
     """The positions of the columns at hand, user and item certainly."""
     places = {}
     for order, (key, column) in enumerate(columns.items()):
@@ -747,6 +815,10 @@ def _places(top: list[str], header: bool, columns: dict, where) -> dict[str, int
             usual = [_plain(name) in _USUAL[key] for name in top]
             fits = usual if column is None else [name == column for name in top]
             found = [place for place, fit in enumerate(fits) if fit]
+        wanted, ways_out = needed.get(key, True), f"Say {key}= with a name or a position from 0"
+        if len(found) > 1 and wanted:
+            several = [top[place] for place in found]
+            raise DataError(f"{where}, line 1: {several} may each be the {key}. {ways_out}.")
         if found and 0 <= found[0] < len(top):
             places[key] = found[0]
         elif column is not None or key in ("user", "item"):
@@ -754,8 +826,8 @@ def _places(top: list[str], header: bool, columns: dict, where) -> dict[str, int
             hint = f"Did you mean {close[0]!r}? " if close else ""
             column = "" if column is None else f" {column!r}"
             raise DataError(
-                f"{where}, line 1: no {key} column{column} in {top!r:.200}. {hint}"
-                f"Say {key}= with a name or a position from 0, or sep=."
+                f"{where}, line 1: no {key} column{column} in {top!r:.200}. {hint}{ways_out}, "
+                "or sep=, or header=False if that is data."
             )
     return places
 
@@ -769,17 +841,27 @@ def _numbers(cells: pd.Series, *, dates: bool) -> pd.Series:
     return values
 
 
-def _codes(cells: pd.Series) -> tuple[np.ndarray | None, np.ndarray]:
-    """Labels, sorted, and each cell's index among them; numbers are the indices themselves.
+def _codes(cells: pd.Series, *, gaps: bool) -> tuple[np.ndarray | None, np.ndarray]:
+    """Labels, sorted, and each cell's index among them; numbers are the indices, if `gaps` may be.
 
     Labels are int64 where each is a plain whole number, so that they join other tables as such.
     """
     if cells.dtype == np.int64:
-        return None, cells.to_numpy()
+        return (None, cells.to_numpy()) if gaps else np.unique(cells, return_inverse=True)
     codes, labels = pd.factorize(cells)
     whole = all(re.fullmatch("0|-?[1-9][0-9]{0,17}", label) for label in labels)
     ids, order = np.unique(np.array(list(labels), np.int64 if whole else str), return_inverse=True)
     return ids, order[codes]
+
+
+def _core(pairs: pd.DataFrame, k: int) -> pd.DataFrame:
+    """The most of these distinct pairs that leave every user and every item at least k of them."""
+    left = pairs[["user", "item"]].apply(lambda column: pd.factorize(column)[0])
+    while True:
+        enough = [left.groupby(key)[key].transform("size") >= k for key in left]
+        if (enough[0] & enough[1]).all():
+            return pairs.loc[left.index]
+        left = left[enough[0] & enough[1]]
 
 
 # ---------------------------------------------------------------------------- splits

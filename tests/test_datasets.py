@@ -4,8 +4,10 @@ import csv
 import errno
 import gzip
 import hashlib
+import inspect
 import io
 import json
+import math
 import os
 import pickle
 import re
@@ -14,6 +16,7 @@ import threading
 import time
 import warnings
 import zipfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, replace
 from functools import partial
@@ -463,7 +466,7 @@ def test_a_failed_download_leaves_nothing(mini, spoil):
         ({"valid_data": b"0 1\n"}, "user 0, item 1 is in more than one split"),
         ({"valid_data": b"0 2\n\n0 3\n"}, "valid_data.txt, line 3: an id is too large"),
         ({"test": b""}, "test.txt, line 1: the file is empty"),
-        ({"test": b"0 1\n0\n"}, "test.txt, line 2: 1 fields, but 2"),
+        ({"test": b"0 1\n0\n"}, "test.txt, line 2: expected two fields, .* not 1"),
     ],
 )
 def test_bad_content_of_a_named_set(mini, changes, problem):
@@ -529,7 +532,7 @@ def test_temporal_is_rebuilt_from_both_sources(mini):
         whole.replace(b"0\t0\n1\t1", b"0\t0\n1\t2"): "proc.zip: broken: Bad CRC",
         missing.getvalue(): "proc.zip: broken: .*no item named 'train.tsv'",
         temporal(b"0\t0\nx\t1\n", b"1\t0\n"): "proc.zip/train.tsv, line 3: an id is not a whole",
-        temporal(b"", b"1\t0\n"): "proc.zip/train.tsv, line 2: expected two fields",
+        temporal(b"", b"1\t0\n"): "proc.zip/train.tsv, line 2: nothing follows the header",
     }.items():
         shutil.rmtree(mini.data)
         mini.publish(proc=content)
@@ -565,6 +568,18 @@ GOOD = {
     "line ends": ("x.csv", TABLE.replace("\n", "\r\n") + "\r\n\r\n", {}),
     "old line ends": ("x.csv", TABLE.replace("\n", "\r"), {}),
     "typed header": ("x.inter", TABLE.replace("userId,movieId", "user_id:token,item_id:token"), {}),
+    "RecBole": (
+        "x.inter",
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+        + TABLE.partition("\n")[2].replace(",", "\t"),
+        {},
+    ),
+    "typed header of other names": (
+        "x.inter",
+        TABLE.replace("userId,movieId,", "who:token,what:token,"),
+        {"user": "who:token", "item": "what:token"},
+    ),
+    "spaces": ("x.txt", TABLE.replace(",", " "), {"format": "table"}),
     "other columns": ("x.csv", re.sub("(?m)^(?=.)", "note,", TABLE), {}),
     "other separator": ("x.csv", TABLE.replace(",", "~"), {"sep": "~"}),
     "repeated pair": ("x.csv", TABLE + "u1,a,1,50\n", {}),
@@ -572,7 +587,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("case", GOOD)
-@pytest.mark.filterwarnings("ignore:.*no train pair")
+@pytest.mark.filterwarnings("ignore:.*no train pair", "ignore:.*too few")
 def test_own_tables(tmp_path, case):
     name, content, options = GOOD[case]
     path = write(tmp_path, name, content)
@@ -585,12 +600,12 @@ def test_own_tables(tmp_path, case):
 def test_own_pairs_keep_their_numbers(tmp_path):
     path = write(tmp_path, "x.txt", "0 5\n\n3\t1\n0 5\n")
     with pytest.warns(UserWarning, match="2 of 4 users and 4 of 6 items") as caught:
-        data = load(path)
+        data = load(path, fractions=(1, 0, 0))
     assert len(caught) == 1
     assert (data.n_users, data.n_items) == (4, 6) and pairs_of(data) == {(0, 5), (3, 1)}
     assert data.user_ids is None and data.item_ids is None
     zipped = write(tmp_path, "x.txt.gz", b"\xef\xbb\xbf0 5\n3\t1")
-    assert quiet(zipped).hash == data.hash
+    assert quiet(zipped, fractions=(1, 0, 0)).hash == data.hash
 
 
 def test_labels_keep_their_kind(tmp_path):
@@ -608,16 +623,153 @@ def test_min_rating(tmp_path):
         load(write(tmp_path, "x.csv", "user,item\n1,2\n"), min_rating=3)
 
 
+def test_adjacency_lines(tmp_path):
+    path = write(tmp_path, "x.txt", "0 5 3 4 7 5\n\n2\n1\t3 \r\n3 0 1\n")
+    pairs = {(0, 5), (0, 3), (0, 4), (0, 7), (1, 3), (3, 0), (3, 1)}
+    data = quiet(path)
+    assert pairs_of(data) == pairs and (data.n_users, data.n_items) == (4, 8)
+    assert quiet(path, format="adjacency").hash == data.hash
+    other = write(tmp_path, "y.lst", "0 1 2\n1 1 3\n")  # a table of three columns, but for its name
+    assert pairs_of(quiet(other, format="adjacency")) == {(0, 1), (0, 2), (1, 1), (1, 3)}
+
+
+@pytest.mark.parametrize("first", ["user-90,item-7", "user:90,item:7", "item5,time1", "user 1,x"])
+def test_an_id_like_a_name_is_no_header(tmp_path, first):
+    user, item = first.split(",")
+    data = quiet(write(tmp_path, "x.csv", f"{first}\nu2,i2\n{user},i2\n"))
+    assert pairs_of(data) == {(user, item), ("u2", "i2"), (user, "i2")}
+
+
+def test_so_few_pairs_that_nothing_is_held_out(tmp_path):
+    path = write(tmp_path, "x.csv", "user,item\na,1\nb,1\nc,2\n")
+    with pytest.warns(UserWarning, match="3 pairs of 3 users are too few: none .* valid and test"):
+        load(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(path, fractions=(1, 0, 0))
+
+
+def test_formats_and_columns_do_not_mix(tmp_path):
+    path = write(tmp_path, "x.txt", "0 1\n")
+    for options in ({"user": 1}, {"header": True}, {"sep": " "}):
+        with pytest.raises(ValueError, match="format='pairs' takes no sep, header or columns"):
+            load(path, format="pairs", **options)
+
+
+def test_options_come_with_the_path(tmp_path):
+    path = write(tmp_path, "x.csv", TABLE + "u1,c,3,7\nu2,b,4,8\n")
+    query = "min_rating=2.5&fractions=.5,.25,.25&split=time&user=0&item=movieId&header=true&sep=%2C"
+    options = dict(min_rating=2.5, fractions=(0.5, 0.25, 0.25), split="time", user=0)
+    data = quiet(f"{path}?{query}")
+    assert data.hash == quiet(path, **options, item="movieId", header=True, sep=",").hash
+    assert data.name == f"x.csv?{query}" and quiet(path).name == "x.csv"
+    assert quiet(f"{path}?{query}", min_rating=5, split="random").train.nnz == 1
+    assert quiet(f"{path}?seed=3&name=mine&k_core=2").name == "mine"
+    assert quiet(f"{path}?seed=3").hash == quiet(path, seed=3).hash
+    assert set(datasets._PARSERS) == {*inspect.signature(datasets.load_file).parameters} - {"path"}
+    odd = write(tmp_path, "odd?k_core=3.csv", TABLE)
+    assert pairs_of(quiet(odd)) == pairs_of(quiet(write(tmp_path, "x.csv", TABLE)))
+    for query, problem in {
+        "kcore=5": "no option 'kcore'. Did you mean k_core",
+        "k_core=few": "k_core=few cannot be read",
+        "header=maybe": "header=maybe cannot be read",
+        "fractions=1,": "fractions=1, cannot be read",
+        "k_core": "expected options such as",
+    }.items():
+        with pytest.raises(DataError, match=re.escape(problem) if query != "k_core" else "k_core"):
+            load(f"{path}?{query}")
+    with pytest.raises(
+        DataError, match=r"unknown data set 'gowalla\?k_core=5'. Did you mean 'gowalla'"
+    ):
+        load("gowalla?k_core=5")
+
+
+def naive_core(pairs: set, k: int) -> set:
+    while True:
+        users, items = (Counter(pair[side] for pair in pairs) for side in (0, 1))
+        left = {(u, i) for u, i in pairs if users[u] >= k and items[i] >= k}
+        if left == pairs:
+            return left
+        pairs = left
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    pairs=st.sets(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=50),
+    k=st.integers(1, 4),
+    name=st.sampled_from(["x.txt", "x.csv"]),
+)
+def test_k_core_is_that_of_the_definition(folder, pairs, k, name):
+    lines = "".join(f"{u},{i}\n" for u, i in pairs)
+    path = write(
+        folder, name, lines.replace(",", " ") if name == "x.txt" else "user,item\n" + lines
+    )
+    expected = naive_core(pairs, k)
+    if not expected:
+        with pytest.raises(DataError, match=f"nothing is left with k_core={k}"):
+            load(path, k_core=k)
+        return
+    data = quiet(path, k_core=k)
+    assert pairs_of(data) == expected
+    if k > 1:  # no gaps in the numbers
+        assert data.n_users == len({u for u, _ in expected}) == len(data.user_ids)
+
+
+def test_the_temporal_split_of_raw_amazon_ratings(tmp_path):
+    """As the Electronics set was made: ratings from 3, 10-core, 60/20/20 by global time."""
+    rng = np.random.default_rng(1)
+    rows = [
+        (
+            f"A{u:013d}",
+            f"{i:010d}",
+            float(rng.integers(1, 6)),
+            int(rng.integers(10**9, 10**9 + 900)),
+        )
+        for u in range(120)
+        for i in rng.choice(60, rng.integers(8, 40), replace=False)
+    ]
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    path = write(tmp_path, "ratings_Home_and_Kitchen.csv", text)
+    data = quiet(f"{path}?min_rating=3&k_core=10&split=time&fractions=.6,.2,.2")
+
+    liked = {(u, i): time for u, i, stars, time in rows if stars >= 3}
+    core = naive_core(set(liked), 10)
+    assert 500 < len(core) < len(liked)
+    times = sorted(liked[pair] for pair in core)
+    first, second = times[math.ceil(0.6 * len(core)) - 1], times[math.ceil(0.8 * len(core)) - 1]
+    train = {pair for pair in core if liked[pair] <= first}
+    users, items = ({pair[side] for pair in train} for side in (0, 1))
+    known = {pair for pair in core - train if pair[0] in users and pair[1] in items}
+    assert pairs_of(data, "train") == train
+    assert pairs_of(data, "valid") == {pair for pair in known if liked[pair] <= second}
+    assert pairs_of(data, "test") == {pair for pair in known if liked[pair] > second}
+
+
 BAD = {
     "empty": ("x.txt", "", {}, "line 1: the file is empty"),
     "blank": ("x.txt", "\n \n", {}, "line 1: the file is empty"),
     "not whole": ("x.txt", "0 1\n1.0 2\n", {}, "line 2: an id is not a whole number"),
     "a word": ("x.txt", "0 1\n\n1 two\n", {}, "line 3: an id is not a whole number"),
     "negative": ("x.txt", "0 1\n-1 2\n", {}, "line 2: an id is not a whole number >= 0"),
-    "short": ("x.txt", "0 1\n1\n", {}, "line 2: 1 fields, but 2"),
-    "long": ("x.txt", "0 1\n1 2 3\n", {}, "line 2: 3 fields, but 2"),
+    "short": ("x.txt", "0 1\n1\n", {}, "line 2: expected two fields, .* not 1"),
+    "long": ("x.txt", "0 1\n1 2 3\n", {}, "line 2: expected two .* not 3.*format='adjacency'"),
     "three columns": ("x.txt", "0 1 5\n1 2 3\n", {}, "line 1: expected two fields"),
-    "commas": ("x.txt", "0,1\n1,2\n", {}, "line 1: expected two fields"),
+    "commas": ("x.txt", "0,1\n1,2\n", {}, "line 1: expected two fields.*format='table'"),
+    "one item each": ("x.txt", "0 1 2 3 4 5\n1 2 3 4 5 6\n", {}, "line 1: expected two .* not 6"),
+    "a user twice": ("x.txt", "0 1 2 3 4 5\n1 2\n0 6\n", {}, "line 1: expected two .* not 6"),
+    "users alone": ("x.txt", "0\n1\n", {"format": "adjacency"}, "line 1: users without any item"),
+    "adjacent word": (
+        "x.txt",
+        "0 1\n1 2 b\n",
+        {"format": "adjacency"},
+        "line 2: an id is not a wh",
+    ),
+    "adjacent huge": (
+        "x.txt",
+        f"0 1\n1 2 {'9' * 5_000}\n",
+        {"format": "adjacency"},
+        "line 2: .*large",
+    ),
     "huge": ("x.txt", "0 1\n1 9999999999\n", {}, "line 2: an id is too large"),
     "beyond int64": ("x.txt", f"0 1\n{'9' * 30} 1\n", {}, "line 2: an id is too large"),
     "latin-1": ("x.txt", "0 1\n1 é\n".encode("latin-1"), {}, "line 2: .*utf-8.*Save the file"),
@@ -639,6 +791,27 @@ BAD = {
     "unknown names": ("x.csv", "who,what\n1,2\n", {"header": True}, "line 1: no user column in"),
     "one column": ("x.csv", "user\n1\n", {}, "line 1: no item column"),
     "header or data": ("x.csv", "who,what\n1,2\n3,4\n", {}, "line 1: .*may be names or data"),
+    "names or labels": ("x.csv", "who,what\nann,Alien\n", {}, "line 1: .*may be names or data"),
+    "two items": (
+        "x.csv",
+        "user_id,asin,parent_asin\na,b,c\n",
+        {},
+        r"line 1: \['asin', 'parent_asin'\] may each be the item. Say item=",
+    ),
+    "one name twice": (
+        "x.csv",
+        "u,i,i\n1,2,3\n",
+        {"user": "u", "item": "i"},
+        "may each be the item",
+    ),
+    "product first": (
+        "x.csv",
+        "B000052YAN,A1PG2VV4W1WRPL,5.0,1428364800\n",
+        {},
+        "line 1: .*a product first, then a reviewer. Say user=1, item=0",
+    ),
+    "a usual word as data": ("x.csv", "ann,time\nbob,Alien\n", {}, "no user column.*header=False"),
+    "no core": ("x.csv", "user,item\n1,2\n1,3\n", {"k_core": 2}, "nothing is left with k_core=2"),
     "bad rating": (
         "x.csv",
         "user,item,rating\n1,2,3\n\n3,4,good\n",
@@ -705,6 +878,8 @@ def test_arguments_out_of_their_domain(tmp_path):
     for options in (
         {"split": "leave-one-out"},
         {"sep": "::"},
+        {"format": "csv"},
+        {"k_core": 0},
         {"fractions": (0.5, 0.1, 0.1)},
         {"fractions": (0, 0.5, 0.5)},
         {"fractions": (1.1, -0.1, 0)},

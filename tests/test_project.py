@@ -22,6 +22,8 @@ LAYERS = {
     "datasets": set(),
     "backbones": set(),
     "metrics": set(),
+    "published": set(),
+    "scorecard": {"dro", "metrics", "published"},
     "losses": {"dro"},
     "sampling": {"datasets", "losses"},
     "trainer": {"datasets", "losses", "metrics", "sampling"},
@@ -30,7 +32,7 @@ LAYERS = {
     "explorers": {"dro", "plots"},
     "notebooks": {"runs"},
     "search": {"datasets", "dro", "losses", "notebooks", "runs"},
-    "__main__": {"datasets", "notebooks", "runs", "search"},
+    "__main__": {"datasets", "notebooks", "runs", "scorecard", "search"},
 }
 
 

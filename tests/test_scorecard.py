@@ -1,0 +1,472 @@
+"""The scorecard says what the records say, and selects on validation alone."""
+
+import hashlib
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from drrl_core import published, runs, scorecard
+
+PAPER = scorecard.printed()
+BEAUTY = ("amazon-beauty", "mf", 0.0, "ndcg@20")
+
+
+def run(variant, *, test=0.09, valid=0.07, seed=0, trials=20, noise=0.0, **more) -> dict:
+    """A row of runs.csv; `test` is NDCG, or Recall and NDCG."""
+    recall, ndcg = test if isinstance(test, tuple) else (test, test)
+    own = more.pop("settings", {}) | ({"train.noise": noise} if noise else {})
+    row = {
+        **{"dataset": "amazon-beauty", "data_hash": "a1", "backbone": "mf", "variant": variant},
+        **{"loss": variant.partition("-")[0], "settings": json.dumps(own), "seed": seed},
+        **{"sampler": "per-row", "negatives": 64, "trials": trials, "valid_recall@20": valid},
+        **{"valid_ndcg@20": valid, "test_recall@20": recall, "test_ndcg@20": ndcg},
+        **{"best_epoch": 50, "seconds": 9.0, "device": "cpu", "torch": "2.13", "commit": "c0"},
+        "finished": "2026-11-25T00:00:00",
+    } | more
+    return {"key": hashlib.sha256(json.dumps(row).encode()).hexdigest()[:16]} | row
+
+
+def write(folder, rows, skew=(), users=None):
+    pd.DataFrame(rows, columns=scorecard.RUNS).to_csv(folder / "runs.csv", index=False)
+    if skew:
+        pd.DataFrame(skew).to_csv(folder / "skew.csv", index=False)
+    (folder / "per_user").mkdir(exist_ok=True)
+    for key, values in (users or {}).items():
+        table = pd.DataFrame({name: values for name in scorecard.ACCURACY})
+        table.rename_axis("user").to_csv(folder / "per_user" / f"{key}.csv.gz")
+    return folder
+
+
+def judged(folder, name) -> pd.Series:
+    return pd.Series(scorecard._claim_row(scorecard.measured(folder), PAPER, name))
+
+
+def paper(variant, dataset="amazon-beauty") -> tuple[float, float]:
+    rows = published.table(2).query("dataset == @dataset and backbone == 'MF'")
+    names = {ours: theirs for theirs, ours in scorecard.VARIANTS.items()}
+    return tuple(
+        rows[rows["loss"] == names[variant]].sort_values("metric", ascending=False)["value"]
+    )
+
+
+def times(pair, factor):
+    return tuple(factor * value for value in pair)
+
+
+# ---------------------------------------------------------------------------- the rule
+
+
+values = st.floats(0.001, 0.2)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    runs_of=st.lists(
+        st.tuples(st.integers(0, 4), st.integers(0, 2), values, values, values), min_size=1
+    ),
+    others=st.randoms(use_true_random=False),
+)
+def test_test_values_select_nothing(runs_of, others):
+    rows = {
+        (config, seed): run("sl", valid=valid, test=(recall, ndcg), seed=seed, noise=0)
+        | {"config": str(config), "noise": 0.0, "key": f"{config}-{seed}"}
+        for config, seed, valid, recall, ndcg in runs_of
+    }
+    rows = pd.DataFrame(rows.values())
+    found = scorecard.finals(rows)
+    assert found["config"].nunique() == 1
+    shuffled = rows.assign(
+        **{
+            f"test_{name}": [others.random() for _ in range(len(rows))]
+            for name in scorecard.ACCURACY
+        }
+    ).sample(frac=1, random_state=0)
+    assert set(scorecard.finals(shuffled)["key"]) == set(found["key"])
+
+    # the rule retyped: most seeds, then the highest mean valid NDCG@20
+    seeds, valid = {}, {}
+    for row in rows.rename(columns={"valid_ndcg@20": "valid"}).itertuples():
+        seeds.setdefault(row.config, set()).add(row.seed)
+        valid.setdefault(row.config, []).append(row.valid)
+    most = max(map(len, seeds.values()))
+    mean = {c: sum(v) / len(v) for c, v in valid.items() if len(seeds[c]) == most}
+    assert mean[found["config"].iloc[0]] == pytest.approx(max(mean.values()), rel=1e-12)
+
+
+def test_the_best_on_test_is_not_the_one_reported(tmp_path):
+    write(
+        tmp_path,
+        [
+            *(
+                run("sl", valid=0.08, test=0.05, seed=s, settings={"loss.temperature": 0.1})
+                for s in range(3)
+            ),
+            *(
+                run("sl", valid=0.07, test=0.19, seed=s, settings={"loss.temperature": 0.2})
+                for s in range(3)
+            ),
+            run("sl", valid=0.09, test=0.18, settings={"loss.temperature": 0.3}),  # one lucky seed
+            *(run("sl", valid=0.10, test=0.17, trials=None, seed=s) for s in range(5)),  # not tuned
+            *(
+                run("sl", valid=0.11, test=0.16, seed=s, settings={"train.mask": "train+valid"})
+                for s in range(3)
+            ),
+            *(run("sl", valid=0.12, test=0.15, seed=s, noise=0.1) for s in range(3)),
+        ],
+    )
+    e = scorecard.measured(tmp_path)
+    assert e.at(BEAUTY)["sl"] == pytest.approx(0.05) and len(e.of(BEAUTY, "sl")) == 3
+    assert e.at((*BEAUTY[:2], 0.1, "ndcg@20"))["sl"] == pytest.approx(0.15)
+
+
+def test_untuned_runs_speak_where_there_are_no_others(tmp_path):
+    write(tmp_path, [run("sl", trials=None, test=0.06)])
+    assert scorecard.measured(tmp_path).at(BEAUTY)["sl"] == 0.06
+
+
+# ---------------------------------------------------------------------------- numbers
+
+
+def test_each_verdict_of_a_number_occurs(tmp_path):
+    three = [(s, 1 + 0.001 * (s - 1)) for s in range(3)]
+    write(
+        tmp_path,
+        [
+            *(run("sl", test=times(paper("sl"), 1.02 * f), seed=s) for s, f in three),
+            *(run("ccl", test=times(paper("ccl"), 1.04 * f), seed=s) for s, f in three),
+            run(
+                "bpr", test=times(paper("bpr"), 0.96), settings={"loss.x": "inf", "train.lr": 0.01}
+            ),
+            *(run("drrl", test=times(paper("drrl"), f), seed=s) for s, f in three),
+        ],
+        skew=[
+            *(skew("sl", k1=20.0 + s, k2=22.0, seed=s) for s in range(3)),
+            skew("drrl", k1=30.0, k2=10.0),
+        ],
+    )
+    table = scorecard.numbers(scorecard.measured(tmp_path)).set_index("id")
+    assert len(table) == 12 + 240 + 12 + 28 + 2
+    row = table.loc["table2.amazon-beauty.mf.SL.recall@20"]
+    assert row["verdict"] == "reproduced within 3%" and row["paper"] == paper("sl")[0]
+    assert row["ours"] == pytest.approx(1.02 * paper("sl")[0]) and row["seeds"] == 3
+    found = [1.02 * f * paper("sl")[0] for _, f in three]
+    low, high = stats.t.interval(0.95, 2, np.mean(found), stats.sem(found))
+    assert (row["low"], row["high"]) == pytest.approx((low, high)) and row["trials"] == 20
+    assert table.loc["table2.amazon-beauty.mf.CCL.ndcg@20", "verdict"] == "better"
+    row = table.loc["table2.amazon-beauty.mf.BPR.ndcg@20"]
+    assert row["verdict"] == "worse" and np.isnan(row["low"]) and row["seeds"] == 1
+    assert row["command"] == (
+        "drrl train amazon-beauty --backbone mf --loss bpr --set loss.x=inf --set train.lr=0.01 "
+        "--sampler per-row --negatives 64 --seed 0"
+    )
+    row = table.loc["table2.gowalla.lightgcn.DrRL.ndcg@20"]
+    assert row["verdict"] == "not run" and np.isnan(row["ours"]) and row["seeds"] == 0
+    assert row["command"].startswith("drrl tune gowalla --loss drrl --backbone lightgcn --trials")
+    assert table.loc["table3.amazon-beauty.mf.DrRL.ndcg@20", "verdict"] == "reproduced within 3%"
+    assert table.loc["table2.amazon-beauty.mf.Imp.%.ndcg@20", "verdict"] == "not run"
+    assert table.loc["table2.amazon-beauty.mf.Imp.%.ndcg@20", "note"] == "3 of 8 baselines run"
+    # of skew less is better
+    verdicts = table["verdict"].filter(like="table1.amazon-beauty")
+    assert verdicts.tolist() == ["better", "worse", "reproduced within 3%", "better"]
+    assert table.loc["table1.amazon-beauty.mf.SL.k1", "ours"] == 21
+
+
+def skew(variant, *, k1=30.0, k2=25.0, truncated=0.0, seed=0, **more) -> dict:
+    row = {"dataset": "amazon-beauty", "backbone": "mf", "variant": variant, "seed": seed}
+    return (
+        row
+        | {"k1": k1, "k2": k2, "truncated": truncated, "effective_share": 0.1, "users": 9}
+        | more
+    )
+
+
+def everything(drrl: float, seeds=3, **more) -> list[dict]:
+    """All losses on Beauty as the paper has them, DrRL times a factor."""
+    return [
+        run(variant, test=times(paper(variant), drrl if variant == "drrl" else 1), seed=s, **more)
+        for variant in (*scorecard.BASELINES, "drrl")
+        for s in range(seeds)
+    ]
+
+
+def test_an_improvement_is_over_the_best_baseline(tmp_path):
+    write(tmp_path, everything(1.0))
+    table = scorecard.numbers(scorecard.measured(tmp_path)).set_index("id")
+    row = table.loc["table2.amazon-beauty.mf.Imp.%.ndcg@20"]
+    assert row["paper"] == 1.61 and row["ours"] == pytest.approx(100 * (0.0978 / 0.0962 - 1))
+    assert row["note"] == "over bsl" and row["verdict"] == "reproduced within 3%"
+    assert (row["low"], row["high"]) == pytest.approx((row["ours"], row["ours"]))
+    write(tmp_path, everything(0.9))
+    table = scorecard.numbers(scorecard.measured(tmp_path)).set_index("id")
+    assert table.loc["table2.amazon-beauty.mf.Imp.%.ndcg@20", "verdict"] == "worse"
+
+
+def test_the_average_over_three_backbones_wants_all_three(tmp_path):
+    names = ("mf", "lightgcn", "xsimgcl")
+    rows = [
+        row | {"dataset": "gowalla", "key": f"{b}{row['key']}", "backbone": b}
+        for b in names
+        for row in everything(1)
+    ]
+    for some, verdict in ((rows[:-27], "not run"), (rows, "worse")):
+        write(tmp_path, some)
+        table = scorecard.numbers(scorecard.measured(tmp_path)).set_index("id")
+        assert table.loc["text.gowalla.ndcg@20", "verdict"] == verdict
+    row = table.loc["text.gowalla.recall@20"]
+    assert row["note"] == "Table 2's own improvements average 7.00" and row["paper"] == 6.9
+    assert row["ours"] == pytest.approx(100 * (0.1645 / 0.1596 - 1)) and row["seeds"] == 3
+
+
+# ---------------------------------------------------------------------------- claims
+
+
+def test_the_papers_own_tables_under_the_checks():
+    table = scorecard.claims(scorecard.measured("nowhere")).set_index("id")
+    paper = table["paper"].rename(lambda name: name.removeprefix("claim."))
+    for name in (
+        "best",
+        "stars",
+        "not_worse",
+        "skewed",
+        "less_skewed",
+        "best_under_shift",
+        "best_of_its_kind",
+    ):
+        assert paper[name] == 1, name
+    wide = published.table(2).query("loss != 'Imp.%'").set_index(["dataset", "backbone", "metric"])
+    gains, robust = [], 0
+    for _, rows in wide.groupby(level=[0, 1, 2]):
+        v = rows.set_index("loss")["value"]
+        gains.append((v["SL"] + v["CCL"]) / 2 / ((v["MSE"] + v["BCE"] + v["BPR"]) / 3) - 1)
+        plain = (v["MSE"] + v["BCE"] + v["BPR"] + v["LLPAUC"]) / 4
+        robust += (v["SL"] + v["BSL"] + v["CCL"] + v["AdvInfoNCE"] + v["DrRL"]) / 5 > plain
+    assert paper["traditional"] == pytest.approx(np.mean(gains)) and paper["robust"] == robust / 24
+    without = [(0.0482, 0.0477), (0.0269, 0.0265), (0.1582, 0.1579), (0.0960, 0.0922)]
+    assert paper["personal"] == pytest.approx(np.mean([a / b - 1 for a, b in without]))
+    assert paper["close"] == pytest.approx(np.mean([1 - b / a for a, b in without]))
+    measured = table[~table.index.str.contains("lemma|limits|convex")]
+    assert set(measured["verdict"]) == {"not run"} and measured["ours"].isna().all()
+
+
+@pytest.mark.parametrize(("drrl", "verdict"), [(1.0, "claim holds"), (0.9, "does not hold")])
+def test_claims_on_accuracy(tmp_path, drrl, verdict):
+    ablations = [
+        run(f"drrl-{name}", test=times(paper("drrl"), 0.96)) for name in ("fixed", "shared")
+    ]
+    shifted = [
+        row | {"dataset": "amazon-electronics-temporal", "key": f"s{row['key']}"}
+        for row in everything(drrl)
+    ]
+    write(tmp_path, everything(drrl) + ablations + shifted)
+    for name, cells in {
+        **{"best": "2 of 24", "stars": "2 of 24", "not_worse": "2 of 24"},
+        **{"best_under_shift": "2 of 4", "best_of_its_kind": "2 of 4"},
+    }.items():
+        row = judged(tmp_path, name)
+        assert (row["verdict"], row["cells"]) == (verdict, cells), name
+        assert row["ours"] == (verdict == "claim holds")
+
+
+def test_a_lead_over_some_baselines_is_no_lead_over_all(tmp_path):
+    some = [row for row in everything(1.0) if row["variant"] not in ("mse", "bce")]
+    write(tmp_path, some)
+    assert judged(tmp_path, "best")["verdict"] == "not run"
+    write(tmp_path, [row for row in everything(0.9) if row["variant"] not in ("mse", "bce")])
+    assert judged(tmp_path, "best")["verdict"] == "does not hold"  # one that is not beaten suffices
+
+
+@pytest.mark.parametrize(("spread", "verdict"), [(0.0, "claim holds"), (0.3, "does not hold")])
+def test_a_lead_has_to_be_significant_over_users(tmp_path, spread, verdict):
+    rows, rng, users = everything(1.0, seeds=1), np.random.default_rng(0), {}
+    for row in rows:
+        users[row["key"]] = row["test_ndcg@20"] + spread * rng.standard_normal(300)
+    write(tmp_path, rows, users=users)
+    assert judged(tmp_path, "best")["verdict"] == judged(tmp_path, "stars")["verdict"] == verdict
+
+
+def test_without_users_the_seeds_decide_and_one_seed_cannot(tmp_path):
+    write(tmp_path, everything(1.0, seeds=1))
+    assert judged(tmp_path, "best")["verdict"] == "claim holds"
+    assert judged(tmp_path, "stars")["verdict"] == "not run"
+    apart = [
+        row
+        | {
+            f"test_{name}": row[f"test_{name}"] * (1 + 0.2 * (row["seed"] - 1))
+            for name in scorecard.ACCURACY
+        }
+        for row in everything(1.0)
+    ]
+    write(tmp_path, apart)
+    assert judged(tmp_path, "best")["verdict"] == "does not hold"
+
+
+NOISE = {
+    "claim holds": {
+        "sl": (0.10, 0.095, 0.06),
+        "ccl": (0.10, 0.099, 0.02),
+        "drrl": (0.11, 0.109, 0.09),
+    },
+    "does not hold": {
+        "sl": (0.10, 0.099, 0.095),
+        "ccl": (0.10, 0.09, 0.096),
+        "drrl": (0.11, 0.05, 0.01),
+    },
+}
+
+
+@pytest.mark.parametrize("verdict", NOISE)
+def test_claims_on_noise(tmp_path, verdict):
+    write(
+        tmp_path,
+        [
+            run(variant, test=test, noise=noise)
+            for variant, series in NOISE[verdict].items()
+            for noise, test in zip((0.0, 0.1, 0.5), series, strict=True)
+        ],
+    )
+    names = [
+        "best_in_noise",
+        "gain_grows",
+        "ccl_in_some_noise",
+        "ccl_in_much_noise",
+        "sl_in_much_noise",
+    ]
+    assert [judged(tmp_path, name)["verdict"] for name in names] == [verdict] * 5
+    assert judged(tmp_path, "best_in_noise")["cells"] == "4 of 4"
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_claims_on_skew_and_truncation(tmp_path, good):
+    orders = [1.2, 2.0, 4.0, 9.0]
+    share = [0.1, 0.4, 0.6, 0.7]
+    along = [
+        skew(
+            "drrl-exact",
+            order=order,
+            truncated=share[k if good else 3 - k],
+            k1=40 - 5 * k * (1 if good else -1),
+        )
+        for k, order in enumerate(orders)
+    ]
+    finals = [
+        skew("sl", k2=25 if good else 19),
+        skew("ccl", truncated=0.95 if good else 0.85),
+        skew("drrl", k2=20, truncated=0.8),
+    ]
+    accuracy = [0.08, 0.09, 0.085, 0.08] if good else [0.08, 0.085, 0.09, 0.1]
+    sweep = [
+        run(
+            "drrl",
+            test=test,
+            valid=0.07,
+            trials=None,
+            settings={"loss.order": order, "loss.weight": 1},
+        )
+        for order, test in zip(orders, accuracy, strict=True)
+    ]
+    best = run("drrl", test=0.081 if good else 0.2, valid=0.08, settings={"loss.order": 3.0})
+    write(tmp_path, [*sweep, best], skew=finals + along)
+    holds, not_holds = "claim holds", "does not hold"
+    if not good:
+        holds, not_holds = not_holds, holds
+    for name in (
+        "skewed",
+        "filtered",
+        "less_filtered",
+        "utilization_rises",
+        "flatter",
+        "concave",
+        "unit_weight",
+    ):
+        assert judged(tmp_path, name)["verdict"] == holds, name
+    assert judged(tmp_path, "truncation_falls")["verdict"] == not_holds
+    assert judged(tmp_path, "less_skewed")["verdict"] == (
+        "claim holds" if good else "does not hold"
+    )
+    assert judged(tmp_path, "skewed")["cells"] == "1 of 3"
+
+
+def test_the_theorems_are_checked_against_the_solver(tmp_path, monkeypatch):
+    names = ["lemma_1_sl", "lemma_1_ccl", "lemma_2", "lemma_3", "limits", "convex"]
+    assert all(judged(tmp_path, name)["verdict"] == "claim holds" for name in names)
+    worst = scorecard._worst
+    monkeypatch.setattr(
+        scorecard,
+        "_worst",
+        lambda order, radius: worst(1.5 if order == 1 else order, radius * 1.01),
+    )
+    monkeypatch.setattr(scorecard, "STAR", 0.8)  # the norm of a concave power: not convex
+    assert all(judged(tmp_path, name)["verdict"] == "does not hold" for name in names)
+
+
+# ---------------------------------------------------------------------------- files
+
+
+def test_files_that_cannot_be_trusted_are_refused(tmp_path):
+    write(tmp_path, [run("sl"), run("ccl", data_hash="b2")])
+    with pytest.raises(ValueError, match=r"runs\.csv: amazon-beauty stands for data of different"):
+        scorecard.build(tmp_path)
+    rows = pd.DataFrame([run("sl")])
+    rows.assign(settings="{").to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(ValueError, match=r"runs\.csv: a row's settings are no JSON"):
+        scorecard.build(tmp_path)
+    rows.drop(columns=["seed", "trials"]).to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(ValueError, match=r"runs\.csv: no column seed, trials"):
+        scorecard.build(tmp_path)
+    write(tmp_path, [], skew=[{"dataset": "x"}])
+    with pytest.raises(ValueError, match=r"skew\.csv: no column backbone"):
+        scorecard.build(tmp_path)
+
+
+def test_every_row_has_an_id_a_source_and_a_command(tmp_path):
+    write(tmp_path, [], skew=[skew("sl")])  # tables without rows, or with few
+    table = scorecard.build(tmp_path)
+    assert list(table) == list(scorecard.COLUMNS) and table["id"].is_unique
+    assert table[["source", "metric", "verdict", "command"]].notna().all(axis=None)
+    for command in table["command"]:
+        words = shlex.split(command)
+        assert words[:2] in (["drrl", "tune"], ["drrl", "notebook"], ["python", "-m"])
+
+
+def test_the_command_of_a_number_trains_that_run(tmp_path):
+    own = {"loss.order": "inf", "loss.radius": 1.5, "loss.dual": "shared", "train.lr": 0.003}
+    write(tmp_path, [run("drrl", settings=own, sampler="shared-pool", negatives=512, seed=3)])
+    table = scorecard.numbers(scorecard.measured(tmp_path)).set_index("id")
+    words = shlex.split(table.loc["table2.amazon-beauty.mf.DrRL.ndcg@20", "command"])
+    given = [words[k + 1].split("=") for k, word in enumerate(words) if word == "--set"]
+    found = runs.configure(
+        "x", "drrl", settings={name: runs.parse_value(text) for name, text in given}
+    )
+    assert found == runs.configure("x", "drrl", settings=own | {"loss.order": float("inf")})
+    assert words[-6:] == ["--sampler", "shared-pool", "--negatives", "512", "--seed", "3"]
+
+
+def test_the_page_needs_no_network_and_escapes(tmp_path):
+    write(tmp_path, everything(1.0))
+    table = scorecard.build(tmp_path)
+    table.loc[0, "note"] = "<script>"
+    page = scorecard.page(table)
+    assert "<title>Scorecard" in page and "://" not in page and "<script>" not in page
+    assert (
+        page.count('<td class="good">reproduced within 3%</td>')
+        == (table["verdict"] == "reproduced within 3%").sum()
+    )
+    for claim in scorecard.CLAIMS.values():
+        assert claim.text.replace("<", "&lt;") in page
+
+
+def test_the_scorecard_that_is_committed_is_that_of_the_results():
+    folder = Path(__file__).parents[1] / "data" / "results"
+    kept = pd.read_csv(folder / "scorecard.csv").set_index("id")
+    assert {f"claim.{name}" for name in scorecard.CLAIMS} <= set(kept.index)
+    found = scorecard.numbers(scorecard.measured(folder)).set_index("id")
+    kept = kept.loc[found.index]
+    assert kept["verdict"].equals(found["verdict"]), "make scorecard"
+    assert np.allclose(kept["ours"], found["ours"].astype(float), rtol=1e-5, equal_nan=True)
