@@ -28,8 +28,9 @@ LAYERS = {
     "runs": {"backbones", "datasets", "dro", "losses", "metrics", "trainer"},
     "plots": set(),
     "explorers": {"plots"},
-    "notebooks": {"runs"},
-    "__main__": {"datasets", "notebooks", "runs"},
+    "gallery": set(),
+    "notebooks": {"gallery", "runs"},
+    "__main__": {"datasets", "gallery", "notebooks", "runs"},
 }
 
 
