@@ -1,20 +1,30 @@
-"""Explorers: controls beside a picture in a live notebook, the picture alone everywhere else.
+"""Explorers: dials beside a picture in a live notebook, the picture alone everywhere else.
+
+Each explorer is a function of what it starts with. `explore` puts dials, presets and readouts
+around a picture; the pictures come from `plots`, the mathematics from `dro`.
 
 Widget callbacks may run on another thread than the cells do, so nothing here touches pyplot: each
 picture is a `Figure` of its own, drawn under one lock into an `ipywidgets.Image`.
 """
 
+import html
+import math
 import os
 import threading
 from collections.abc import Callable
 
+import numpy as np
+import torch
 from matplotlib.figure import Figure
 
-from drrl_core import plots
+from drrl_core import dro, plots
 
 _DRAWING = threading.Lock()
 # Set by the front ends that can show widgets: Jupyter servers, Voilà, VS Code, Colab, Kaggle.
 FRONT_ENDS = ("JPY_SESSION_NAME", "SERVER_SOFTWARE", "VSCODE_PID", "COLAB_RELEASE_TAG")
+# A dial that turns evenly from SL to CCL: 1/γ* = 1 - 1/γ in steps of 1/40.
+ORDERS = (*(1 / (1 - step / 40) for step in range(40)), math.inf)
+PRESETS = {"SL": {"order": 1.0}, "DrRL": {"order": 2.0}, "CCL": {"order": math.inf}}
 
 
 def interactive() -> bool:
@@ -25,17 +35,39 @@ def interactive() -> bool:
     return any(os.environ.get(name) for name in FRONT_ENDS)
 
 
-def explore(draw: Callable[..., Figure], **controls):
-    """Controls beside a picture that follows them.
+def readout(values: dict[str, object]) -> str:
+    """Names, values and units on a line: numbers to four digits, shares as they come.
+
+    >>> readout({"value (score)": 0.43214, "truncated": "63%"})
+    'value 0.4321 score   truncated 63%'
+    """
+    said = []
+    for name, value in values.items():
+        name, _, unit = name.rstrip(")").partition(" (")
+        text = value if isinstance(value, str) else f"{float(value):.4g}"
+        said.append(f"{name} {text} {unit}".rstrip())
+    return "   ".join(said)
+
+
+def explore(
+    draw: Callable[..., Figure | tuple[plots.Scene, dict, dict]],
+    *,
+    presets: dict[str, dict] | None = None,
+    **controls,
+):
+    """Dials beside a picture that follows them.
 
     Args:
-        draw: called with one keyword argument for each control; returns a Figure. What it raises
-            is shown in place of the picture's readout, and the last good picture stays.
-        **controls: ipywidgets with a `value`; the order is the order on the page.
+        draw: called with one keyword argument for each control. Returns a Figure; or a Scene, what
+            to move it to, and readouts, name (unit) -> value. What it raises is shown in place of
+            the readout, and the last good picture stays.
+        presets: name -> values of some controls; a button each, and one more to reset them all.
+        **controls: ipywidgets with a `value`; the order is the order on the page. Their names are
+            those of the notebook's parameters, for the line that papermill is to be given.
 
     Returns:
         A widget where a front end is known to be there, else the still picture at the controls'
-        first values.
+        first values, its readouts below it.
 
     >>> import ipywidgets as w
     >>> view = explore(lambda n: plots.new_figure(1, 1)[0], n=w.IntSlider(value=3))
@@ -43,26 +75,219 @@ def explore(draw: Callable[..., Figure], **controls):
     'Image'
     """
 
-    def picture() -> bytes:
-        with _DRAWING:
-            return plots.png(draw(**{name: control.value for name, control in controls.items()}))
+    def values() -> dict:
+        return {name: control.value for name, control in controls.items()}
 
     if not interactive():
-        from IPython.display import Image
-
-        return Image(data=picture())
+        drawn = draw(**values())
+        if isinstance(drawn, Figure):
+            return plots.show(drawn)
+        scene, moved, said = drawn
+        figure = scene.move(**moved)
+        figure.supxlabel(readout(said), x=0.01, ha="left", size=9, wrap=True)
+        return plots.show(figure)
 
     import ipywidgets as widgets
 
-    image = widgets.Image(value=picture(), format="png")
-    message = widgets.HTML()
+    image, line = widgets.Image(format="png"), widgets.HTML()
+    line.add_class("drrl-readout")
+    command = widgets.HTML()
 
-    def redraw(_change) -> None:
-        try:
-            image.value, message.value = picture(), ""
-        except Exception as error:  # callbacks have no console: an error unseen is a frozen picture
-            message.value = f"<b style='color:#B00020'>{type(error).__name__}: {error}</b>"
+    def redraw(_change=None) -> None:
+        with _DRAWING:
+            now = values()  # of this moment, so that the last of many moves is the one that stays
+            try:
+                drawn = draw(**now)
+                if isinstance(drawn, Figure):
+                    image.value, said = plots.png(drawn), ""
+                else:
+                    scene, moved, said = drawn
+                    image.value, said = scene.png(**moved), readout(said)
+            except Exception as error:  # callbacks have no console: unseen, it freezes the picture
+                line.value = f"<b style='color:#B00020'>{html.escape(str(error))}</b>"
+                return
+        line.value = f"<code>{html.escape(said)}</code>" if said else ""
+        words = " ".join(f"-p {name} {_word(value)}" for name, value in now.items())
+        command.value = f"papermill: <code style='user-select:all'>{html.escape(words)}</code>"
 
+    def button(name: str, chosen: dict):
+        one = widgets.Button(description=name, layout={"width": "auto"})
+
+        def press(_button) -> None:
+            for key, value in chosen.items():
+                controls[key].value = value
+
+        one.on_click(press)
+        return one
+
+    buttons = [button(name, chosen) for name, chosen in (presets or {}).items()]
+    buttons.append(button("reset", values()))
     for control in controls.values():
         control.observe(redraw, names="value")
-    return widgets.VBox([widgets.HBox(list(controls.values())), image, message])
+    redraw()
+    dials = widgets.Box([*controls.values()], layout={"flex_flow": "row wrap"})
+    return widgets.VBox([widgets.HBox(buttons), dials, image, line, command])
+
+
+def _word(value: object) -> str:
+    """A value as papermill's command line reads it."""
+    return ".inf" if value == math.inf else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def order_dial(order: float, *, orders: tuple[float, ...] = ORDERS):
+    """A slider over orders γ that turns evenly in 1/γ*, from SL at its left to CCL at its right."""
+    import ipywidgets as widgets
+
+    known = sorted({*orders, order})
+    return widgets.SelectionSlider(
+        options=[(plots.order_label(one), one) for one in known],
+        value=order,
+        description="order γ",
+        continuous_update=True,
+    )
+
+
+def _slider(name: str, value: float, low: float, high: float, step: float):
+    import ipywidgets as widgets
+
+    return widgets.FloatSlider(
+        value, min=low, max=high, step=step, description=name, readout_format=".2f"
+    )
+
+
+def _sorted(scores) -> np.ndarray:
+    found = np.sort(np.asarray(scores, dtype=np.float64).ravel())
+    return found[found > -math.inf]
+
+
+def worst_case(
+    sources: dict[str, np.ndarray],
+    *,
+    order: float = 2.0,
+    radius: float = 1.0,
+    temperature: float = 0.2,
+    hold: str = "radius",
+    shift: float = 0.0,
+):
+    """A score vector under the adversary: P against Q*, weight against score, β or τ marked.
+
+    Args:
+        sources: name -> (n,) scores, such as a user's negatives; -inf = masked.
+        order: γ in [1, inf]. radius: ρ in nats. temperature: λ, score; `hold` says which of the
+            two is held ("radius": the ball, "temperature": the penalty).
+        shift: how far β (τ at order 1) is moved off its optimum, score: the duality gap of a
+            margin set by hand.
+    """
+    import ipywidgets as widgets
+
+    rows = {name: _sorted(scores) for name, scores in sources.items()}
+    scene = plots.worst_case_scene()
+    most = math.log(max(map(len, rows.values())))
+
+    def draw(order, radius, temperature, hold, shift, scores):
+        row = rows[scores]
+        f, ball = torch.from_numpy(row), hold == "radius"
+        size = {"radius": radius} if ball else {"temperature": temperature}
+        worst = dro.worst_case(f, order=order, **size)
+        dual = float(worst.dual)
+        rho = radius if ball else float(dro.radius_of_weights(worst.weights, order))
+        said = {"value (score)": worst.value, ("τ" if order == 1 else "β") + " (score)": dual}
+        said |= {"ρ (nats)": rho, "c": dro.weight_from_radius(rho, order)}
+        if order < math.inf:
+            said["η"] = dro.eta_from_radius(rho, order)
+        said |= {"k₁ (× mean)": worst.k1, "truncated": f"{float(worst.truncated):.1%}"}
+        said["effective share"] = f"{float(worst.effective_share):.1%}"
+        ghost = None
+        if ball and shift and math.isfinite(dual):
+            ghost = max(dual + shift, 1e-6) if order == 1 else dual + shift
+            bound = dro.dual_objective(f, ghost, order=order, radius=radius)
+            said["duality gap (score)"] = bound - worst.value
+        moved = {"scores": row, "weights": worst.weights.numpy(), "order": order}
+        moved |= {"mark": None if order == 1 else dual, "ghost": None if order == 1 else ghost}
+        moved["title_text"] = (
+            f"Order {plots.order_label(order)}: {float(worst.truncated):.0%} truncated, the top "
+            f"negative is heard {float(worst.k1):.3g} times the mean"
+        )
+        return scene, moved, said
+
+    return explore(
+        draw,
+        presets=PRESETS,
+        order=order_dial(order),
+        radius=_slider("radius ρ", radius, 0, math.ceil(20 * most) / 20, 0.05),
+        temperature=_slider("temp. λ", temperature, 0.02, 2, 0.02),
+        hold=widgets.ToggleButtons(options=["radius", "temperature"], value=hold),
+        shift=_slider("move β by", shift, -0.5, 0.5, 0.02),
+        scores=widgets.Dropdown(options=list(rows), description="scores"),
+    )
+
+
+def simplex(*, order: float = 2.0, radius: float = 0.3, angle: float = 70.0):
+    """Three items: the balls of SL, DrRL and CCL on the triangle, and the worst case in each.
+
+    A ball is drawn as what it is: the worst cases of all directions.
+
+    Args:
+        order: γ in [1, inf], of the ball in the middle.
+        radius: ρ in nats; beyond log 3 every ball is the whole triangle.
+        angle: of the direction in which scores rise, degrees.
+    """
+    scene = plots.simplex_scene()
+    steps = torch.linspace(0, 2 * math.pi, 721, dtype=torch.float64)
+    corners = torch.from_numpy(plots.CORNERS)
+
+    def scores_of(angles: torch.Tensor) -> torch.Tensor:  # of items, rising along the direction
+        return (torch.stack([angles.cos(), angles.sin()], -1) @ (corners - corners.mean(0)).T) / 2
+
+    def draw(order, radius, angle):
+        f = scores_of(torch.tensor(math.radians(angle), dtype=torch.float64))
+        balls, said = [], {}
+        for name, one in (("KL", 1.0), ("Rényi", order), ("regret", math.inf)):
+            rim = dro.worst_case(scores_of(steps), order=one, radius=radius).weights / 3
+            worst = dro.worst_case(f, order=one, radius=radius)
+            balls.append((one, rim.numpy(), worst.weights.numpy() / 3))
+            said[f"value {name} (score)"] = worst.value
+        title = f"Radius {radius:.2f} nats, the ball between: order {plots.order_label(order)}"
+        return scene, {"balls": balls, "scores": f.numpy(), "title_text": title}, said
+
+    return explore(
+        draw,
+        presets=PRESETS,
+        order=order_dial(order),
+        radius=_slider("radius ρ", radius, 0, 1.1, 0.02),
+        angle=_slider("scores rise", angle, 0, 360, 5),
+    )
+
+
+def atlas(scores: np.ndarray, clouds: dict[str, list[np.ndarray]] | None = None, *, epoch: int = 0):
+    """The plane order × radius of a score vector, and where trained losses lie on it.
+
+    Args:
+        scores: (n,) one user's negatives, for the contours; -inf = masked.
+        clouds: loss -> one (users, 2) array an epoch: order γ and radius ρ of each user.
+        epoch: which to start at, counted from zero; negative from the end.
+    """
+    import ipywidgets as widgets
+
+    row, clouds = torch.from_numpy(_sorted(scores)), clouds or {}
+    orders = np.array([*ORDERS[:-1], 200.0, math.inf])
+    radii = np.linspace(0.02, 0.95 * math.log(len(row)), 40)
+    rows, sizes = row.expand(len(radii), -1), torch.from_numpy(radii)
+    worst = [dro.worst_case(rows, order=one, radius=sizes) for one in orders]
+    k1, truncated = (
+        np.stack([getattr(one, name).numpy() for one in worst], 1) for name in ("k1", "truncated")
+    )
+    scene = plots.atlas_scene(orders, radii, k1, truncated, list(clouds))
+    epochs = max([len(each) for each in clouds.values()], default=1)
+
+    def draw(epoch):
+        at = {loss: each[min(epoch, len(each) - 1)] for loss, each in clouds.items()}
+        said = {
+            f"{plots.label(loss)}: median ρ (nats)": np.nanmedian(points[:, 1])
+            for loss, points in at.items()
+        }
+        title = f"Where the users of each loss lie, epoch {epoch}" if clouds else "The atlas"
+        return scene, {"clouds_at": at, "title_text": title}, said
+
+    slider = widgets.IntSlider(range(epochs)[epoch], 0, epochs - 1, description="epoch")
+    return explore(draw, epoch=slider)

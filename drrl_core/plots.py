@@ -1,10 +1,13 @@
 """The pictures: one style, one colour a loss, every figure a function that returns a `Figure`.
 
+What an explorer moves is a `Scene`: a figure and the artists in it that follow the dials.
+
 No pyplot: a figure belongs to whoever asked for it, in any thread, and is freed with its last
 reference. `show` saves it and hands a notebook something it can display.
 """
 
 import io
+import math
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -12,9 +15,14 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Polygon
+from PIL import Image as Raster
 
 # Okabe and Ito's palette, told apart by colour-blind readers, in print and on a beamer.
 COLOURS = {
@@ -69,6 +77,25 @@ def colour(loss: str) -> str:
 def label(loss: str) -> str:
     """The loss's name as the paper writes it."""
     return LABELS.get(loss, loss)
+
+
+def order_colour(order: float) -> tuple[float, float, float]:
+    """From SL's colour at order 1 through DrRL's at 2 to CCL's at ∞, evenly in 1/γ*.
+
+    >>> order_colour(1) == to_rgb(COLOURS["sl"]), order_colour(math.inf) == to_rgb(COLOURS["ccl"])
+    (True, True)
+    """
+    ends = np.array([to_rgb(COLOURS[loss]) for loss in ("sl", "drrl", "ccl")])
+    return tuple(np.array([np.interp(1 - 1 / order, (0, 0.5, 1), channel) for channel in ends.T]))
+
+
+def order_label(order: float) -> str:
+    """The order as one would say it, with the loss it makes.
+
+    >>> [order_label(order) for order in (1, 1.5, math.inf)]
+    ['1 (SL)', '1.5', '∞ (CCL)']
+    """
+    return {1: "1 (SL)", math.inf: "∞ (CCL)"}.get(order, f"{order:.3g}")
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -206,3 +233,218 @@ def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int)
     names = ["negative", share, "how many items have that score"]
     figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
     return figure
+
+
+# ---------------------------------------------------------------------------------------------
+# Scenes: what explorers move
+
+
+class Scene:
+    """A figure of which some artists move; the rest is drawn once, and again when an axis changes.
+
+    To build a figure of two panels anew takes some 130 ms, too slow for a slider; this takes ten.
+
+    Args:
+        figure: with everything in it.
+        moving: the artists that follow the dials, in the order they are drawn.
+        move: called with keyword arguments, changes the moving artists and axes' limits only.
+    """
+
+    def __init__(self, figure: Figure, moving: list[Artist], move: Callable[..., None]):
+        self.figure, self.moving, self._move = figure, moving, move
+        self._canvas, self._axes, self._background = FigureCanvasAgg(figure), None, None
+
+    def move(self, **values) -> Figure:
+        """The figure itself, moved: to save it, or to show it where nothing moves."""
+        with mpl.rc_context(STYLE):
+            self._move(**values)
+        for artist in self.moving:
+            artist.set_animated(False)
+        return self.figure
+
+    def png(self, **values) -> bytes:
+        """The picture after a move, as PNG bytes."""
+        with mpl.rc_context(STYLE):
+            self._move(**values)
+            axes = [(*panel.get_xlim(), *panel.get_ylim()) for panel in self.figure.axes]
+            if axes != self._axes:
+                for artist in self.moving:
+                    artist.set_animated(True)
+                self._canvas.draw()
+                self.figure.set_layout_engine("none")  # the panels stay where they are
+                self._background = self._canvas.copy_from_bbox(self.figure.bbox)
+                self._axes = axes
+            self._canvas.restore_region(self._background)
+            for artist in self.moving:
+                (artist.axes or self.figure).draw_artist(artist)
+            size, pixels = self._canvas.get_width_height(), self._canvas.buffer_rgba()
+            buffer = io.BytesIO()
+            picture = Raster.frombuffer("RGBA", size, pixels, "raw", "RGBA", 0, 1).convert("RGB")
+            picture.save(buffer, format="png", compress_level=1)
+            return buffer.getvalue()
+
+
+def _raise(axes: Axes, value: float) -> float:
+    """The upper end of an axis from zero: the next of 1, 2, 5, 10, ... that holds the value.
+
+    An axis that holds it and is not five times too long stays: to redraw it takes time.
+    """
+    now = axes.get_ylim()[1]
+    if not now / 5 <= value <= now:
+        power = 10.0 ** math.floor(math.log10(max(value, 1e-6)))
+        now = next(power * step for step in (1, 2, 5, 10) if power * step >= value)
+    return now
+
+
+@styled
+def worst_case_scene() -> Scene:
+    """Scores under P and under the worst case Q*, and the weight against the score.
+
+    Moved by scores (n,) sorted, weights (n,) of mean 1, order, mark (score; where weights begin,
+    None at order 1), ghost (score; a margin set by hand, or None), and title.
+    """
+    figure, [[left, right]] = new_figure(9.4, 3.9, 2)
+    crowd = left.stairs([1], [0, 1], fill=True, color="#D3D6DB")
+    worst = left.stairs([1], [0, 1], fill=True, alpha=0.45)
+    outline = left.stairs([1], [0, 1], linewidth=1.6)
+    left.set(xlabel="score of the negative", ylabel="share of the distribution")
+    (curve,) = right.plot([], [], linewidth=2.4)
+    (dots,) = right.plot([], [], "o", markersize=5)
+    right.axhline(1, color="#999999", linewidth=1, linestyle=":")
+    right.set(xlabel="score of the negative", ylabel="weight (mean 1)")
+    marks = [panel.axvline(0, color="#222222", ls="--", lw=1.3) for panel in (left, right)]
+    ghosts = [panel.axvline(0, color="#B00020", ls=":", lw=1.8) for panel in (left, right)]
+    title = figure.suptitle(" ", x=0.01, ha="left", size=12, weight="bold")
+    handles = [crowd, Patch(facecolor="#999999", edgecolor="#444444"), marks[0], ghosts[0]]
+    words = ["P: all alike", "Q*: the worst case", "β: no weight below", "your β"]
+    left.legend(handles, words, loc="upper left", fontsize=9)
+
+    def move(*, scores, weights, order, mark=None, ghost=None, title_text=""):
+        low, high = float(scores[0]), float(scores[-1])
+        pad = 0.04 * (high - low) or 0.1
+        edges = np.linspace(low, high, 61 if len(scores) > 200 else 21)
+        if high == low:
+            edges += np.linspace(-pad, pad, len(edges))
+        shares = [np.histogram(scores, edges, weights=w)[0] / len(scores) for w in (None, weights)]
+        for artist, share in zip((crowd, worst, outline), (*shares, shares[1]), strict=True):
+            artist.set_data(share, edges)
+        seen = np.arange(len(scores))
+        if len(scores) > 600:  # all of the highest, where the weight may be steep
+            seen = np.r_[np.linspace(0, len(scores) - 201, 300).astype(int), seen[-200:]]
+        curve.set_data(scores[seen], weights[seen])
+        few = slice(None) if len(scores) <= 60 else slice(0)
+        dots.set_data(scores[few], weights[few])
+        tone = order_colour(order)
+        worst.set_facecolor(tone)
+        outline.set_edgecolor(tone)
+        curve.set_color(tone)
+        dots.set_color(tone)
+        for at, lines in ((mark, marks), (ghost, ghosts)):
+            for line in lines:
+                line.set_visible(at is not None and low - pad <= at <= high + pad)
+                line.set_xdata([low if at is None else at] * 2)
+        title.set_text(title_text)
+        for panel in (left, right):
+            panel.set_xlim(low - pad, high + pad)
+        left.set_ylim(0, _raise(left, 1.05 * max(share.max() for share in shares)))
+        top = _raise(right, 1.05 * weights.max())
+        right.set_ylim(-0.02 * top, top)
+
+    return Scene(figure, [crowd, worst, outline, curve, dots, *marks, *ghosts, title], move)
+
+
+CORNERS = np.array([[0, 0], [1, 0], [0.5, 3**0.5 / 2]])  # of the simplex of three items
+
+
+@styled
+def simplex_scene() -> Scene:
+    """Balls around the uniform distribution over three items, and the worst case in each.
+
+    Moved by balls, (order, (m, 3) boundary, (3,) worst case) each, scores (3,), and title.
+    """
+    figure, [[axes]] = new_figure(6.2, 5.0)
+    axes.set(xlim=(-0.16, 1.16), ylim=(-0.14, 1.0), aspect="equal")
+    axes.axis("off")
+    axes.add_patch(Polygon(CORNERS, fill=False, edgecolor="#555555", linewidth=1.4))
+    centre = CORNERS.mean(0)
+    axes.plot(*centre, "o", color="#222222", markersize=5)
+    axes.annotate("P", centre, (-12, -12), textcoords="offset points", size=10)
+    handles = [Patch(facecolor=order_colour(o), alpha=0.7) for o in (1, 2, math.inf)]
+    words = ["Kullback–Leibler (SL)", "Rényi (DrRL)", "worst-case regret (CCL)"]
+    axes.legend(handles, words, loc="upper left", bbox_to_anchor=(-0.08, 1.02), fontsize=9)
+    shapes = [axes.add_patch(Polygon(CORNERS, alpha=0.18)) for _ in range(3)]
+    rims = [axes.add_patch(Polygon(CORNERS, fill=False, linewidth=2)) for _ in range(3)]
+    stars = [axes.plot([], [], "*", markersize=15, mec="white", mew=0.8)[0] for _ in range(3)]
+    arrow = axes.quiver(*centre, 0, 1, angles="xy", scale_units="xy", scale=1, width=0.006)
+    away = np.array([[-0.05, -0.06], [0.05, -0.06], [0, 0.06]])
+    names = [axes.text(*at, "", ha="center", va="center", size=9) for at in CORNERS + away]
+    title = axes.set_title(" ", loc="left")
+
+    def move(*, balls, scores, title_text=""):
+        for (order, rim, worst), *parts in zip(balls, shapes, rims, stars, strict=True):
+            tone = order_colour(order)
+            for part in parts[:2]:
+                part.set_xy(rim @ CORNERS)
+            parts[0].set_facecolor(tone)
+            parts[1].set_edgecolor(tone)
+            parts[2].set_data(*(worst @ CORNERS)[:, None])
+            parts[2].set_color(tone)
+        uphill = (scores - scores.mean()) @ CORNERS
+        size = np.hypot(*uphill)
+        arrow.set_UVC(*(0.3 * uphill / size if size > 1e-9 else uphill))
+        for name, item, score in zip(names, "ABC", scores, strict=True):
+            name.set_text(f"item {item}\nscore {score:.2f}")
+        title.set_text(title_text)
+
+    return Scene(figure, [*shapes, *rims, arrow, *stars, *names, title], move)
+
+
+@styled
+def atlas_scene(
+    orders: np.ndarray, radii: np.ndarray, k1: np.ndarray, truncated: np.ndarray, losses: list[str]
+) -> Scene:
+    """The plane order × radius, with contours of k1 and of the truncated share.
+
+    Moved by clouds, loss -> (m, 2) orders and radii of its users, and title.
+
+    Args:
+        orders: (a,) γ in [1, ∞], ascending. radii: (b,) nats.
+        k1, truncated: (b, a), over the plane.
+        losses: those that have a cloud.
+    """
+    figure, [[axes]] = new_figure(7.6, 4.8)
+    across = 1 - 1 / np.asarray(orders)
+    greys = [str(1 - 0.055 * step) for step in range(10)]
+    shade = axes.contourf(across, radii, truncated, levels=np.linspace(0, 1, 11), colors=greys)
+    figure.colorbar(shade, ax=axes, label="truncated share of the negatives", format="{x:.0%}")
+    levels = [level for level in (1.5, 2, 5, 10, 20, 50, 100, 500, 2000) if level < k1.max()]
+    lines = axes.contour(across, radii, k1, levels=levels, colors="#7A1F5C", linewidths=1)
+    axes.clabel(lines, fmt=lambda level: f"k₁ {level:g}", fontsize=8)
+    marks = [1, 1.25, 1.5, 2, 3, 5, 10, math.inf]
+    axes.set_xticks([1 - 1 / mark for mark in marks], ["1\nSL", *map(str, marks[1:-1]), "∞\nCCL"])
+    axes.set(xlabel="order γ (evenly in 1/γ*)", ylabel="radius ρ (nats)", ylim=(0, radii[-1]))
+    axes.set_xlim(-0.035, 1.035)
+    axes.grid(visible=False)
+    clouds = {
+        loss: axes.plot([], [], "o", ms=4, alpha=0.45, mew=0, color=colour(loss))[0]
+        for loss in losses
+    }
+    centres = {
+        loss: axes.plot([], [], "D", ms=8, mec="white", color=colour(loss), label=label(loss))[0]
+        for loss in losses
+    }
+    if losses:
+        axes.legend(loc="upper left", bbox_to_anchor=(0.05, 1), frameon=True, framealpha=0.9)
+    title = axes.set_title(" ")
+
+    def move(*, clouds_at, title_text=""):
+        rng = np.random.default_rng(0)  # users of one order beside each other, the same each time
+        for loss, points in clouds_at.items():
+            points = points[np.isfinite(points[:, 1])]
+            x = 1 - 1 / points[:, 0] + rng.normal(0, 0.008, len(points))
+            clouds[loss].set_data(x, points[:, 1])
+            middle = np.median(points, 0) if len(points) else np.full(2, np.nan)
+            centres[loss].set_data([1 - 1 / middle[0]], [middle[1]])
+        title.set_text(title_text)
+
+    return Scene(figure, [*clouds.values(), *centres.values(), title], move)

@@ -101,7 +101,7 @@ def test_without_a_front_end_an_explorer_is_a_picture(monkeypatch):
 
 def test_moving_a_control_redraws(live):
     slider = widgets.IntSlider(3, -5, 10)
-    image = explorers.explore(slope, n=slider).children[1]
+    image = explorers.explore(slope, n=slider).children[2]
     assert image.value == plots.png(slope(3))
     slider.value = 7
     assert image.value == plots.png(slope(7))
@@ -109,7 +109,7 @@ def test_moving_a_control_redraws(live):
 
 def test_an_error_is_shown_and_the_last_good_picture_stays(live):
     slider = widgets.IntSlider(3, -5, 10)
-    _, image, message = explorers.explore(slope, n=slider).children
+    _, _, image, message, _ = explorers.explore(slope, n=slider).children
     slider.value = -1
     assert "n must be at least 0" in message.value and image.value == plots.png(slope(3))
     slider.value = 4
@@ -118,7 +118,7 @@ def test_an_error_is_shown_and_the_last_good_picture_stays(live):
 
 def test_moves_leave_no_figures_behind_and_may_come_from_another_thread(live):
     slider = widgets.IntSlider(0, 0, 1000)
-    image = explorers.explore(slope, n=slider).children[1]
+    image = explorers.explore(slope, n=slider).children[2]
 
     def move():
         for n in range(1, 21):

@@ -27,7 +27,7 @@ LAYERS = {
     "trainer": {"datasets", "losses", "metrics", "sampling"},
     "runs": {"backbones", "datasets", "dro", "losses", "metrics", "trainer"},
     "plots": set(),
-    "explorers": {"plots"},
+    "explorers": {"dro", "plots"},
     "gallery": set(),
     "notebooks": {"gallery", "runs"},
     "__main__": {"datasets", "gallery", "notebooks", "runs"},
