@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
@@ -259,12 +260,14 @@ def simplex(*, order: float = 2.0, radius: float = 0.3, angle: float = 70.0):
     )
 
 
-def atlas(scores: np.ndarray, clouds: dict[str, list[np.ndarray]] | None = None, *, epoch: int = 0):
+def atlas(
+    scores: np.ndarray, clouds: dict[str, dict[int, pd.DataFrame]] | None = None, *, epoch: int = 0
+):
     """The plane order × radius of a score vector, and where trained losses lie on it.
 
     Args:
         scores: (n,) one user's negatives, for the contours; -inf = masked.
-        clouds: loss -> one (users, 2) array an epoch: order γ and radius ρ of each user.
+        clouds: loss -> epoch -> a row a user, with columns order and radius (nats): `runs.places`.
         epoch: which to start at, counted from zero; negative from the end.
     """
     import ipywidgets as widgets
@@ -277,17 +280,20 @@ def atlas(scores: np.ndarray, clouds: dict[str, list[np.ndarray]] | None = None,
     k1, truncated = (
         np.stack([getattr(one, name).numpy() for one in worst], 1) for name in ("k1", "truncated")
     )
+    epochs = sorted({each for cloud in clouds.values() for each in cloud})
     scene = plots.atlas_scene(orders, radii, k1, truncated, list(clouds))
-    epochs = max([len(each) for each in clouds.values()], default=1)
 
     def draw(epoch):
-        at = {loss: each[min(epoch, len(each) - 1)] for loss, each in clouds.items()}
+        at = {loss: cloud[epoch] for loss, cloud in clouds.items() if epoch in cloud}
         said = {
-            f"{plots.label(loss)}: median ρ (nats)": np.nanmedian(points[:, 1])
-            for loss, points in at.items()
+            f"{plots.label(loss)}: median ρ (nats)": cloud["radius"].median()
+            for loss, cloud in at.items()
         }
-        title = f"Where the users of each loss lie, epoch {epoch}" if clouds else "The atlas"
+        title = f"Where each loss's users lie, after epoch {epoch}" if clouds else "The atlas"
         return scene, {"clouds_at": at, "title_text": title}, said
 
-    slider = widgets.IntSlider(range(epochs)[epoch], 0, epochs - 1, description="epoch")
+    options = epochs or [0]
+    slider = widgets.SelectionSlider(
+        options=options, value=options[epoch], description="epoch", continuous_update=True
+    )
     return explore(draw, epoch=slider)

@@ -235,6 +235,70 @@ def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int)
     return figure
 
 
+ORDER_TICKS = (1, 1.25, 1.5, 2, 3, 5, 10, math.inf)
+
+
+def _order_axis(axes: Axes) -> None:
+    """An axis of orders, evenly in 1/γ* = 1 - 1/γ: SL at its left end, CCL at its right."""
+    names = ["1\nSL", *map(str, ORDER_TICKS[1:-1]), "∞\nCCL"]
+    axes.set_xticks([1 - 1 / order for order in ORDER_TICKS], names)
+    axes.set(xlabel="order γ (evenly in 1/γ*)", xlim=(-0.035, 1.035))
+
+
+@styled
+def order_strip(scores: np.ndarray, worst: dict[float, np.ndarray], *, radius: float) -> Figure:
+    """Weight against score at one radius, a panel an order: from SL's shape to CCL's.
+
+    Args:
+        scores: (n,). worst: order -> (n,) worst-case weights. radius: in nats, for the title.
+    """
+    figure, [panels] = new_figure(2.3 * len(worst), 3.2, len(worst))
+    by_score, top = np.argsort(scores), max(weights.max() for weights in worst.values())
+    for axes, (order, weights) in zip(panels, worst.items(), strict=True):
+        crowd = axes.twinx()
+        crowd.hist(scores, bins=30, color="#DADCE0")
+        crowd.set(yticks=[], ylim=(-crowd.get_ylim()[1] * 0.05, crowd.get_ylim()[1] * 1.8))
+        crowd.spines[:].set_visible(False)
+        axes.set_zorder(crowd.get_zorder() + 1)
+        axes.patch.set_visible(False)
+        axes.plot(scores[by_score], weights[by_score], color=order_colour(order), linewidth=2.6)
+        axes.set_title(f"γ = {order_label(order)}", color=order_colour(order))
+        said = f"{(weights == 0).mean():.0%} truncated\ntop: {weights.max():.3g} × mean"
+        axes.text(0.04, 0.97, said, transform=axes.transAxes, va="top", size=9)
+        axes.set(xlabel="score", ylim=(-0.04 * top, 1.28 * top))
+        if axes is not panels[0]:
+            axes.set_yticklabels([])
+    panels[0].set_ylabel("weight (mean 1)")
+    title = f"One radius, ρ = {radius:.3g} nats: turning the order turns SL into CCL"
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def along_orders(
+    orders: np.ndarray, curves: dict[str, np.ndarray], *, ylabel: str, title: str, ends: dict
+) -> Figure:
+    """Something along the order dial, a curve for each quantity that is held fixed.
+
+    Args:
+        orders: (a,) γ in [1, ∞]. curves: name -> (a,) values.
+        ends: name -> value, at SL's end and at CCL's; drawn as lines across.
+    """
+    figure, [[axes]] = new_figure(7.0, 3.9)
+    looks = ("-", "#222222"), ("--", "#CC79A7"), (":", "#E69F00"), ("-.", "#56B4E9")
+    for (name, values), (line, tone) in zip(curves.items(), looks, strict=False):
+        axes.plot(1 - 1 / np.asarray(orders), values, ls=line, color=tone, label=name, lw=2.4)
+    corners = ("sl", 1.0, "right"), ("ccl", 0.0, "left")
+    for (name, value), (loss, side, align) in zip(ends.items(), corners, strict=True):
+        axes.axhline(value, color=colour(loss), linewidth=1.2)
+        axes.text(side, value, name, color=colour(loss), va="bottom", ha=align, size=9)
+    _order_axis(axes)
+    axes.set(ylabel=ylabel)
+    axes.set_title(title)
+    axes.legend(title="held fixed", loc="best")
+    return figure
+
+
 # ---------------------------------------------------------------------------------------------
 # Scenes: what explorers move
 
@@ -317,7 +381,7 @@ def worst_case_scene() -> Scene:
     title = figure.suptitle(" ", x=0.01, ha="left", size=12, weight="bold")
     handles = [crowd, Patch(facecolor="#999999", edgecolor="#444444"), marks[0], ghosts[0]]
     words = ["P: all alike", "Q*: the worst case", "β: no weight below", "your β"]
-    left.legend(handles, words, loc="upper left", fontsize=9)
+    right.legend(handles, words, loc="upper left", fontsize=9)
 
     def move(*, scores, weights, order, mark=None, ghost=None, title_text=""):
         low, high = float(scores[0]), float(scores[-1])
@@ -405,7 +469,7 @@ def atlas_scene(
 ) -> Scene:
     """The plane order × radius, with contours of k1 and of the truncated share.
 
-    Moved by clouds, loss -> (m, 2) orders and radii of its users, and title.
+    Moved by clouds, loss -> its users' order and radius (nats), and title.
 
     Args:
         orders: (a,) γ in [1, ∞], ascending. radii: (b,) nats.
@@ -420,10 +484,8 @@ def atlas_scene(
     levels = [level for level in (1.5, 2, 5, 10, 20, 50, 100, 500, 2000) if level < k1.max()]
     lines = axes.contour(across, radii, k1, levels=levels, colors="#7A1F5C", linewidths=1)
     axes.clabel(lines, fmt=lambda level: f"k₁ {level:g}", fontsize=8)
-    marks = [1, 1.25, 1.5, 2, 3, 5, 10, math.inf]
-    axes.set_xticks([1 - 1 / mark for mark in marks], ["1\nSL", *map(str, marks[1:-1]), "∞\nCCL"])
-    axes.set(xlabel="order γ (evenly in 1/γ*)", ylabel="radius ρ (nats)", ylim=(0, radii[-1]))
-    axes.set_xlim(-0.035, 1.035)
+    _order_axis(axes)
+    axes.set(ylabel="radius ρ (nats)", ylim=(0, radii[-1]))
     axes.grid(visible=False)
     clouds = {
         loss: axes.plot([], [], "o", ms=4, alpha=0.45, mew=0, color=colour(loss))[0]
@@ -439,8 +501,8 @@ def atlas_scene(
 
     def move(*, clouds_at, title_text=""):
         rng = np.random.default_rng(0)  # users of one order beside each other, the same each time
-        for loss, points in clouds_at.items():
-            points = points[np.isfinite(points[:, 1])]
+        for loss, cloud in clouds_at.items():
+            points = cloud[["order", "radius"]].dropna().to_numpy()
             x = 1 - 1 / points[:, 0] + rng.normal(0, 0.008, len(points))
             clouds[loss].set_data(x, points[:, 1])
             middle = np.median(points, 0) if len(points) else np.full(2, np.nan)

@@ -845,6 +845,43 @@ def attention(outcome: Outcome, *, users: int = 200) -> dict[str, float]:
     return {name: found[name] for name in ("k1", "k2", "truncated")}
 
 
+def places(outcome: Outcome, *, users: int = 200) -> pd.DataFrame:
+    """Where a trained loss lies in the family: each user's order and radius, over all negatives.
+
+    A temperature or a margin sets a radius too, another one for each user: that of the weights the
+    loss gives. SL is of order 1, CCL of order ∞, DrRL of its own.
+
+    Args:
+        outcome: a run carried out, of sl, bsl, ccl or drrl.
+        users: how many, evenly spread over those with a train pair.
+
+    Returns:
+        A row a user: order, radius (nats; NaN where all the user's negatives are truncated).
+
+    Raises:
+        ValueError: the loss has no order.
+
+    Source: Eq. 5, 6 and 9 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025.
+    """
+    loss, data = outcome.loss, outcome.data
+    order = {"sl": 1.0, "bsl": 1.0, "ccl": math.inf}.get(outcome.record["loss"])
+    if isinstance(loss, losses.DrRL):
+        order = loss.hyper["order"]
+    if order is None:
+        raise ValueError(f"{outcome.record['loss']} has no order: give a run of sl, ccl or drrl")
+    known = np.flatnonzero(np.diff(data.train.indptr))
+    known = known[np.linspace(0, len(known) - 1, min(users, len(known))).astype(int)]
+    similarity, radii = outcome.record["parameters"]["train"]["similarity"], []
+    for _, _, weights in _listening(outcome.model, loss, data, similarity, known):
+        weights, heard = weights.double(), (weights != 0).any(-1)
+        radius = weights.new_full(heard.shape, math.nan)
+        if heard.any():
+            radius[heard] = dro.radius_of_weights(weights[heard], order)
+        radii.append(radius.cpu().numpy())
+    columns = {"order": order, "radius": np.concatenate(radii)}
+    return pd.DataFrame(columns, index=pd.Index(known, name="user"))
+
+
 def typical_user(data: datasets.Interactions) -> int:
     """A user with the median number of train pairs and, of those, the most test pairs.
 

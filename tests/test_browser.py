@@ -21,10 +21,10 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from nbformat.v4 import new_code_cell, new_notebook
+import yaml
 from test_gallery import shelf
 
-from drrl_core import dro, explorers, gallery
+from drrl_core import dro, explorers, gallery, notebooks, plots
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[1]
@@ -32,12 +32,9 @@ SHOTS = ROOT / "out" / "browser"
 PATIENCE = 120  # seconds, for anything: a loaded machine is slow, not broken
 NEWS = "@jupyterlab/apputils-extension:notification"
 KERNELS = "@jupyterlab/apputils-extension:kernels-settings"
-CELLS = (
-    "import numpy as np\nfrom drrl_core import explorers",
-    "scores = np.random.default_rng(0).normal(0, 0.3, 500)",
-    "explorers.worst_case({'Gaussian': scores})",
-)
-GAUSSIAN = np.random.default_rng(0).normal(0, 0.3, 500)
+GAUSSIAN = np.random.default_rng(0).normal(0, 0.3, 500)  # as in 01, seed 0
+TINY = yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text())
+TINY["01_worst_case"] = (TINY.get("01_worst_case") or {}) | {"negatives": len(GAUSSIAN)}
 
 
 def eventually(check, what: str):
@@ -49,18 +46,26 @@ def eventually(check, what: str):
     return found
 
 
-def worst_value(scores: np.ndarray, order: float, radius: float) -> str:
-    """What the readout is to begin with, by the package itself."""
-    value = dro.worst_case(torch.from_numpy(scores), order=order, radius=radius).value
-    return f"value {float(value):.4g} score"
+def tiny(name: str, folder: Path) -> Path:
+    """A copy of a notebook of the shelf, on the tests' small parameters."""
+    notebook = nbformat.read(notebooks.find(name), as_version=4)
+    chosen = "".join(f"\n{key} = {value!r}" for key, value in (TINY[name] or {}).items())
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source += chosen
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
 
 
 class Explorer:
     """Dials, picture, readout: the explorer of a page that comes `nth`."""
 
+    ROOT = ".widget-vbox:has(> img.widget-image)"
+
     def __init__(self, page, nth: int = 0):
         self.page = page
-        self.root = page.locator(".widget-vbox:has(> img.widget-image)").nth(nth)
+        self.root = page.locator(self.ROOT).nth(nth)
         self.image = self.root.locator("img.widget-image")
         self.dials = self.root.locator(".widget-hslider")
         self.root.wait_for(timeout=1000 * PATIENCE)
@@ -68,11 +73,6 @@ class Explorer:
 
     def readout(self) -> str:
         return self.root.locator(".drrl-readout").inner_text()
-
-    def parameters(self) -> dict[str, str]:
-        """The values of all dials, as the line for papermill has them."""
-        line = self.root.get_by_text("papermill:").inner_text()
-        return dict(re.findall(r"-p (\w+) (\S+)", line))
 
     def picture(self) -> str:
         """A hash of what is shown; empty while it is being replaced."""
@@ -88,11 +88,31 @@ class Explorer:
         for key in keys:
             self.page.keyboard.press(key)
 
-    def label(self, dial: int) -> str:
-        return self.dials.nth(dial).locator(".widget-label").inner_text()
+    def values(self) -> dict[str, str]:
+        """What each dial says of itself, by its name, in the order of the page."""
+        names = self.dials.locator(".widget-label").all_inner_texts()
+        return dict(
+            zip(names, self.dials.locator(".widget-readout").all_inner_texts(), strict=True)
+        )
 
-    def value(self, dial: int) -> str:
-        return self.dials.nth(dial).locator(".widget-readout").inner_text()
+    def agrees(self) -> bool:
+        """Whether the readout is the package's own answer at the dials' values (of GAUSSIAN)."""
+        now = self.values()
+        order = next(o for o in explorers.ORDERS if plots.order_label(o) == now["order γ"])
+        scores, radius = torch.from_numpy(GAUSSIAN), float(now["radius ρ"])
+        value = float(dro.worst_case(scores, order=order, radius=radius).value)
+        return f"value {value:.4g} score" in self.readout()
+
+    def move(self, dial: int) -> None:
+        """One dial by keyboard; the picture follows."""
+        before, shown = self.values(), self.picture()
+        name = list(before)[dial]
+        self.press(dial, "ArrowRight", "ArrowRight", "ArrowLeft", "ArrowRight")
+        if self.values() == before:  # it was at its end
+            self.press(dial, "ArrowLeft")
+        assert self.values() != before, f"{name} does not move"
+        if name != "temp. λ":  # the radius is what is held, to begin with
+            eventually(lambda: self.picture() not in (shown, ""), f"a new picture after {name}")
 
 
 @pytest.fixture(scope="module")
@@ -206,80 +226,83 @@ def run_all(page, address: str, name: str) -> None:
 
 
 def no_errors(page) -> None:
-    for kind in ("error", "stderr"):
-        found = page.locator(f'[data-mime-type="application/vnd.jupyter.{kind}"]').all_inner_texts()
-        assert not found, found[0]
+    said = '[data-mime-type="application/vnd.jupyter.{}"]'
+    assert page.locator(said.format("error")).all_inner_texts() == []
+    for text in page.locator(said.format("stderr")).all_inner_texts():  # progress bars are there
+        assert not re.search("Warning|Traceback", text), text
     assert page.locator(".jp-Dialog").count() == 0
-    assert not page.get_by_text("Error displaying widget").count()
-    for line in page.locator(".drrl-readout").all():
-        assert line.locator("b").count() == 0, line.inner_text()
+    assert page.get_by_text("Error displaying widget").count() == 0
+    assert page.locator(".drrl-readout b").all_inner_texts() == []  # what a callback raised
 
 
-def play(view: Explorer, name: str) -> None:
-    """Each dial by keyboard, then fifty moves at once: the readout is the package's own answer."""
+def play(view: Explorer, shot: str) -> None:
+    """Each dial by keyboard, then fifty moves at once; the readout is always the right one."""
+    view.root.locator("select").select_option("Gaussian")
+    eventually(view.agrees, "the first readout")
+    names = list(view.values())
+    assert names == ["order γ", "radius ρ", "temp. λ", "move β by"]
+    for dial, name in enumerate(names):
+        view.move(dial)
+        eventually(view.agrees, f"the readout after {name}")
+    assert "duality gap" in view.readout()
+    view.page.screenshot(path=SHOTS / f"{shot}.png")
 
-    def agrees() -> bool:
-        now = view.parameters()
-        order = min(explorers.ORDERS, key=lambda one: abs(one - float(now["order"].lstrip("."))))
-        return view.readout().startswith(worst_value(GAUSSIAN, order, float(now["radius"])))
-
-    eventually(agrees, "the first readout")
-    assert view.parameters()["order"] == "2" and view.parameters()["radius"] == "1"
-    moved = 0
-    for dial in range(view.dials.count()):
-        before, value, shown = view.parameters(), view.value(dial), view.picture()
-        view.press(dial, "ArrowRight", "ArrowRight", "ArrowLeft", "ArrowRight")
-        eventually(lambda d=dial, v=value: view.value(d) != v, f"{view.label(dial)} moves")
-        eventually(lambda old=before: view.parameters() != old, f"{view.label(dial)} is heard")
-        eventually(agrees, f"the readout after {view.label(dial)}")
-        if "λ" not in view.label(dial):  # the radius is what is held
-            eventually(lambda old=shown: view.picture() not in (old, ""), "a new picture")
-            moved += 1
-    assert moved >= 3
-    view.page.screenshot(path=SHOTS / f"{name}.png")
-
-    radius = next(d for d in range(view.dials.count()) if "ρ" in view.label(d))
-    start = float(view.value(radius))
-    view.press(radius, *["ArrowRight"] * 50)
-    assert float(view.value(radius)) == pytest.approx(start + 50 * 0.05)
-    eventually(lambda: float(view.parameters()["radius"]) == float(view.value(radius)), "the last")
-    eventually(agrees, "the readout after fifty moves")
-    # drawn once more, without haste: had an older picture come last, this one would differ
-    quick = view.picture()
-    view.press(radius, "ArrowLeft")
-    eventually(lambda: view.picture() not in (quick, ""), "one step back")
-    eventually(agrees, "the readout one step back")
-    view.press(radius, "ArrowRight")
+    start = float(view.values()["radius ρ"])
+    view.press(1, *["ArrowRight"] * 50)
+    assert float(view.values()["radius ρ"]) == pytest.approx(start + 50 * 0.05)
+    eventually(view.agrees, "the readout after fifty moves")
+    # Without haste: had an older picture or readout come last, this would not come back to it.
+    for key, name in ("ArrowLeft", "one step back"), ("ArrowRight", "one step forth"):
+        before = view.picture()
+        view.press(1, key)
+        eventually(lambda old=before: view.picture() not in (old, ""), f"a picture {name}")
+        eventually(view.agrees, f"the readout {name}")
+        if key == "ArrowLeft":
+            quick = before
     eventually(lambda: view.picture() == quick, "the picture after fifty moves was the last one")
-    eventually(agrees, "the readout at the end")
 
 
-@pytest.mark.parametrize("subshells", ["default", "disabled"])
-def test_dials_in_jupyterlab(chromium, tmp_path, subshells):
-    (tmp_path / "work").mkdir()
-    cells = [new_code_cell(cell) for cell in CELLS]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "work" / "dials.ipynb")
-    settings = {KERNELS: {"commsOverSubshells": "disabled"}} if subshells == "disabled" else {}
-    name = f"lab-{subshells}"
-    with jupyterlab(tmp_path, settings) as (address, log), browsing(chromium, name, log) as page:
-        run_all(page, address, "dials.ipynb")
-        view = Explorer(page)
-        view.root.scroll_into_view_if_needed()
-        play(view, name)
+def test_the_notebooks_in_jupyterlab(chromium, tmp_path):
+    names = [path.stem for path in notebooks.folder().glob("0[12]_*.ipynb")]
+    assert names
+    for name in names:
+        tiny(name, tmp_path / "work" / "notebooks")
+    with jupyterlab(tmp_path) as (address, log), browsing(chromium, "lab", log) as page:
+        for name in sorted(names):
+            run_all(page, address, f"notebooks/{name}.ipynb")
+            for nth in range(page.locator(Explorer.ROOT).count()):
+                view = Explorer(page, nth)
+                view.root.scroll_into_view_if_needed()
+                if (name, nth) == ("01_worst_case", 0):
+                    play(view, f"lab-{name}-{nth}")
+                else:
+                    for dial in range(view.dials.count()):
+                        view.move(dial)
+                    page.screenshot(path=SHOTS / f"lab-{name}-{nth}.png")
+            assert nth >= 1
+            no_errors(page)
+
+
+def test_without_subshells(chromium, tmp_path):
+    name = tiny("01_worst_case", tmp_path / "work" / "notebooks").name
+    settings = {KERNELS: {"commsOverSubshells": "disabled"}}
+    shot = "lab-no-subshells"
+    with jupyterlab(tmp_path, settings) as (address, log), browsing(chromium, shot, log) as page:
+        run_all(page, address, f"notebooks/{name}")
+        play(Explorer(page), shot)
         no_errors(page)
 
 
-def test_dials_in_voila(chromium, tmp_path):
+def test_voila(chromium, tmp_path):
     pytest.importorskip("voila")
-    cells = [new_code_cell(cell) for cell in CELLS]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "dials.ipynb")
-    command = ["voila", str(tmp_path / "dials.ipynb"), "--Voila.ip=127.0.0.1"]
+    command = ["voila", str(tiny("01_worst_case", tmp_path / "notebooks")), "--Voila.ip=127.0.0.1"]
     with serving(tmp_path, command) as (address, log), browsing(chromium, "voila", log) as page:
         page.goto(address)
-        play(Explorer(page), "voila")
+        view = Explorer(page)
+        view.root.scroll_into_view_if_needed()
+        play(view, "voila")
         no_errors(page)
+        page.screenshot(path=SHOTS / "voila-page.png", full_page=True)
 
 
 def test_the_gallery_without_network(chromium, tmp_path):
