@@ -41,7 +41,8 @@ _PAGE = """{%- extends "lab/base.html.j2" -%}
 body { max-width: 52rem; margin: 0 auto; padding: 1rem; background: #fff; color: #1a1a1a;
        font: 1.05rem/1.6 system-ui, sans-serif; overflow-wrap: break-word }
 h1, h2, h3 { line-height: 1.25; margin: 1.6em 0 .5em }
-pre { margin: 0; overflow-x: auto; font-size: .85rem; line-height: 1.45 }
+a { color: #0b57a4 }
+pre { margin: 0; overflow-x: auto; font-size: .8rem; line-height: 1.45 }
 .highlight, .jp-RenderedMarkdown pre { background: #f5f6f8; padding: .5rem .8rem }
 .highlight pre { padding: 0 !important }
 .jp-OutputArea-output { margin: .5rem 0; overflow-x: auto }
@@ -51,7 +52,10 @@ img { max-width: 100%; height: auto }
 table { border-collapse: collapse; display: block; overflow-x: auto }
 table, th, td { border: 0 solid #ddd } th, td { padding: .25rem .7rem; border-bottom-width: 1px }
 details { border-left: 3px solid #ccd; padding-left: .8rem; margin: .8rem 0 }
-summary { cursor: pointer; font-weight: 600 } tbody th { text-align: left }
+summary { cursor: pointer; font-weight: 600 }
+.dataframe td { text-align: right } tbody th { text-align: left }
+math { font-family: "STIX Two Math", "Cambria Math", "Latin Modern Math", "DejaVu Math TeX Gyre",
+       math }
 math[display=block] { margin: .9em 0; overflow: auto hidden }
 mtd[columnalign=left] { text-align: left } mtd[columnalign=right] { text-align: right }
 mtable[columnspacing^="0em"] mtd { padding-left: 0; padding-right: 0 }
@@ -102,8 +106,8 @@ of it.</p>
 {% if card.picture %}<a href="{{ card.page }}" tabindex="-1" aria-hidden="true"><img alt=""
 src="data:image/png;base64,{{ card.picture }}"></a>{% endif %}
 <div>
-<h2><span>{{ card.notebook.split("_")[0] }}</span>
-{% if card.page %}<a href="{{ card.page }}">{{ card.title }}</a>
+<h2>{% if card.page %}<span>{{ card.notebook.split("_")[0] }}</span>
+<a href="{{ card.page }}">{{ card.title }}</a>
 {%- else %}{{ card.notebook }}{% endif %}</h2>
 {% if card.status == "done" -%}
 <p class="about">done in {{ card.seconds | round | int }} s
@@ -217,6 +221,10 @@ def export_html(executed, target, *, home: str = "") -> Path:
     executed, target = Path(executed), Path(target)
     notebook = nbformat.read(executed, as_version=4)
     notebook.metadata.pop("widgets", None)
+    for cell in list(notebook.cells):
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.source = re.sub(r"^(# Parameters|out_dir = .*)\n?", "", cell.source, flags=re.M)
+            cell.source or notebook.cells.remove(cell)  # where it went is nobody else's business
     notebook.metadata |= {"title": _title(notebook, executed.stem), "home": home}
     source = Path(notebook.metadata.get("papermill", {}).get("input_path") or executed)
     folder = source.parent if source.is_file() else executed.parent  # of relative pictures

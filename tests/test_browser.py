@@ -4,6 +4,7 @@ Screenshots are left in out/browser, and what went wrong beside them. Selectors 
 of the explorers' layout are in `Explorer`; all waiting is for a state, none for a time.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -296,17 +297,20 @@ def test_without_subshells(chromium, tmp_path):
 def test_voila(chromium, tmp_path):
     pytest.importorskip("voila")
     command = ["voila", str(tiny("01_worst_case", tmp_path / "notebooks")), "--Voila.ip=127.0.0.1"]
+    command += ["--show_margins=True"]
     with serving(tmp_path, command) as (address, log), browsing(chromium, "voila", log) as page:
         page.goto(address)
         view = Explorer(page)
         view.root.scroll_into_view_if_needed()
         play(view, "voila")
         no_errors(page)
-        page.screenshot(path=SHOTS / "voila-page.png", full_page=True)
+        page.locator("h1").first.scroll_into_view_if_needed()
+        page.screenshot(path=SHOTS / "voila-top.png")
 
 
 def test_the_gallery_without_network(chromium, tmp_path):
-    index = gallery.build(shelf(tmp_path / "executed"), tmp_path / "gallery")
+    picture = base64.b64encode((ROOT / "figures" / "weights.png").read_bytes()).decode()
+    index = gallery.build(shelf(tmp_path / "executed", picture), tmp_path / "gallery")
     asked, failed = [], []
 
     def route(handler):

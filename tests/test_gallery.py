@@ -107,6 +107,16 @@ def test_widgets_and_scripts_stay_out(tmp_path):
     assert "<script" not in page and "<title>a</title>" in page
 
 
+@pytest.mark.parametrize("epochs", ["", "epochs = 5\n"])
+def test_what_was_chosen_is_shown_but_not_where_it_went(tmp_path, epochs):
+    source = f'# Parameters\n{epochs}out_dir = "/home/somebody/out"'
+    cell = new_code_cell(source, metadata={"tags": ["injected-parameters"]})
+    nbformat.write(new_notebook(cells=[cell]), tmp_path / "a.ipynb")
+    page = gallery.export_html(tmp_path / "a.ipynb", tmp_path / "a.html").read_text()
+    assert "somebody" not in page and page.count("In\xa0[") == bool(epochs)
+    assert ("epochs" in page) == bool(epochs)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -143,7 +153,7 @@ def test_what_the_formulas_of_the_suite_use(tmp_path, tex, tag):
 # The gallery
 
 
-def shelf(home):
+def shelf(home, picture=PIXEL):
     """What `run_all` leaves: one notebook that ran, one that failed, one refused."""
     about = {"parameters": {"dataset": "synthetic"}, "finished": "2026-11-25T01:02:03+00:00"}
     fault = {"where": "in cell [4], `1 / 0`", "error": "ZeroDivisionError: <zero>"}
@@ -158,7 +168,7 @@ def shelf(home):
         path.write_text(json.dumps({"notebook": name} | record))
         (path.parent / "results.json").write_text("{}")
         if name != "02_refused":
-            executed(path.with_suffix(".ipynb"))
+            executed(path.with_suffix(".ipynb"), picture=picture)
     (home / "scorecard.html").write_text("<title>Claims &amp; results</title>")
     return home
 
