@@ -34,7 +34,7 @@ gallery: $(READY)  ## static pages of what was executed; HTML files in out/ are 
 	$(BIN)/drrl gallery --executed $(SUITE) --out out/gallery $(wildcard out/*.html)
 
 app: $(READY)  ## one notebook without its code, for a class: http://127.0.0.1:8866
-	$(BIN)/voila notebooks/$(APP).ipynb --no-browser --Voila.ip=127.0.0.1 --show_margins=True
+	$(BIN)/voila notebooks/$(APP).ipynb --no-browser --Voila.ip=127.0.0.1 --show-margins
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11 ...")'

@@ -380,7 +380,7 @@ def run_all(
     waiting = [find(name) for name in names] or sorted(folder().glob("*.ipynb"))
     given = {find(name).stem: values or {} for name, values in (parameters or {}).items()}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jobs = min(jobs or cores, cores, len(waiting))
+    jobs = min(jobs or cores, cores, len(waiting)) or 1
     libraries = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
     threads = {f"{name}_NUM_THREADS": str(cores // jobs) for name in libraries}
     limit = ["--timeout", str(timeout)] if timeout else []
@@ -406,13 +406,17 @@ def run_all(
             for process in [each for each in running if each.poll() is not None]:
                 record, words, start = running.pop(process)
                 if not record.exists():  # refused, or killed
-                    said = record.with_suffix(".log").read_text(encoding="utf-8").split("\n")
-                    if (code := process.returncode) < 0:
-                        said = [f"killed by signal {-code}"]
-                    fault = {"notebook": record.stem, "status": "failed"}
-                    fault["seconds"] = round(time.perf_counter() - start, 2)
-                    fault |= {"where": "outside its cells", "error": [*filter(None, said), ""][-2]}
-                    _write(record, fault | {"again": shlex.join(["drrl", *words])})
+                    code, said = process.returncode, record.with_suffix(".log").read_text("utf-8")
+                    ended = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+                    fault = {
+                        "notebook": record.stem,
+                        "seconds": round(time.perf_counter() - start, 2),
+                        "status": "failed",
+                        "where": "outside its cells",
+                        "error": ended if code < 0 else (said.splitlines() or [ended])[-1],
+                        "again": shlex.join(["drrl", *words]),
+                    }
+                    _write(record, fault)
                 yield json.loads(record.read_text(encoding="utf-8"))
     finally:
         for process in running:

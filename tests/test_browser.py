@@ -297,7 +297,7 @@ def test_without_subshells(chromium, tmp_path):
 def test_voila(chromium, tmp_path):
     pytest.importorskip("voila")
     command = ["voila", str(tiny("01_worst_case", tmp_path / "notebooks")), "--Voila.ip=127.0.0.1"]
-    command += ["--show_margins=True"]
+    command += ["--show-margins"]
     with serving(tmp_path, command) as (address, log), browsing(chromium, "voila", log) as page:
         page.goto(address)
         view = Explorer(page)
