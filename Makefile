@@ -7,7 +7,10 @@ DATASET ?= synthetic
 OUT ?= out/demo/$(DATASET)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lab check lock results scorecard bench figures clean
+SUITE ?= out/notebooks
+APP ?= 01_worst_case
+
+.PHONY: demo test lab check notebooks gallery app lock results scorecard bench figures clean
 
 demo: $(READY)  ## train three losses, rank, see which negatives each listens to
 	$(BIN)/drrl notebook 00_start_here --out $(OUT) -p dataset=$(DATASET)
@@ -22,6 +25,16 @@ check: $(READY)
 
 lab: $(READY)  ## JupyterLab on 127.0.0.1, with its token and this environment's kernel
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=$(CURDIR)/notebooks
+
+notebooks: $(READY)  ## execute them all, side by side; TINY=1: as the tests do, in a minute or two
+	$(BIN)/drrl notebooks --out $(SUITE) $(if $(TINY),--parameters tests/tiny.yaml)
+
+gallery: $(READY)  ## static pages of what was executed; HTML files in out/ are linked from its index
+	test -d $(SUITE) || $(MAKE) notebooks
+	$(BIN)/drrl gallery --executed $(SUITE) --out out/gallery $(wildcard out/*.html)
+
+app: $(READY)  ## one notebook without its code, for a class: http://127.0.0.1:8866
+	$(BIN)/voila notebooks/$(APP).ipynb --no-browser --Voila.ip=127.0.0.1 --show-margins
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11 ...")'

@@ -11,6 +11,7 @@ app = typer.Typer(
     help="Distributionally robust losses for recommenders: SL, CCL and DrRL as one family.",
     no_args_is_help=True,
     add_completion=True,
+    rich_markup_mode=None,  # else it swallows [default: …]
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="The data sets: list, describe, download.", no_args_is_help=True)
@@ -108,6 +109,15 @@ def train(
         print(f"{split:>5}  {metrics}")
 
 
+def _yaml(text: str):
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {text.strip()!r}: {' '.join(str(error).split())}") from error
+
+
 Workers = Annotated[
     int | None, typer.Option(help="Runs at a time; by default 1, or one for each of the cluster's.")
 ]
@@ -196,22 +206,88 @@ def notebook(
         list[str] | None,
         typer.Option("-p", "--parameter", help="NAME=VALUE, the value in YAML. Repeatable."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for what it leaves.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for what it leaves [default: out/NAME].")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds any one cell may take [default: any].", min=1)
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Only list its parameters, with defaults and ranges.")
+    ] = False,
 ):
     """Execute a notebook with parameters; leave it, an HTML page, pictures and results."""
     from drrl_core import notebooks
 
-    try:
-        import yaml
-    except ImportError:
-        raise ValueError("notebooks need an extra: pip install 'drrl-core[notebooks]'") from None
-    given = {key: yaml.safe_load(v) for key, v in _pairs(parameters or [], "-p").items()}
-    out = out or Path("out") / notebooks.find(name).stem
-    record = notebooks.run(name, out_dir=out, parameters=given)
+    source = notebooks.find(name)
+    if show:
+        for each in notebooks.parameters(source).values():
+            limits = f" {each.range}" if each.range else ""
+            print(
+                f"-p {each.name}={json.dumps(each.default)}\n    {each.type}{limits}: {each.help}"
+            )
+        return
+    given = {key: _yaml(text) for key, text in _pairs(parameters or [], "-p").items()}
+    out = out or Path("out") / source.stem
+    record = notebooks.run(name, out_dir=out, parameters=given, timeout=timeout)
     print(f"done in {record['seconds']:.0f} s")
     for path in sorted(out.iterdir()):
         print(f"  {path}")
-    print(f"to read: {out / notebooks.find(name).with_suffix('.html').name}")
+    print(f"to read: {out / source.with_suffix('.html').name}")
+
+
+@app.command("notebooks")
+def notebooks_all(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Notebooks, as for `drrl notebook` [default: all].")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder that gets a folder for each.")] = Path(
+        "out/notebooks"
+    ),
+    parameters: Annotated[
+        Path | None, typer.Option(help="A YAML file of parameters: notebook: {name: value}.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes at once [default: one a core].", min=1)
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds any one cell may take.", min=1)] = 3600,
+):
+    """Execute many notebooks side by side, past any failure; then list the failures."""
+    from drrl_core import notebooks
+
+    given = _yaml(parameters.read_text(encoding="utf-8")) if parameters else {}
+    failed, total = [], 0
+    options = {"parameters": given, "timeout": timeout, "jobs": jobs}
+    for record in notebooks.run_all(names or (), out_dir=out, **options):
+        total += 1
+        print(f"{record['notebook']:<24} {record['status']:<8} {record['seconds']:>6.0f} s")
+        sys.stdout.flush()
+        failed += [record] if record["status"] != "done" else []
+    if failed:
+        print(f"\n{len(failed)} of {total} failed:", file=sys.stderr)
+        for record in failed:
+            print(f"\n{record['notebook']}", file=sys.stderr)
+            for name in ("where", "error", "again"):
+                print(f"  {name:<6} {record[name]}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def gallery(
+    extra: Annotated[
+        list[Path] | None, typer.Argument(help="Further HTML files, copied and linked.")
+    ] = None,
+    executed: Annotated[Path, typer.Option(help="What `drrl notebooks` left.")] = Path(
+        "out/notebooks"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder for the pages and their index.html.")] = Path(
+        "out/gallery"
+    ),
+):
+    """Make a gallery of the executed notebooks: static pages that need no network."""
+    from drrl_core import gallery
+
+    print(f"to read: {gallery.build(executed, out, extra=extra or ())}")
 
 
 @app.command()
@@ -344,6 +420,8 @@ def main() -> None:
     except Exception as error:
         known = {"ValueError", "DataError", "NotebookError", "DivergedError"}
         known |= {"RunError", "CheckpointError", "SearchError"}
+        if isinstance(error, ModuleNotFoundError) and not error.name.startswith("drrl_core"):
+            error = ValueError(f"{error}: pip install 'drrl-core[notebooks]'")
         if type(error).__name__ not in known:
             raise
         print(f"drrl: {error}", file=sys.stderr)

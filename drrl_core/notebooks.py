@@ -1,83 +1,30 @@
-"""Find, check, execute and publish notebooks: a record for a finished run, one HTML file a page."""
+"""Find, check and execute notebooks, one or all of them; each run leaves a record."""
 
 import ast
-import base64
 import difflib
-import html as markup
 import importlib
 import io
 import json
 import logging
 import math
-import mimetypes
 import os
 import re
 import shlex
+import subprocess
+import sys
 import time
 import tokenize
-import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote
-from xml.etree import ElementTree
+
+from drrl_core.gallery import export_html
 
 # What a front end, or a plotting backend meant for scripts, leaves in the environment. Inherited by
 # a kernel, the first removes inline figures and the others make explorers take it for interactive.
-_FRONT_END = {"MPLBACKEND", "JPY_SESSION_NAME", "SERVER_SOFTWARE"}
-
-# Formulas are lifted out before the text is read as Markdown, as JupyterLab does, so that `_`, `*`
-# and `|` in them are safe. What matches outside the two named groups (code, escapes) stays.
-_TEX = re.compile(
-    r"""^[ \t>]*(?P<fence>`{3,}|~{3,}).*?(?:^[ \t>]*(?P=fence)|\Z)
-      | (?P<tick>`+)(?!`)(?:(?!\n\s*\n).)*?(?<!`)(?P=tick)(?!`)
-      | <(?P<tag>code|pre)\b.*?</(?P=tag)> | \\[$`]
-      | (?P<block>\$\$.+?\$\$ | \\{1,2}\[.+?\\{1,2}\]
-                  | \\begin\{(?P<env>[a-z]+\*?)\}.+?\\end\{(?P=env)\})
-      | (?P<inline>\$(?:\\.|(?!\n\s*\n)[^$\\])+\$ | \\{1,2}\(.+?\\{1,2}\))""",
-    re.DOTALL | re.MULTILINE | re.VERBOSE,
-)
-_DIALECT = (  # what MathJax understands and latex2mathml does not, in words it does
-    (r"^(?:\$\$?|\\{1,2}[\[(])|(?:\$\$?|\\{1,2}[\])])$", ""),
-    (r"\\label\{[^}]*\}|\\(?:notag|nonumber)\b", ""),
-    (r"\\(begin|end)\{(?:aligned|align|split)\*?\}", r"\\\1{align*}"),
-    (r"\\\\\[[^]]*\]", r"\\\\"),
-    (r"\\arg\s*\\(max|min)\b|\\operatorname\*?\{arg\s*\\?,?\s*(max|min)\}", r"\\arg\1\2"),
-    (r"\\operatorname\*", r"\\operatorname"),
-)
-_PAGE = """{%- extends "lab/base.html.j2" -%}
-{%- block header -%}
-<!DOCTYPE html>
-<html lang="{{ resources.language_code }}">
-<head>
-<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ nb.metadata.title | escape_html }}</title>
-{% for css in resources.inlining.css %}<style>{{ css }}</style>{% endfor %}
-<style>
-body { max-width: 52rem; margin: 0 auto; padding: 1rem; background: #fff; color: #1a1a1a;
-       font: 1.05rem/1.6 system-ui, sans-serif; overflow-wrap: break-word }
-h1, h2, h3 { line-height: 1.25; margin: 1.6em 0 .5em }
-pre { margin: 0; overflow-x: auto; font-size: .85rem; line-height: 1.45 }
-.highlight, .jp-RenderedMarkdown pre { background: #f5f6f8; padding: .5rem .8rem }
-.highlight pre { padding: 0 !important }
-.jp-OutputArea-output { margin: .5rem 0; overflow-x: auto }
-.jp-InputPrompt, .jp-OutputPrompt { color: #667; font: .7rem monospace; margin-top: 1rem }
-.anchor-link { display: none }
-img { max-width: 100%; height: auto }
-table { border-collapse: collapse; display: block; overflow-x: auto }
-table, th, td { border: 0 solid #ddd } th, td { padding: .25rem .7rem; border-bottom-width: 1px }
-details { border-left: 3px solid #ccd; padding-left: .8rem; margin: .8rem 0 }
-summary { cursor: pointer; font-weight: 600 } tbody th { text-align: left }
-math[display=block] { margin: .9em 0; overflow: auto hidden }
-mtd[columnalign=left] { text-align: left } mtd[columnalign=right] { text-align: right }
-mtable[columnspacing^="0em"] mtd { padding-left: 0; padding-right: 0 }
-[mathvariant^=bold] { font-weight: bold } menclose { border: 1px solid; padding: .2em }
-</style>
-</head>
-<body><main>
-{%- endblock -%}
-{%- block data_latex scoped -%}{{ output.data["text/latex"] | markdown2html }}{%- endblock -%}
-{%- block body_footer -%}</main></body>{%- endblock -%}
-{%- block footer -%}</html>{%- endblock -%}"""
+_FRONT_END = {"MPLBACKEND", "JPY_SESSION_NAME", "SERVER_SOFTWARE", "VSCODE_PID"}
+_FRONT_END |= {"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}
 
 
 class NotebookError(Exception):
@@ -226,14 +173,25 @@ def parameters(path) -> dict[str, Parameter]:
     return found
 
 
+def _numbers(value):
+    """What the command line, in YAML, takes for text: 1e-3, inf."""
+    if isinstance(value, list):
+        return [_numbers(each) for each in value]
+    text = isinstance(value, str) and re.fullmatch(r"-?([\d.]+e[-+]?\d+|inf(inity)?)", value, re.I)
+    return float(value) if text else value
+
+
 def _values(source: Path, given: dict, out_dir: Path) -> tuple[dict, dict]:
     """What the notebook is told, and the value of every parameter it has."""
     declared = parameters(source)
     for name, value in given.items():
         if name not in declared:
             raise NotebookError(f"{source.stem} has no parameter {name!r}: {_hint(name, declared)}")
-        if "str" not in declared[name].type and re.fullmatch(r"-?[\d.]+e[-+]?\d+", str(value)):
-            given[name] = value = float(value)  # YAML, so the command line, reads 1e-3 as text
+        if "str" not in declared[name].type:
+            value = _numbers(value)
+        elif isinstance(value, str) and os.path.isfile(os.path.expanduser(value)):
+            value = os.path.abspath(os.path.expanduser(value))  # the kernel works elsewhere
+        given[name] = value
         try:
             declared[name].check(value)
         except ValueError as error:
@@ -265,7 +223,7 @@ def _not_about_names(record: logging.LogRecord) -> bool:
     return "Passed unknown parameter" not in record.getMessage()
 
 
-def _post_mortem(executed: Path, error: Exception) -> str:
+def _post_mortem(executed: Path, error: Exception) -> tuple[str, str]:
     """Where and why a run ended; a notebook that only looks finished is marked as failed."""
     import nbformat
     from papermill.exceptions import PapermillExecutionError
@@ -275,7 +233,7 @@ def _post_mortem(executed: Path, error: Exception) -> str:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"] if notebook else []
     ran = [cell for cell in code if cell.source.strip() and cell.metadata.papermill["start_time"]]
     if not ran:
-        return f"before its first cell\n  {kind}: {why}"
+        return "before its first cell", f"{kind}: {why}"
     faults = [output for output in ran[-1].outputs if output.output_type == "error"]
     if not isinstance(error, PapermillExecutionError | NotebookError):
         # A killed kernel or a timeout: papermill then marks every cell as completed.
@@ -287,7 +245,7 @@ def _post_mortem(executed: Path, error: Exception) -> str:
         notebook.metadata.papermill.exception = True
         nbformat.write(notebook, executed)
     line = ran[-1].source.strip().splitlines()[0]
-    return f"in cell [{len(ran)}], `{line}`\n  {faults[0].ename}: {faults[0].evalue}"
+    return f"in cell [{len(ran)}], `{line}`", f"{faults[0].ename}: {faults[0].evalue}"
 
 
 def _plain(path: Path) -> str:
@@ -298,22 +256,37 @@ def _stamp(path: Path):
     return (path.stat().st_mtime_ns, path.stat().st_ino) if path.is_file() else None
 
 
+def _arguments(name, out_dir, given: dict) -> list[str]:
+    """What `drrl` is told to do this run."""
+    parameters = [word for k, v in given.items() for word in ("-p", f"{k}={json.dumps(v)}")]
+    return ["notebook", str(name), "--out", str(out_dir), *parameters]
+
+
+def _write(path: Path, record: dict) -> None:
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(draft, path)  # whole or not at all
+
+
 def run(
     name, *, out_dir, parameters: dict | None = None, timeout=None, html=True, progress=True
 ) -> dict:
     """Execute a notebook in a fresh kernel of this interpreter, in the notebook's own folder.
 
-    Leaves `<stem>.ipynb`, `<stem>.html` and, only after success, the record `<stem>.json`. A
+    Leaves `<stem>.ipynb`, the record `<stem>.json` and, after success, `<stem>.html`. Only a record
+    whose status is "done" means success: an executed notebook can look finished and not be. A
     parameter `out_dir` the caller has not set is the folder, for figures and a results.json.
 
     Args:
         name: as `find` takes it.
         out_dir: where to write; created.
-        parameters: values by name, checked before anything starts.
+        parameters: values by name, checked before anything starts; the path of a file is taken
+            from the caller's folder, not the notebook's.
         timeout: seconds any one cell may take.
         html: whether to export a page.
         progress: whether to show a bar (on a terminal).
-    Returns: notebook, parameters, seconds, versions, status "done"; results, if this run wrote any.
+    Returns: notebook, parameters, seconds, finished, versions, status "done"; results, if this run
+        wrote any. The record of a run that failed has where, error and again (the command).
     Raises: NotebookError; when a cell, the kernel or the clock ended it, with cell, cause, the
         half-executed notebook and the command to repeat.
 
@@ -321,18 +294,33 @@ def run(
     """
     source, target, given = find(name), Path(out_dir).resolve(), dict(parameters or {})
     told, values = _values(source, given, target)
-    executed, page, done = (target / f"{source.stem}.{end}" for end in ("ipynb", "html", "json"))
+    executed, page, record_file = (
+        target / f"{source.stem}.{end}" for end in ("ipynb", "html", "json")
+    )
     if executed == source:
         raise NotebookError(f"{source.name} itself lies in {target}: name another folder")
     papermill = _need("papermill")
+    if html:
+        _need("nbconvert"), _need("latex2mathml")
     from drrl_core.runs import versions
 
     logging.getLogger("papermill").addFilter(_not_about_names)
     target.mkdir(parents=True, exist_ok=True)
-    for stale in (executed, page, done):
+    for stale in (executed, page, record_file):
         stale.unlink(missing_ok=True)
     results = source.parent / (values.get("out_dir") or target) / "results.json"
     before, start = _stamp(results), time.perf_counter()
+
+    def record(status: str) -> dict:
+        return {
+            "notebook": source.stem,
+            "parameters": values,
+            "seconds": round(time.perf_counter() - start, 2),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+            "status": status,
+        }
+
     try:
         notebook = papermill.execute_notebook(
             _plain(source),
@@ -352,20 +340,14 @@ def run(
         if any(output.output_type == "error" for output in outputs):
             raise NotebookError("papermill takes a quiet sys.exit() for success")
     except Exception as error:
-        again = ["drrl", "notebook", str(name), "--out", str(out_dir)]
-        again += [word for k, v in given.items() for word in ("-p", f"{k}={json.dumps(v)}")]
+        where, why = _post_mortem(executed, error)
+        again = shlex.join(["drrl", *_arguments(name, out_dir, given)])
+        _write(record_file, record("failed") | {"where": where, "error": why, "again": again})
         raise NotebookError(
-            f"{source.stem} failed {_post_mortem(executed, error)}\n"
-            f"  as far as it came: {executed}\n  again: {shlex.join(again)}"
+            f"{source.stem} failed {where}\n  {why}\n"
+            f"  as far as it came: {executed}\n  again: {again}"
         ) from error
-    record = {
-        "notebook": source.stem,
-        "parameters": values,
-        "seconds": round(time.perf_counter() - start, 2),
-        "versions": versions(),
-        "status": "done",
-    }
-    found = {}
+    done, found = record("done"), {}
     if _stamp(results) not in (None, before):
         try:
             found["results"] = json.loads(results.read_text(encoding="utf-8"))
@@ -373,107 +355,69 @@ def run(
             raise NotebookError(f"{source.stem} wrote {results}, not JSON: {error}") from error
     if html:
         export_html(executed, page)
-    draft = done.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, done)  # whole or not at all
-    return record | found
+    _write(record_file, done)
+    return done | found
 
 
-def _mathml(tex: str, display: str) -> str:
-    from latex2mathml.converter import convert_to_element
+def run_all(
+    names=(), *, out_dir, parameters: dict | None = None, timeout=None, jobs: int | None = None
+) -> Iterator[dict]:
+    """Execute notebooks side by side, each in a process of its own, past any failure.
 
-    plain = tex
-    for pattern, word in _DIALECT:
-        plain = re.sub(pattern, word, plain)
-    if display == "block":
-        plain = re.sub(r"(\\(?:arg)?(?:max|min)|\\sup|\\inf|\\lim)(?=\s*_)", r"\1\\limits", plain)
-    try:
-        tree = convert_to_element(plain, display=display)
-        tree.attrib.pop("xmlns")
-        for node in tree.iter():
-            if node.tag != "mtext" and re.match(r"\\|&$", node.text or ""):
-                raise ValueError(f"no {node.text}")  # what it does not know it passes on in silence
-            node.text = markup.unescape(node.text or "")
-            if node.tag in ("mi", "mo") and re.fullmatch("[A-Za-z]{2,}", node.text):  # log, softmax
-                node.tag, space = "mo", ".17em"
-                node.attrib |= {"lspace": space, "rspace": space}
-    except Exception as error:  # a formula must not cost a finished run its page
-        warnings.warn(f"left as TeX, {type(error).__name__}: {error}: {tex}", stacklevel=2)
-        return f"<code>{markup.escape(tex)}</code>"
-    return ElementTree.tostring(tree, encoding="unicode")
+    Processes times threads is at most the number of cores this process may use.
 
+    Args:
+        names: as `find` takes them; none means the whole shelf.
+        out_dir: each notebook has a folder of its name in it, as `run` leaves it, with a log.
+        parameters: values by name, by notebook ({"00_start_here": {"epochs": 2}}).
+        timeout: seconds any one cell may take.
+        jobs: processes at once; as many as cores, if not given.
+    Yields: records as `run` leaves them, as they come; "failed" also where the process was killed.
+    Raises: NotebookError for a wrong name, before anything starts.
 
-def _exporter(home: Path):
-    import jinja2
-    from nbconvert import HTMLExporter
-    from traitlets.config import Config
-
-    def embed(match):
-        file = home / unquote(match[2])
-        if not file.is_file():
-            return match[0]
-        data = base64.b64encode(file.read_bytes()).decode()
-        return f"{match[1]}data:{mimetypes.guess_type(file)[0]};base64,{data}"
-
-    class Page(HTMLExporter):
-        @jinja2.pass_context
-        def markdown2html(self, context, source):
-            formulas, mark = [], "qFORMULA{}q"
-
-            def lift(match):
-                if not (tex := match["block"] or match["inline"]):
-                    return match[0]
-                formulas.append((tex, "block" if match["block"] else "inline"))
-                return mark.format(len(formulas) - 1)
-
-            def put_back(text, form):
-                return re.sub(mark.format(r"(\d+)"), lambda m: form(*formulas[int(m[1])]), text)
-
-            def as_text(match):
-                return put_back(match[0], lambda tex, _: markup.escape(tex))
-
-            page = super().markdown2html(context, _TEX.sub(lift, source))
-            page = re.sub(r'<(code|pre)\b.*?</\1>|="[^"]*"', as_text, page, flags=re.DOTALL)
-            page = put_back(page, _mathml)
-            # nbconvert's own embed_images closes every <details> before its content
-            page = re.sub(r'(<img\b[^>]*?\ssrc=")([^":]+)', embed, page)
-            return re.sub(r'(href="[^":]*)\.ipynb(?=["#])', r"\1.html", page)
-
-    kinds = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg")
-    options = {  # neither widgets nor scripts; colours that stand in the page itself
-        "NbConvertBase": {"display_data_priority": [*kinds, "text/latex", "text/plain"]},
-        "CSSHTMLHeaderPreprocessor": {"style": "default"},
-        # a progress bar is one line that was written over, not a hundred lines
-        "Exporter": {"preprocessors": ["nbconvert.preprocessors.CoalesceStreamsPreprocessor"]},
-    }
-    return Page(config=Config(options), raw_template=_PAGE)
-
-
-def export_html(executed, target) -> Path:
-    """One HTML file that needs no network: pictures inside, formulas as MathML, no script.
-
-    Links to other notebooks become links to their pages; widgets are left out. A formula that
-    cannot be converted, or a picture that cannot be embedded, is warned about.
-
-    Args: executed, the notebook; target, the file to write. Returns: target.
-    Raises: NotebookError where nbconvert or latex2mathml is missing.
-
-    Example: `export_html("out/00/00_start_here.ipynb", "start.html")`
+    Example: `[record["status"] for record in run_all(out_dir="out/notebooks")]`
     """
-    _need("nbconvert"), _need("latex2mathml")
-    import nbformat
-
-    executed, target = Path(executed), Path(target)
-    notebook = nbformat.read(executed, as_version=4)
-    notebook.metadata.pop("widgets", None)
-    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    heading = re.search(r"^#{1,6}\s+(.+)$", text, re.MULTILINE)
-    notebook.metadata.title = re.sub(r"[*`$\\]", "", heading[1]) if heading else executed.stem
-    source = Path(notebook.metadata.get("papermill", {}).get("input_path") or executed)
-    home = source.parent if source.is_file() else executed.parent  # where relative pictures lie
-    resources = {"metadata": {"name": executed.stem, "path": str(home)}}
-    page, _ = _exporter(home).from_notebook_node(notebook, resources)
-    for leak in re.findall(r'<(?!a\b)\w+[^>]*\s(?:src|href)="(?!data:|#)([^"]*)"', page):
-        warnings.warn(f"{target.name} needs {leak}, which is not inside", stacklevel=2)
-    target.write_text(page, encoding="utf-8")
-    return target
+    waiting = [find(name) for name in names] or sorted(folder().glob("*.ipynb"))
+    given = {find(name).stem: values or {} for name, values in (parameters or {}).items()}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jobs = min(jobs or cores, cores, len(waiting)) or 1
+    libraries = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
+    threads = {f"{name}_NUM_THREADS": str(cores // jobs) for name in libraries}
+    limit = ["--timeout", str(timeout)] if timeout else []
+    running = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                source = waiting.pop(0)
+                target = Path(out_dir).resolve() / source.stem
+                target.mkdir(parents=True, exist_ok=True)
+                for stale in target.glob(f"{source.stem}.*"):
+                    stale.unlink()
+                words = _arguments(source, target, given.get(source.stem, {}))
+                with (target / f"{source.stem}.log").open("w") as log:
+                    process = subprocess.Popen(
+                        [sys.executable, "-m", "drrl_core", *words, *limit],
+                        env=os.environ | threads,
+                        stdout=log,
+                        stderr=log,
+                    )
+                running[process] = target / f"{source.stem}.json", words, time.perf_counter()
+            time.sleep(0.1)
+            for process in [each for each in running if each.poll() is not None]:
+                record, words, start = running.pop(process)
+                if not record.exists():  # refused, or killed
+                    code, said = process.returncode, record.with_suffix(".log").read_text("utf-8")
+                    ended = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+                    fault = {
+                        "notebook": record.stem,
+                        "seconds": round(time.perf_counter() - start, 2),
+                        "status": "failed",
+                        "where": "outside its cells",
+                        "error": ended if code < 0 else (said.splitlines() or [ended])[-1],
+                        "again": shlex.join(["drrl", *words]),
+                    }
+                    _write(record, fault)
+                yield json.loads(record.read_text(encoding="utf-8"))
+    finally:
+        for process in running:
+            process.terminate()

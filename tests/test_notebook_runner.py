@@ -1,13 +1,11 @@
-"""The runner on tiny notebooks: what it refuses, what it leaves behind, and what a page shows."""
+"""The runner on tiny notebooks: what it refuses, and what it leaves behind."""
 
-import base64
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ import pytest
 pytest.importorskip("papermill")
 pytest.importorskip("latex2mathml")
 import nbformat
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_notebook
 
 from drrl_core import notebooks
 from drrl_core.notebooks import NotebookError
@@ -40,40 +38,6 @@ found = {"epochs": epochs, "python": sys.executable, "cwd": os.getcwd()}
 found["environment"] = {name: os.environ.get(name) for name in names}
 pathlib.Path(out_dir, "results.json").write_text(json.dumps(found))
 """
-PROSE = r"""# Which *negatives* count, at $c = 1$?
-
-Inline $f_j$, \\(\gamma^*\\), \(b_2\); a price of \$5, not \$6; code `$HOME`, `$$` and `$$`;
-[next](01_next.ipynb#play) and [elsewhere](https://example.org/a.ipynb). ![dot](dot.png)
-
-$$R(f) = \max_{Q \in B} \mathbb{E}_Q[f] = \min_\beta \beta + c \, \lVert (f - \beta)_+ \rVert$$
-
-\begin{align} D_\gamma(Q\|P) &= \log \sum_j P_j w_j^\gamma \\[2pt] &= \tau \log n \end{align}
-
-\\[ w_j = \begin{cases} e^\rho & f_j > \beta \\ 0 & \text{otherwise} \end{cases} \\]
-
-| loss | value $|x|$ |
-|------|-------------|
-| SL   | $a_1 * b_1 * c_1$ |
-
-<details><summary>Answer for $n = 2$</summary>
-
-Folded:
-$$\begin{aligned} a &= b \\ &= \operatorname*{arg\,max}_x g(x) \end{aligned}$$
-
-</details>
-
-```python
-price = "$x$ and $$y$$"
-```
-
-    indented = "$z$"
-
-## With $\rho$ in a heading
-"""
-PIXEL = (  # a PNG, one by one
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9"
-    "awAAAABJRU5ErkJggg=="
-)
 
 
 def write(path, *cells, parameters=PARAMETERS):
@@ -104,8 +68,7 @@ def finished(tmp_path_factory):
         from jupyter_client.kernelspec import get_kernel_spec
 
         assert get_kernel_spec("python3").argv == ["/bin/false"]
-        source = write(home / "07_tiny.ipynb", new_markdown_cell(PROSE), FIGURE, RESULTS)
-        (home / "dot.png").write_bytes(base64.b64decode(PIXEL))
+        source = write(home / "07_tiny.ipynb", FIGURE, RESULTS)
         record = notebooks.run(
             source, out_dir=home / "out", parameters={"epochs": 5, "lr": "1e-3"}, progress=False
         )
@@ -192,6 +155,7 @@ def test_find(tmp_path, monkeypatch):
         ({"losses": ["sl", "slc"]}, "losses = 'slc' is outside"),
         ({"verbose": 1}, "is not bool"),
         ({"device": Path("x")}, "is not str"),
+        ({"lr": "inf"}, r"lr = inf is outside"),
     ],
 )
 def test_wrong_values_start_nothing(tmp_path, given, words):
@@ -250,6 +214,21 @@ def test_figures_are_inside_whatever_the_backend_outside(finished):
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
 
 
+def test_numbers_that_yaml_takes_for_text_and_paths_from_where_one_stands(tmp_path, monkeypatch):
+    cell = "order: float = 2.0\norders: list[float] = [1]\nfile: str = ''\nname: str = ''"
+    path = write(tmp_path / "shelf" / "a.ipynb", parameters=cell)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.csv").write_text("user,item\n")
+    given = {"order": "inf", "orders": [1, "1e-3", "inf"], "file": "own.csv", "name": "1e-3"}
+    told, _ = notebooks._values(path, given, tmp_path)
+    assert told == {
+        "order": float("inf"),
+        "orders": [1, 0.001, float("inf")],
+        "file": str(tmp_path / "own.csv"),
+        "name": "1e-3",
+    }
+
+
 # What a failed run leaves
 
 
@@ -274,10 +253,15 @@ def test_a_failure_is_never_taken_for_success(tmp_path, cell, timeout, words):
         run(path, parameters={"epochs": 2}, timeout=timeout)
     first = re.escape(cell.splitlines()[0])
     executed = record.with_suffix(".ipynb")
+    written = json.loads(record.read_text())
+    assert written["status"] == "failed" and written["parameters"]["epochs"] == 2
+    assert re.fullmatch(rf"in cell \[4\], `{first}`", written["where"])
+    assert re.match(words, written["error"])
+    assert f"\n  again: {written['again']}" in str(caught.value)
     assert re.search(rf"a failed in cell \[4\], `{first}`\n  {words}", str(caught.value))
     assert str(executed) in str(caught.value)
     assert f"drrl notebook {path} --out {tmp_path / 'out'} -p epochs=2" in str(caught.value)
-    assert not record.exists() and not record.with_suffix(".html").exists()
+    assert not record.with_suffix(".html").exists()
     cells = nbformat.read(executed, as_version=4).cells
     cells = [each for each in cells if each.cell_type == "code"]
     assert "fine" in cells[-3].outputs[0].text
@@ -311,123 +295,57 @@ def test_the_bare_papermill_command_runs_it_too(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["epochs"] == 2
 
 
-# The page
+# Many side by side
 
 
-def test_a_page_needs_nothing_from_elsewhere(finished):
-    page = (finished[0] / "out" / "07_tiny.html").read_text()
-    assert "<script" not in page and "<link" not in page
-    assert not re.findall(r'<(?!a )\w[^>]*(?:src|href)="(?!data:)', page)
-    assert page.count('src="data:image/png;base64,') == 2  # the figure, and dot.png of the prose
-    assert '<html lang="en">' in page and 'name="viewport"' in page
-    assert "<title>Which negatives count, at c = 1?</title>" in page
-
-
-def test_formulas_become_mathml_and_nothing_else_does(finished):
-    page = (finished[0] / "out" / "07_tiny.html").read_text()
-    assert page.count("<math") == page.count("</math>") == 12
-    assert page.count('<math display="block">') == 4
-    prose = re.sub(r"<(code|pre)\b.*?</\1>|<[^>]*>", "", page, flags=re.DOTALL)
-    prose = prose[prose.index("Inline") :]
-    assert "\\" not in prose and "qFORMULA" not in page
-    assert "a price of $5, not $6;" in prose and prose.count("$") == 2
-    assert "<code>$HOME</code>, <code>$$</code> and <code>$$</code>" in page
-    assert '"$x$ and $$y$$"' in page and 'indented = "$z$"' in page
-    assert "a1*b1*c1" in prose  # no emphasis inside a formula
-
-
-def test_folds_stay_closed_around_their_content_and_links_lead_to_pages(finished):
-    page = (finished[0] / "out" / "07_tiny.html").read_text()
-    fold = re.search(r"<details>.*?</details>", page, re.DOTALL)[0]
-    assert "Folded:" in fold and fold.count("<math") == 2
-    assert 'href="01_next.html#play"' in page and 'href="https://example.org/a.ipynb"' in page
-
-
-def test_widgets_and_scripts_stay_out(tmp_path):
-    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "m"}, "text/plain": "Slider()"}
-    script = {"application/javascript": "alert(1)", "text/plain": "a script"}
-    outputs = [new_output("display_data", data=data) for data in (view, script)]
-    outputs += [new_output("display_data", data={"text/latex": r"$\frac{a}{b}$"})]
-    notebook = new_notebook(cells=[new_code_cell("slider", outputs=outputs)])
-    notebook.metadata.widgets = {
-        "application/vnd.jupyter.widget-state+json": {"state": {"m": {}}, "version_major": 2}
+def test_the_suite_runs_on_past_failures_and_says_how_to_repeat_them(tmp_path):
+    report = """import json, os, pathlib
+found = {name: os.environ[f"{name}_NUM_THREADS"] for name in ("OMP", "MKL")}
+found["cores"] = len(os.sched_getaffinity(0))
+pathlib.Path(out_dir, "results.json").write_text(json.dumps(found | {"epochs": epochs}))"""
+    cells = {
+        "00_good": report,
+        "01_kernel": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+        "02_process": "import os, signal; os.kill(os.getppid(), signal.SIGKILL)",
+        "03_timeout": "import time; time.sleep(60)",
+        "04_refused": "1",
     }
-    nbformat.write(notebook, tmp_path / "a.ipynb")
-    page = notebooks.export_html(tmp_path / "a.ipynb", tmp_path / "a.html").read_text()
-    assert "Slider()" in page and "a script" in page and "<mfrac>" in page
-    assert "<script" not in page and "<title>a</title>" in page
+    paths = [write(tmp_path / f"{name}.ipynb", cell) for name, cell in cells.items()]
+    tiny = {str(path): {"epochs": 7} for path in paths} | {str(paths[-1]): {"epochs": 700}}
+    (tmp_path / "tiny.yaml").write_text(json.dumps(tiny))
+    command = [sys.executable, "-m", "drrl_core", "notebooks", *map(str, paths), "--timeout", "3"]
+    command += ["--parameters", tmp_path / "tiny.yaml", "--out", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    rows = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()}
+    assert rows == {name: "done" if name == "00_good" else "failed" for name in cells}
+
+    results = json.loads((tmp_path / "out" / "00_good" / "results.json").read_text())
+    jobs = min(results["cores"], len(cells))
+    assert results["epochs"] == 7
+    assert results["OMP"] == results["MKL"] == str(results["cores"] // jobs)
+
+    head, *faults = done.stderr.strip().split("\n\n")
+    assert head == "4 of 5 failed:"
+    faults = {text.split()[0]: text for text in faults}
+    for name, where in {
+        "01_kernel": "in cell [3], `import os, signal; os.kill(os.getpid(), signal.SIGKILL)`\n"
+        "  error  DeadKernelError",
+        "02_process": "outside its cells\n  error  killed by signal 9",
+        "03_timeout": "in cell [3], `import time; time.sleep(60)`\n  error  CellTimeoutError",
+        "04_refused": "outside its cells\n  error  drrl: 04_refused: epochs = 700 is outside",
+    }.items():
+        assert where in faults[name]
+        again = f"drrl notebook {tmp_path / name}.ipynb --out {tmp_path / 'out' / name} -p epochs="
+        assert f"\n  again  {again}" in faults[name]
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (r"$\frac{a}{$ here", "left as TeX"),
-        (r"$\nosuchword$", r"no .nosuchword"),
-        ("![far](https://example.org/far.png)", "far.png, which is not inside"),
-    ],
-)
-def test_what_cannot_be_inside_is_warned_about(tmp_path, text, words):
-    nbformat.write(new_notebook(cells=[new_markdown_cell(text)]), tmp_path / "a.ipynb")
-    with pytest.warns(UserWarning, match=words):
-        notebooks.export_html(tmp_path / "a.ipynb", tmp_path / "a.html")
+def test_a_wrong_name_starts_no_suite(tmp_path):
+    with pytest.raises(NotebookError, match="no notebook '99'"):
+        next(notebooks.run_all([write(tmp_path / "a.ipynb"), "99"], out_dir=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("tex", "tag"),
-    [
-        (r"$$\max_x f$$", "<munder><mo"),
-        (r"$\max_x f$", "<msub><mo"),
-        (r"$\operatorname*{arg\,max}_x$", "arg\u2009max"),
-        (r"$\log n$", '<mo lspace=".17em" rspace=".17em">log</mo>'),
-        (r"$a \& b \text{ if } x < y$", "<mi>&amp;</mi>"),
-        ("$$\n\\begin{split} a &= b \\label{eq} \\\\ &= c \\notag \\end{split}\n$$", "<mtable"),
-    ],
-)
-def test_what_the_formulas_of_the_suite_use(tmp_path, tex, tag):
-    nbformat.write(new_notebook(cells=[new_markdown_cell(tex)]), tmp_path / "a.ipynb")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        page = notebooks.export_html(tmp_path / "a.ipynb", tmp_path / "a.html").read_text()
-    assert tag in page
-
-
-@pytest.mark.browser
-def test_a_page_in_a_real_browser_without_network(finished, tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    browser = next(filter(None, map(shutil.which, names)), None)
-    if not browser:
-        pytest.skip(f"no browser: none of {', '.join(names)} is on PATH (apt install chromium)")
-    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    asked, failed = [], []
-
-    def route(handler):
-        asked.append(handler.request.url)
-        (handler.continue_ if handler.request.url.startswith("file:") else handler.abort)()
-
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser, args=options)
-        context = chromium.new_context(offline=True, viewport={"width": 390, "height": 844})
-        page = context.new_page()
-        page.route("**/*", route)
-        page.on("requestfailed", lambda request: failed.append(request.url))
-        page.on("console", lambda message: failed.append(message.text))
-        page.on("pageerror", lambda error: failed.append(str(error)))
-        page.goto((finished[0] / "out" / "07_tiny.html").as_uri())
-        assert not failed and all(url.startswith(("file:", "data:")) for url in asked)
-        widths = page.eval_on_selector_all("img", "all => all.map(each => each.naturalWidth)")
-        assert len(widths) == 2 and min(widths) > 0
-        heights = page.eval_on_selector_all(
-            "math", "all => all.map(each => each.getBoundingClientRect().height)"
-        )
-        assert len(heights) == 12 and sorted(heights)[1] > 5  # all but the folded one
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390  # a phone's width
-        answer = page.get_by_text("Folded:")
-        assert not answer.is_visible()
-        page.locator("summary").click()
-        assert answer.is_visible()
-        page.screenshot(path=tmp_path / "phone.png", full_page=True)
-        page.set_viewport_size({"width": 1100, "height": 900})
-        page.screenshot(path=tmp_path / "wide.png", full_page=True)
-        chromium.close()
-    assert (tmp_path / "wide.png").stat().st_size > 10_000
+def test_every_front_end_is_cleared_away():
+    explorers = pytest.importorskip("drrl_core.explorers")
+    assert set(explorers.FRONT_ENDS) <= notebooks._FRONT_END

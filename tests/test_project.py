@@ -30,9 +30,10 @@ LAYERS = {
     "runs": {"backbones", "datasets", "dro", "losses", "metrics", "trainer"},
     "plots": set(),
     "explorers": {"dro", "plots"},
-    "notebooks": {"runs"},
+    "gallery": set(),
+    "notebooks": {"gallery", "runs"},
     "search": {"datasets", "dro", "losses", "notebooks", "runs"},
-    "__main__": {"datasets", "notebooks", "runs", "scorecard", "search"},
+    "__main__": {"datasets", "gallery", "notebooks", "runs", "scorecard", "search"},
 }
 
 
