@@ -67,8 +67,9 @@ bench: $(READY)  ## ours against the obvious implementation, in turns; needs the
 	$(BIN)/python tests/benchmarks/bench_dro.py
 	$(BIN)/python tests/benchmarks/bench_explorers.py --moves 1000
 
-figures: demo  ## the pictures this README shows, from a run of the demo
-	mkdir -p figures && cp out/demo/synthetic/weights.png figures/weights.png
+figures: demo  ## the pictures this README shows, from runs of notebooks 00 and 01
+	$(BIN)/drrl notebook 01_worst_case --out out/figures
+	mkdir -p figures && cp out/demo/synthetic/weights.png out/figures/sl_to_ccl.gif out/figures/order_strip.png figures/
 
 clean:
 	rm -rf $(VENV) out

@@ -418,6 +418,38 @@ def worst_case_scene() -> Scene:
     return Scene(figure, [crowd, worst, outline, curve, dots, *marks, *ghosts, title], move)
 
 
+def order_film(scores: np.ndarray, worst: dict, *, radius: float, pause: int = 150) -> bytes:
+    """The order turned from one end to the other and back, as an animated GIF.
+
+    Args:
+        scores: (n,) sorted. worst: order -> its `dro.WorstCase`, ascending. radius: in nats.
+        pause: milliseconds a picture; the ends stay for six.
+    """
+    scene, frames = worst_case_scene(), []
+    scene.figure.set_dpi(70)
+    most = max(float(each.k1) for each in worst.values())
+    for axes, top in zip(scene.figure.axes, (0.12, 1.1 * most), strict=True):
+        axes.set_ylim(0, top)  # axes that do not move
+    for order, each in worst.items():
+        moved = {"scores": scores, "weights": each.weights.numpy(), "order": order}
+        moved |= {"mark": None if order == 1 else float(each.dual)}
+        said = f"Radius {radius:.3g} nats, order γ = {order_label(order)}"
+        frames.append(Raster.open(io.BytesIO(scene.png(**moved, title_text=said))))
+    frames = [frame.quantize(64, method=Raster.Quantize.MEDIANCUT) for frame in frames]
+    times = [6 * pause, *[pause] * (len(frames) - 2), 6 * pause]
+    again = slice(-2, 0, -1)
+    buffer = io.BytesIO()
+    frames[0].save(
+        buffer,
+        format="gif",
+        save_all=True,
+        append_images=[*frames[1:], *frames[again]],
+        duration=[*times, *times[again]],
+        loop=0,
+    )
+    return buffer.getvalue()
+
+
 CORNERS = np.array([[0, 0], [1, 0], [0.5, 3**0.5 / 2]])  # of the simplex of three items
 
 
