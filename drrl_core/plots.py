@@ -154,6 +154,30 @@ def learning_curves(histories: dict[str, pd.DataFrame], *, dataset: str) -> Figu
 
 
 @styled
+def training(history: pd.DataFrame, *, title: str) -> Figure:
+    """One run as it goes: the loss of each epoch, and valid NDCG@20 where it was evaluated.
+
+    Args:
+        history: `Fit.history`, or as much of it as there is; empty before the first epoch.
+        title: of the whole.
+    """
+    figure, [[left, right]] = new_figure(9.4, 3.4, 2)
+    if len(history):
+        left.plot(history["epoch"], history["loss"], "o-", ms=4, color="#222222")
+    seen = history.dropna(subset="ndcg@20") if "ndcg@20" in history else history[:0]
+    if len(seen):
+        right.plot(seen["epoch"], seen["ndcg@20"], "o-", ms=4, color="#222222")
+        best = seen.loc[seen["ndcg@20"].idxmax()]
+        right.plot(best["epoch"], best["ndcg@20"], "o", ms=9, color=COLOURS["drrl"])
+        right.set_title(f"best so far {best['ndcg@20']:.4f}, epoch {best['epoch']:.0f}")
+    for axes, name in ((left, "loss (mean of the epoch)"), (right, "valid NDCG@20")):
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
 def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | None = None) -> Figure:
     """Test accuracy, a panel a metric and a bar a loss.
 
@@ -296,6 +320,118 @@ def along_orders(
     axes.set(ylabel=ylabel)
     axes.set_title(title)
     axes.legend(title="held fixed", loc="best")
+    return figure
+
+
+VARIANTS = {
+    "learned": "DrRL: one β a user, learnt",
+    "shared": "w/o-P: one learnt β for all",
+    "fixed": "w/o-LP: one fixed β",
+    "exact": "exact β of each row",
+}
+
+
+@styled
+def descents(betas: np.ndarray, panels: dict[float, dict]) -> Figure:
+    """The bound β + c·‖(f-β)₊‖ as a curve, and gradient descent on it from several starts.
+
+    Args:
+        betas: (b,) score, ascending. panels: c -> curve (b,), score; value, the worst case; best,
+            the exact β, -inf where there is none; paths, start -> (m, 2), β and bound on the way.
+    """
+    figure, [axes_of] = new_figure(9.4, 3.8, len(panels))
+    for axes, (weight, panel) in zip(axes_of, panels.items(), strict=True):
+        axes.plot(betas, panel["curve"], color="#222222", linewidth=1.6)
+        axes.axhline(panel["value"], color="#999999", linewidth=1, linestyle=":")
+        for tone, (start, path) in zip(
+            (COLOURS["drrl"], "#CC79A7"), panel["paths"].items(), strict=False
+        ):
+            axes.plot(*path.T, "o", markersize=4, color=tone, alpha=0.6, mew=0)
+            axes.plot(*path[0], "o", markersize=8, mfc="white", mec=tone, mew=2)
+            axes.plot(*path[-1], "o", markersize=8, color=tone, label=f"from β = {start:g}")
+        if math.isfinite(panel["best"]):
+            axes.plot(panel["best"], panel["value"], "D", ms=7, color="#222222", label="exact β")
+            said = "the worst case"
+        else:
+            said = "the mean, which no β reaches"
+        at = (0.02, panel["value"])
+        across = axes.get_yaxis_transform()
+        axes.text(*at, said, transform=across, va="top", size=9, color="#666666")
+        axes.set_title(f"c = {weight:g}")
+        axes.set(xlabel="margin β (score)", xlim=(betas[0], betas[-1]))
+        axes.legend(loc="upper center", fontsize=9)
+    axes_of[0].set_ylabel("bound (score)")
+    title = "With a ball the start is forgotten; at c = 1 there is nowhere to arrive"
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def margins_by_variant(frames: dict[str, pd.DataFrame], *, dataset: str, negatives: int) -> Figure:
+    """The β that each variant of DrRL uses against the exact one, a dot a user.
+
+    Args:
+        frames: variant -> `runs.margins`. dataset: its name, for the title.
+        negatives: N of a row, for the caption of the exact variant.
+    """
+    figure, [panels] = new_figure(2.6 * len(frames), 3.5, len(frames))
+    every = pd.concat(frames.values())[["beta", "best"]]
+    low, high = every.min().min(), every.max().max()
+    ends = low - 0.05 * (high - low), high + 0.05 * (high - low)
+    for axes, (variant, frame) in zip(panels, frames.items(), strict=True):
+        axes.plot(ends, ends, color="#999999", linewidth=1.2)
+        tone = "#222222" if variant == "exact" else COLOURS["drrl"]
+        axes.plot(frame["best"], frame["beta"], "o", ms=4, alpha=0.5, mew=0, color=tone)
+        named = VARIANTS[variant].replace(": ", ":\n")
+        axes.set_title(named if variant != "exact" else f"exact,\non each row of {negatives}")
+        said = f"mean gap {frame['gap'].mean():.4f}"
+        axes.text(0.04, 0.96, said, transform=axes.transAxes, va="top", size=9)
+        axes.set(xlim=ends, ylim=ends, aspect="equal")
+        if axes is not panels[0]:
+            axes.set_yticklabels([])
+    panels[0].set_ylabel("β in use (score)")
+    figure.supxlabel("exact β on all of the user's negatives (score)", size=10)
+    title = f"Whose margin is where it should be? {dataset}, a dot a user"
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def margins_over_epochs(
+    panels: dict[str, dict[tuple[float, float], pd.DataFrame]], exact: pd.DataFrame
+) -> Figure:
+    """Where the learnt β goes, a panel a weight c, a line a start and rate.
+
+    Args:
+        panels: the panel's title -> (start, rate) -> a history with diagnostics, as `runs.execute`
+            adds them; the first panel is that of the ball.
+        exact: the history of the run that solves for β in that ball.
+    """
+    figure, [axes_of] = new_figure(9.4, 3.8, len(panels))
+    every = {run for panel in panels.values() for run in panel}
+    tones = dict(zip(sorted({run[0] for run in every}), ("#CC79A7", COLOURS["drrl"]), strict=False))
+    lines = dict(zip(sorted({run[1] for run in every}), (":", "-"), strict=False))
+    for axes, (title, panel) in zip(axes_of, panels.items(), strict=True):
+        for (start, rate), history in panel.items():
+            seen = history.dropna(subset="beta")
+            axes.plot(
+                [0, *seen["epoch"]],
+                [start, *seen["beta"]],
+                color=tones[start],
+                linestyle=lines[rate],
+                label=f"start {start:g}, rate {rate:g}",
+            )
+        axes.set(xlabel="epoch", xlim=(0, None))
+        axes.set_title(title)
+    seen = exact.dropna(subset="beta")
+    axes_of[0].plot(seen["epoch"], seen["beta"], "D", ms=5, color="#222222", label="exact, its run")
+    ends = [axes.get_ylim() for axes in axes_of]
+    for axes in axes_of:
+        axes.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+    axes_of[0].set_ylabel("mean β of the users (score)")
+    axes_of[0].legend(loc="lower right", fontsize=9)
+    title = "A ball gives β somewhere to arrive, at a rate that is quick enough"
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
     return figure
 
 
@@ -543,3 +679,59 @@ def atlas_scene(
         title.set_text(title_text)
 
     return Scene(figure, [*clouds.values(), *centres.values(), title], move)
+
+
+@styled
+def margins_scene(low: float, high: float) -> Scene:
+    """One user's bound as a function of β, and every user's β in use against the exact one.
+
+    Moved by curve and whole, (b, 2) β and bound, on the scores looked at and on all negatives;
+    trail (e, 2), the learnt β of the epochs so far on that curve; best, (β, bound) at the minimum,
+    β -inf where there is none; shared, one β for all; users (u, 2), exact and learnt β; chosen,
+    a row of these; and titles.
+
+    Args:
+        low, high: the ends of the axes of β, score.
+    """
+    figure, [[left, right]] = new_figure(9.4, 4.3, 2)
+    (ghost,) = left.plot([], [], color="#BBBBBB", linewidth=1.6)
+    (line,) = left.plot([], [], color="#222222", linewidth=1.8)
+    worst = left.axhline(0, color="#999999", linestyle=":", linewidth=1.4)
+    one = left.axvline(0, color="#CC79A7", linestyle="--", linewidth=1.4)
+    (past,) = left.plot([], [], "o", ms=5, mew=0, alpha=0.5, color=COLOURS["drrl"])
+    (lowest,) = left.plot([], [], "D", ms=11, mec="white", color="#222222")
+    (now,) = left.plot([], [], "o", ms=9, mec="white", color=COLOURS["drrl"])
+    left.set(xlabel="margin β (score)", ylabel="bound (score)", xlim=(low, high))
+    left.yaxis.set_major_formatter("{x:+.1f}")  # as wide above zero as below
+    right.plot([low, high], [low, high], color="#999999", linewidth=1.2)
+    level = right.axhline(0, color="#CC79A7", linestyle="--", linewidth=1.4)
+    (crowd,) = right.plot([], [], "o", ms=4, mew=0, alpha=0.45, color=COLOURS["drrl"])
+    (ring,) = right.plot([], [], "o", ms=11, mfc="none", mec="#222222", mew=1.8)
+    right.set(xlabel="exact β on all negatives (score)", ylabel="learnt β (score)")
+    right.set(xlim=(low, high), ylim=(low, high))
+    names = [axes.set_title(" ", loc="left") for axes in (left, right)]
+    handles = [line, lowest, worst, now, past, one, ghost]
+    words = ["bound", "exact β", "worst case", "learnt β", "the epochs before", "one β for all"]
+    words += ["on all negatives"]
+    tight = {"fontsize": 9, "columnspacing": 1.2, "handletextpad": 0.5}
+    figure.legend(handles, words, loc="outside upper center", ncols=7, **tight)
+
+    def move(*, curve, whole, trail, best, shared, users, chosen, titles):
+        line.set_data(*curve.T)
+        ghost.set_data(*whole.T)
+        past.set_data(*trail[:-1].T)
+        now.set_data(*trail[-1:].T)
+        lowest.set_data([best[0]], [best[1]])
+        lowest.set_visible(math.isfinite(best[0]))
+        worst.set_ydata([best[1]] * 2)
+        one.set_xdata([shared] * 2)
+        level.set_ydata([shared] * 2)
+        crowd.set_data(*users.T)
+        ring.set_data(*users[chosen : chosen + 1].T)
+        for name, text in zip(names, titles, strict=True):
+            name.set_text(text)
+        floor = math.floor(10 * (best[1] - 0.03)) / 10
+        left.set_ylim(floor, floor + 0.5)
+
+    moving = [ghost, line, worst, one, past, lowest, now, level, crowd, ring, *names]
+    return Scene(figure, moving, move)
