@@ -22,10 +22,22 @@ VIEW = pd.DataFrame(
         "false_negative": [False, False, True, True],
     }
 )
+USERS = pd.DataFrame({"k1": [4.0, 1.0, np.nan, 2.0], "truncated": [0.0, 0.5, 1.0, 0.25]})
+TURNED = pd.DataFrame(
+    {"k1": [9.0, 3.0, 4.0, 2.0], "truncated": [0.0, 0.0, 0.5, 0.25]},
+    index=pd.MultiIndex.from_product([[1.0, np.inf], [0, 1]], names=["order", "user"]),
+)
+DOTS = pd.DataFrame({"k1": [5.0], "truncated": [0.1]}, index=[2.0])
 FIGURES = {
     "curves": lambda: plots.learning_curves({"sl": HISTORY, "drrl": HISTORY}, dataset="toy"),
     "metrics": lambda: plots.metrics_by_loss(
         SCORES, dataset="toy", reference={"recall@20": 0.5, "ndcg@20": 0.1}
+    ),
+    "users": lambda: plots.users_by_loss(
+        {"sl": USERS, "ccl": USERS}, ("k1", "truncated"), title="toy"
+    ),
+    "turned": lambda: plots.turned_by_user(
+        {"sl": TURNED, "fixed ρ": TURNED}, ("k1", "truncated"), title="toy", dots={"sl": DOTS}
     ),
     "weights": lambda: plots.weights_by_score({"sl": VIEW, "ccl": VIEW}, dataset="toy", user=3),
 }
@@ -46,6 +58,22 @@ def test_learning_curves_draw_the_evaluated_epochs_and_mark_the_best():
     assert line.get_xydata().tolist() == [[2, 0.1], [4, 0.3]]
     assert best.get_xydata().tolist() == [[4, 0.3]]
     assert line.get_color() == plots.colour("sl")
+
+
+def test_users_are_counted_and_their_mean_is_marked():
+    axes = plots.users_by_loss({"sl": USERS}, ("k1", "truncated"), title="toy").axes
+    steps, mean = axes[0].lines
+    assert steps.get_xydata().tolist() == [[1, 1 / 3], [2, 2 / 3], [4, 1]]
+    assert mean.get_xdata()[0] == pytest.approx(7 / 3) and axes[0].get_xscale() == "log"
+    assert axes[1].lines[0].get_xdata().tolist() == [0, 0.25, 0.5, 1]
+
+
+def test_turned_draws_the_mean_over_users_along_1_over_the_conjugate_order():
+    figure = plots.turned_by_user({"sl": TURNED}, ("k1",), title="toy", dots={"sl": DOTS})
+    mean, dot = figure.axes[0].lines
+    assert mean.get_xydata().tolist() == [[0, 6], [1, 3]]
+    assert dot.get_xydata().tolist() == [[0.5, 5]]
+    assert figure.axes[0].get_title("left") == "SL"
 
 
 def test_metrics_are_bars_of_their_length():
