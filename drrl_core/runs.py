@@ -795,6 +795,18 @@ def negatives_of(outcome: Outcome, user: int) -> pd.DataFrame:
     return view[view["score"] > -math.inf]
 
 
+def askable(data: datasets.Interactions, users: int) -> np.ndarray:
+    """Users with a train pair and a false negative, see `false_negatives`; so many, evenly spread.
+
+    >>> askable(datasets.load("synthetic"), 3)
+    array([  0, 499, 999])
+    """
+    liked = data.valid + data.test if data.truth is None else csr_array(data.truth, dtype=float)
+    missed = np.diff(liked.indptr) - np.diff(csr_array(liked.multiply(data.train)).indptr)
+    known = np.flatnonzero((np.diff(data.train.indptr) > 0) & (missed > 0))
+    return known[np.linspace(0, len(known) - 1, min(users, len(known))).astype(int)]
+
+
 def diagnostics(
     model: nn.Module,
     loss: nn.Module,
@@ -810,7 +822,7 @@ def diagnostics(
     Args:
         model, loss, data: as in `trainer.fit`; trained, or half way.
         similarity: "cosine" or "dot".
-        users: over how many, evenly spread over those with a train pair and a false negative.
+        users: over how many, see `askable`.
 
     Returns:
         truncated, the share of the negatives with weight zero; over the users whose negatives are
@@ -824,10 +836,7 @@ def diagnostics(
     >>> diagnostics(outcome.model, outcome.loss, outcome.data)["truncated"]
     0.0
     """
-    liked = data.valid + data.test if data.truth is None else csr_array(data.truth, dtype=float)
-    missed = np.diff(liked.indptr) - np.diff(csr_array(liked.multiply(data.train)).indptr)
-    known = np.flatnonzero((np.diff(data.train.indptr) > 0) & (missed > 0))
-    known = known[np.linspace(0, len(known) - 1, min(users, len(known))).astype(int)]
+    known = askable(data, users)
     owned = isinstance(loss, losses.DrRL)
     rows = [pd.DataFrame(columns=DIAGNOSTICS if owned else DIAGNOSTICS[:4], dtype=float)]
     for some, scores, weights in _listening(model, loss, data, similarity, known):
@@ -873,7 +882,7 @@ def attention(outcome: Outcome, *, users: int = 200) -> dict[str, float]:
 
     Args:
         outcome: a run carried out.
-        users: over how many, evenly spread over those with a train pair and a false negative.
+        users: over how many, see `askable`.
 
     Returns:
         As `diagnostics`, whose first three they are.

@@ -829,7 +829,9 @@ def test_a_damaged_record_is_reported_and_left_alone(name, how, store):
 def test_a_run_that_cannot_be_rebuilt_is_reported(store, monkeypatch):
     key = stored("drrl").record["key"]
     monkeypatch.delitem(losses.REGISTRY, "drrl")
-    with pytest.raises(RunError, match=f"results version {runs.RESULTS_VERSION}, which cannot be rebuilt here"):
+    with pytest.raises(
+        RunError, match=f"results version {runs.RESULTS_VERSION}, which cannot be rebuilt here"
+    ):
         runs.load(key, data=small())
 
 
