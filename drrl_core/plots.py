@@ -463,11 +463,14 @@ def _raise(axes: Axes, value: float) -> float:
 
 
 @styled
-def worst_case_scene() -> Scene:
+def worst_case_scene(tops: tuple[float, float] | None = None) -> Scene:
     """Scores under P and under the worst case Q*, and the weight against the score.
 
     Moved by scores (n,) sorted, weights (n,) of mean 1, order, mark (score; where weights begin,
     None at order 1), ghost (score; a margin set by hand, or None), and title.
+
+    Args:
+        tops: where the two vertical axes end, whatever is drawn; by default they follow it.
     """
     figure, [[left, right]] = new_figure(9.4, 3.9, 2)
     crowd = left.stairs([1], [0, 1], fill=True, color="#D3D6DB")
@@ -483,7 +486,8 @@ def worst_case_scene() -> Scene:
     title = figure.suptitle(" ", x=0.01, ha="left", size=12, weight="bold")
     handles = [crowd, Patch(facecolor="#999999", edgecolor="#444444"), marks[0], ghosts[0]]
     words = ["P: all alike", "Q*: the worst case", "β: no weight below", "your β"]
-    right.legend(handles, words, loc="upper left", fontsize=9)
+    said = 3 if tops else 4  # nobody moves β in a film
+    right.legend(handles[:said], words[:said], loc="upper left", fontsize=9)
 
     def move(*, scores, weights, order, mark=None, ghost=None, title_text=""):
         low, high = float(scores[0]), float(scores[-1])
@@ -512,9 +516,10 @@ def worst_case_scene() -> Scene:
         title.set_text(title_text)
         for panel in (left, right):
             panel.set_xlim(low - pad, high + pad)
-        left.set_ylim(0, _raise(left, 1.05 * max(share.max() for share in shares)))
-        top = _raise(right, 1.05 * weights.max())
-        right.set_ylim(-0.02 * top, top)
+        highest = 1.05 * max(share.max() for share in shares), 1.05 * weights.max()
+        ends = tops or [_raise(panel, y) for panel, y in zip((left, right), highest, strict=True)]
+        left.set_ylim(0, ends[0])
+        right.set_ylim(-0.02 * ends[1], ends[1])
 
     return Scene(figure, [crowd, worst, outline, curve, dots, *marks, *ghosts, title], move)
 
@@ -526,11 +531,9 @@ def order_film(scores: np.ndarray, worst: dict, *, radius: float, pause: int = 1
         scores: (n,) sorted. worst: order -> its `dro.WorstCase`, ascending. radius: in nats.
         pause: milliseconds a picture; the ends stay for six.
     """
-    scene, frames = worst_case_scene(), []
-    scene.figure.set_dpi(70)
     most = max(float(each.k1) for each in worst.values())
-    for axes, top in zip(scene.figure.axes, (0.12, 1.1 * most), strict=True):
-        axes.set_ylim(0, top)  # axes that do not move
+    scene, frames = worst_case_scene(tops=(0.12, 1.1 * most)), []
+    scene.figure.set_dpi(70)
     for order, each in worst.items():
         moved = {"scores": scores, "weights": each.weights.numpy(), "order": order}
         moved |= {"mark": None if order == 1 else float(each.dual)}

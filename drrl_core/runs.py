@@ -801,6 +801,23 @@ def negatives_of(outcome: Outcome, user: int) -> pd.DataFrame:
     return view[view["score"] > -math.inf]
 
 
+def _evenly(users: np.ndarray, count: int | None) -> np.ndarray:
+    """So many of the users, evenly spread over them; all where count is None."""
+    count = len(users) if count is None else min(count, len(users))
+    return users[np.linspace(0, len(users) - 1, count).astype(int)]
+
+
+def askable(data: datasets.Interactions, users: int) -> np.ndarray:
+    """Users with a train pair and a false negative, see `false_negatives`; so many, evenly spread.
+
+    >>> askable(datasets.load("synthetic"), 3)
+    array([  0, 499, 999])
+    """
+    liked = data.valid + data.test if data.truth is None else csr_array(data.truth, dtype=float)
+    missed = np.diff(liked.indptr) - np.diff(csr_array(liked.multiply(data.train)).indptr)
+    return _evenly(np.flatnonzero((np.diff(data.train.indptr) > 0) & (missed > 0)), users)
+
+
 def diagnostics(
     model: nn.Module,
     loss: nn.Module,
@@ -816,7 +833,7 @@ def diagnostics(
     Args:
         model, loss, data: as in `trainer.fit`; trained, or half way.
         similarity: "cosine" or "dot".
-        users: over how many, evenly spread over those with a train pair and a false negative.
+        users: over how many, see `askable`.
 
     Returns:
         truncated, the share of the negatives with weight zero; over the users whose negatives are
@@ -830,17 +847,9 @@ def diagnostics(
     >>> diagnostics(outcome.model, outcome.loss, outcome.data)["truncated"]
     0.0
     """
-    liked = data.valid + data.test if data.truth is None else csr_array(data.truth, dtype=float)
-    missed = np.diff(liked.indptr) - np.diff(csr_array(liked.multiply(data.train)).indptr)
-    known = _evenly(np.flatnonzero((np.diff(data.train.indptr) > 0) & (missed > 0)), users)
+    known = askable(data, users)
     found = _by_user(model, loss, data, similarity, known).drop(columns="k2_test")
     return {name: float(value) for name, value in found.mean().items()}
-
-
-def _evenly(users: np.ndarray, count: int | None) -> np.ndarray:
-    """So many of the users, evenly spread over them; all where count is None."""
-    count = len(users) if count is None else min(count, len(users))
-    return users[np.linspace(0, len(users) - 1, count).astype(int)]
 
 
 def by_user(outcome: Outcome, *, users: int | None = None) -> pd.DataFrame:
@@ -922,7 +931,7 @@ def attention(outcome: Outcome, *, users: int = 200) -> dict[str, float]:
 
     Args:
         outcome: a run carried out.
-        users: over how many, evenly spread over those with a train pair and a false negative.
+        users: over how many, see `askable`.
 
     Returns:
         As `diagnostics`, whose first three they are.

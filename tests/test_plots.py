@@ -1,6 +1,8 @@
 """Figures and explorers: what is drawn is what was given, and nothing is left behind."""
 
 import gc
+import io
+import math
 import sys
 import threading
 
@@ -9,9 +11,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
+from PIL import Image as Raster
 
-from drrl_core import explorers, losses, plots
+from drrl_core import dro, explorers, losses, plots
 
 HISTORY = pd.DataFrame({"epoch": [1, 2, 3, 4], "ndcg@20": [np.nan, 0.1, np.nan, 0.3]})
 SCORES = pd.DataFrame({"recall@20": [0.2, 0.1], "ndcg@20": [0.12, 0.3]}, index=["sl", "ccl"])
@@ -160,3 +164,20 @@ def test_moves_leave_no_figures_behind_and_may_come_from_another_thread(live):
     assert image.value == plots.png(slope(20))
     gc.collect()
     assert sum(type(thing) is Figure for thing in gc.get_objects()) <= before + 1
+
+
+def test_the_film_runs_there_and_back_on_axes_that_stay():
+    scores = torch.linspace(-1, 1, 50, dtype=torch.float64)
+    dial = {order: dro.worst_case(scores, order=order, radius=0.5) for order in (1, 2, math.inf)}
+    film = plots.order_film(scores.numpy(), dial, radius=0.5, pause=100)
+    assert film == plots.order_film(scores.numpy(), dial, radius=0.5, pause=100)
+    pictures = Raster.open(io.BytesIO(film))
+    frames = []
+    for frame in range(pictures.n_frames):
+        pictures.seek(frame)
+        frames.append((np.array(pictures.convert("L")).astype(int), pictures.info["duration"]))
+    assert [pause for _, pause in frames] == [600, 100, 600, 100]
+    (first, _), (middle, _), (last, _), (again, _) = frames
+    assert (middle == again).all() and (first != last).any()
+    axis = slice(0, 30)  # the labels left of the first panel
+    assert np.abs(first[40:, axis] - last[40:, axis]).max() < 40  # but for the palette
