@@ -24,7 +24,7 @@ import statistics
 import subprocess
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -50,6 +50,7 @@ SHOWN = ("recall@20", "ndcg@20")
 FILES = ("record.json", "valid.csv", "test.csv", "history.csv", "state.pt", "tables.npz")
 LATER = "diagnostics.csv"
 SUMS = "SHA256SUMS"
+FALSE = {"k2": None, "k2_test": "test"}  # by which false negatives: the best known, or a split's
 TILE = 2**22  # scores of a few users at a time: arrays of 16 MiB
 
 
@@ -707,7 +708,9 @@ def _keep_diagnostics(history: pd.DataFrame, home: Path) -> None:
 # What a trained loss listens to
 
 
-def false_negatives(data: datasets.Interactions, users: int | np.ndarray) -> np.ndarray:
+def false_negatives(
+    data: datasets.Interactions, users: int | np.ndarray, split: str | None = None
+) -> np.ndarray:
     """Items without a train pair that the user would like.
 
     Known where the data come with the truth; elsewhere the held-out positives, which is all that
@@ -716,6 +719,7 @@ def false_negatives(data: datasets.Interactions, users: int | np.ndarray) -> np.
     Args:
         data: the interactions.
         users: an index, or several.
+        split: "valid" or "test" to take that split's positives, with or without the truth.
 
     Returns:
         bool, (n_items,) of one user, (users, n_items) of several.
@@ -725,7 +729,9 @@ def false_negatives(data: datasets.Interactions, users: int | np.ndarray) -> np.
     False
     """
     several = np.atleast_1d(users)
-    if data.truth is not None:
+    if split:
+        liked = getattr(data, split)[several].toarray() > 0
+    elif data.truth is not None:
         liked = data.truth[several]
     else:
         liked = (data.valid[several] + data.test[several]).toarray() > 0
@@ -795,6 +801,23 @@ def negatives_of(outcome: Outcome, user: int) -> pd.DataFrame:
     return view[view["score"] > -math.inf]
 
 
+def _evenly(users: np.ndarray, count: int | None) -> np.ndarray:
+    """So many of the users, evenly spread over them; all where count is None."""
+    count = len(users) if count is None else min(count, len(users))
+    return users[np.linspace(0, len(users) - 1, count).astype(int)]
+
+
+def askable(data: datasets.Interactions, users: int) -> np.ndarray:
+    """Users with a train pair and a false negative, see `false_negatives`; so many, evenly spread.
+
+    >>> askable(datasets.load("synthetic"), 3)
+    array([  0, 499, 999])
+    """
+    liked = data.valid + data.test if data.truth is None else csr_array(data.truth, dtype=float)
+    missed = np.diff(liked.indptr) - np.diff(csr_array(liked.multiply(data.train)).indptr)
+    return _evenly(np.flatnonzero((np.diff(data.train.indptr) > 0) & (missed > 0)), users)
+
+
 def diagnostics(
     model: nn.Module,
     loss: nn.Module,
@@ -810,7 +833,7 @@ def diagnostics(
     Args:
         model, loss, data: as in `trainer.fit`; trained, or half way.
         similarity: "cosine" or "dot".
-        users: over how many, evenly spread over those with a train pair and a false negative.
+        users: over how many, see `askable`.
 
     Returns:
         truncated, the share of the negatives with weight zero; over the users whose negatives are
@@ -824,28 +847,63 @@ def diagnostics(
     >>> diagnostics(outcome.model, outcome.loss, outcome.data)["truncated"]
     0.0
     """
-    liked = data.valid + data.test if data.truth is None else csr_array(data.truth, dtype=float)
-    missed = np.diff(liked.indptr) - np.diff(csr_array(liked.multiply(data.train)).indptr)
-    known = np.flatnonzero((np.diff(data.train.indptr) > 0) & (missed > 0))
-    known = known[np.linspace(0, len(known) - 1, min(users, len(known))).astype(int)]
+    known = askable(data, users)
+    found = _by_user(model, loss, data, similarity, known).drop(columns="k2_test")
+    return {name: float(value) for name, value in found.mean().items()}
+
+
+def by_user(outcome: Outcome, *, users: int | None = None) -> pd.DataFrame:
+    """Whom a trained loss listens to, user by user: what `diagnostics` takes the mean of.
+
+    Args:
+        outcome: a run carried out.
+        users: how many, evenly spread over those with a train pair; all when None.
+
+    Returns:
+        A row a user: the columns of `diagnostics`, and k2_test, the mean weight of the user's test
+        positives over the mean weight. NaN in k2 and k2_test where a user has no such item, and in
+        all but truncated, beta and gap where all the user's negatives are truncated.
+
+    Source: k1 and k2_test are the columns of Table 1 of 'Advancing Loss Functions in Recommender
+    Systems', AAAI 2025, where their means over the users stand.
+
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> by_user(outcome, users=5).shape
+    (5, 5)
+    """
+    similarity = outcome.record["parameters"]["train"]["similarity"]
+    known = _evenly(np.flatnonzero(np.diff(outcome.data.train.indptr)), users)
+    return _by_user(outcome.model, outcome.loss, outcome.data, similarity, known)
+
+
+def _by_user(
+    model: nn.Module,
+    loss: nn.Module,
+    data: datasets.Interactions,
+    similarity: str,
+    users: np.ndarray,
+) -> pd.DataFrame:
     owned = isinstance(loss, losses.DrRL)
-    rows = [pd.DataFrame(columns=DIAGNOSTICS if owned else DIAGNOSTICS[:4], dtype=float)]
-    for some, scores, weights in _listening(model, loss, data, similarity, known):
+    columns = [*(DIAGNOSTICS if owned else DIAGNOSTICS[:4]), "k2_test"]
+    rows = [pd.DataFrame(columns=columns, dtype=float)]
+    for some, scores, weights in _listening(model, loss, data, similarity, users):
         kept, weights = scores > -math.inf, weights.double()
-        false = torch.from_numpy(false_negatives(data, some)).to(scores.device)
         count, heard = kept.sum(-1), (weights != 0).any(-1)
-        columns = {
+        row = {
             "truncated": ((weights == 0) & kept).sum(-1) / count.double(),
             "k1": weights.masked_fill(~kept, -math.inf).amax(-1),
-            "k2": (weights * false).sum(-1) / false.sum(-1),
             "effective_share": count / weights.square().sum(-1),
         }
-        for name in ("k1", "k2", "effective_share"):  # of nobody's weights there is no mean
-            columns[name] = columns[name].where(heard, math.nan)
+        for name, split in FALSE.items():
+            false = torch.from_numpy(false_negatives(data, some, split)).to(scores.device)
+            row[name] = (weights * false).sum(-1) / false.sum(-1)
+        for name in ("k1", "k2", "k2_test", "effective_share"):  # of nobody's weights: no mean
+            row[name] = row[name].where(heard, math.nan)
         if owned:
-            columns["beta"], columns["gap"] = _duals(loss, scores, some)
-        rows.append(pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()}))
-    return {name: float(value) for name, value in pd.concat(rows[1:] or rows).mean().items()}
+            row["beta"], row["gap"] = _duals(loss, scores, some)
+        row = {name: row[name].cpu().numpy() for name in columns}
+        rows.append(pd.DataFrame(row, index=some))
+    return pd.concat(rows[1:] or rows).rename_axis("user")
 
 
 @torch.no_grad()
@@ -873,7 +931,7 @@ def attention(outcome: Outcome, *, users: int = 200) -> dict[str, float]:
 
     Args:
         outcome: a run carried out.
-        users: over how many, evenly spread over those with a train pair and a false negative.
+        users: over how many, see `askable`.
 
     Returns:
         As `diagnostics`, whose first three they are.
@@ -883,7 +941,58 @@ def attention(outcome: Outcome, *, users: int = 200) -> dict[str, float]:
     return {name: found[name] for name in ("k1", "k2", "truncated")}
 
 
-def places(outcome: Outcome, *, users: int = 200) -> pd.DataFrame:
+def turned(
+    outcome: Outcome,
+    orders: Sequence[float],
+    *,
+    radius: float | None = None,
+    hold: str = "radius",
+    users: int | None = 200,
+) -> pd.DataFrame:
+    """The order turned on a trained model's scores, user by user; nothing is trained anew.
+
+    Args:
+        outcome: a run carried out.
+        orders: γ in [1, inf], each.
+        radius: ρ in [0, inf), nats, of the ball at order 2; None for each user's own, see `places`.
+        hold: what stays while the order turns, see `dro.turn`.
+        users: how many, evenly spread over those with a train pair; all when None.
+
+    Returns:
+        A row a user and order: radius (nats, of the worst-case weights), k1, truncated,
+        effective_share, k2 and k2_test, as in `by_user`.
+
+    Raises:
+        ValueError: as `dro.turn`; where radius is None, as `places`.
+
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> found = turned(outcome, [1, 2], radius=0.5, users=5)
+    >>> len(found), bool((found.loc[1.0, "k1"] >= found.loc[2.0, "k1"]).all())
+    (10, True)
+    """
+    data, similarity = outcome.data, outcome.record["parameters"]["train"]["similarity"]
+    own = None if radius is not None else places(outcome, users=users)["radius"]
+    known = _evenly(np.flatnonzero(np.diff(data.train.indptr)), users)
+    if own is not None:  # users whose negatives are all truncated have no radius
+        known = own.dropna().index.to_numpy(copy=True)
+    columns = ["order", "user", "radius", "k1", "truncated", "effective_share", *FALSE]
+    rows = [pd.DataFrame(columns=columns, dtype=float)]
+    for some, scores, _ in _listening(outcome.model, outcome.loss, data, similarity, known):
+        scores = scores.double()
+        size = radius if own is None else torch.tensor(own[some].to_numpy()).to(scores)
+        false = {name: false_negatives(data, some, split) for name, split in FALSE.items()}
+        for order in orders:
+            worst = dro.turn(scores, order=order, radius=size, hold=hold)
+            row = {"radius": dro.radius_of_weights(worst.weights, order)}
+            row |= {name: getattr(worst, name) for name in columns[3:6]}
+            for name, marks in false.items():
+                row[name] = dro.k2(worst.weights, torch.from_numpy(marks).to(scores.device))
+            row = {name: value.cpu().numpy() for name, value in row.items()}
+            rows.append(pd.DataFrame({"order": float(order), "user": some, **row}))
+    return pd.concat(rows[1:] or rows).set_index(["order", "user"]).sort_index()
+
+
+def places(outcome: Outcome, *, users: int | None = 200) -> pd.DataFrame:
     """Where a trained loss lies in the family: each user's order and radius, over all negatives.
 
     A temperature or a margin sets a radius too, another one for each user: that of the weights the
@@ -891,7 +1000,7 @@ def places(outcome: Outcome, *, users: int = 200) -> pd.DataFrame:
 
     Args:
         outcome: a run carried out, of sl, bsl, ccl or drrl.
-        users: how many, evenly spread over those with a train pair.
+        users: how many, evenly spread over those with a train pair; all when None.
 
     Returns:
         A row a user: order, radius (nats; NaN where all the user's negatives are truncated).
@@ -907,8 +1016,7 @@ def places(outcome: Outcome, *, users: int = 200) -> pd.DataFrame:
         order = loss.hyper["order"]
     if order is None:
         raise ValueError(f"{outcome.record['loss']} has no order: give a run of sl, ccl or drrl")
-    known = np.flatnonzero(np.diff(data.train.indptr))
-    known = known[np.linspace(0, len(known) - 1, min(users, len(known))).astype(int)]
+    known = _evenly(np.flatnonzero(np.diff(data.train.indptr)), users)
     similarity, radii = outcome.record["parameters"]["train"]["similarity"], []
     for _, _, weights in _listening(outcome.model, loss, data, similarity, known):
         weights, heard = weights.double(), (weights != 0).any(-1)

@@ -19,7 +19,7 @@ import torch
 from pandas.testing import assert_frame_equal
 from scipy.sparse import csr_array
 
-from drrl_core import backbones, datasets, losses, metrics, runs
+from drrl_core import backbones, datasets, dro, losses, metrics, runs
 from drrl_core.datasets import Interactions
 from drrl_core.runs import RunError, configure, execute, get_or_train, parse_value
 from drrl_core.trainer import DivergedError, TrainConfig, tables
@@ -406,6 +406,63 @@ def test_typical_user():
     data = Interactions("x", 7, 5, csr_array(train), csr_array((7, 5)), csr_array(test))
     # Of 1, 2, 2 and 4 train pairs the median is 2, and user 5 has more test pairs than user 4.
     assert runs.typical_user(data) == 5
+
+
+@pytest.mark.parametrize("name", ["sl", "ccl"])
+def test_by_user_is_naive_loops_user_by_user(name):
+    outcome = outcome_of(name, **HYPER.get(name, {}))
+    found = runs.by_user(outcome)
+    assert found.index.tolist() == list(range(1, 20)) and found.index.name == "user"
+    test = outcome.data.test.toarray() > 0
+    for user in (1, 2, 7, 19):
+        view = naive_view(outcome, user)
+        w = {item: weight for item, (_, weight, _) in view.items()}
+        false = [x for _, x, marked in view.values() if marked]
+        held = [w[item] for item in np.flatnonzero(test[user]) if item in w]
+        row = {
+            "truncated": list(w.values()).count(0) / len(w),
+            "k1": max(w.values()),
+            "k2": sum(false) / len(false) if false else math.nan,
+            "effective_share": len(w) / sum(x * x for x in w.values()),
+            "k2_test": sum(held) / len(held) if held else math.nan,
+        }
+        assert found.loc[user].to_dict() == pytest.approx(row, rel=1e-4, nan_ok=True)
+    assert runs.by_user(outcome, users=5).index.tolist() == [1, 5, 10, 14, 19]
+    assert (found["k2_test"] - found["k2"]).abs().max() > 0.01
+
+
+def test_by_user_of_the_deaf_says_that_all_is_truncated():
+    found = runs.by_user(outcome_of("ccl", margin=0.999, epochs=1), users=3)
+    assert (found["truncated"] == 1).all()
+    assert found.drop(columns="truncated").isna().all(axis=None)
+
+
+def test_turned_is_the_worst_case_of_each_user_s_own_scores():
+    outcome = outcome_of("sl")
+    found = runs.turned(outcome, [1, 3.0, math.inf], radius=0.4, users=3)
+    assert found.index.names == ["order", "user"] and len(found) == 9
+    view = runs.negatives_of(outcome, 10)
+    f = torch.tensor(view["score"].to_numpy()).double()
+    for order in (1.0, 3.0, math.inf):
+        w = dro.worst_case(f, order=order, radius=0.4).weights.numpy()
+        row = found.loc[(order, 10)]
+        assert row["radius"] == pytest.approx(0.4) and row["k1"] == pytest.approx(w.max())
+        assert row["truncated"] == pytest.approx((w == 0).mean() if order > 1 else 0)
+        assert row["effective_share"] == pytest.approx(1 / np.mean(w**2))
+        assert row["k2"] == pytest.approx(w[view["false_negative"]].mean())
+    at_c = runs.turned(outcome, [3.0], radius=0.4, hold="weight", users=3)
+    assert at_c["radius"].to_numpy() == pytest.approx(0.3)
+
+
+def test_turned_at_each_user_s_own_radius_starts_from_the_loss_s_own_weights():
+    outcome = outcome_of("sl")
+    own, found = runs.by_user(outcome), runs.turned(outcome, [1.0, 5.0], users=None)
+    for name in ("k1", "k2", "k2_test", "effective_share"):
+        np.testing.assert_allclose(found.loc[1.0, name], own[name], rtol=1e-4)
+    radius = runs.places(outcome, users=None)["radius"]
+    np.testing.assert_allclose(found.loc[5.0, "radius"], radius, atol=1e-6)
+    deaf = outcome_of("ccl", margin=0.999, epochs=1)
+    assert runs.turned(deaf, [2.0], users=3).empty
 
 
 @pytest.mark.parametrize("loss", losses.REGISTRY)
