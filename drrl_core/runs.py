@@ -1161,7 +1161,7 @@ def export(
           numbers and not be: read them with `dtype={"user": str, "item": str}`.
         - embeddings: `embeddings.npz`, users (n_users, d) and items (n_items, d), float32, whose
           dot products are the scores (for cosine they have length one); user_ids and item_ids, as
-          in the file: numbers or text, no pickled objects.
+          in the file: numbers or text, no Python objects.
 
     >>> import tempfile
     >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
