@@ -53,6 +53,7 @@ LABELS = {
     "mse": "MSE",
 }
 FALSE_NEGATIVE = "#7A1F5C"
+DATA = "#5B6472"  # what is of no loss
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -233,6 +234,114 @@ def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int)
     handles = [dot, diamond, Patch(color="#DADCE0")]
     names = ["negative", share, "how many items have that score"]
     figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
+@styled
+def popularity_and_activity(train, *, dataset: str) -> Figure:
+    """How unequal a data set is: pairs of a user, and who holds the pairs among the items.
+
+    Args:
+        train: (n_users, n_items) CSR. dataset: its name, for the title.
+    """
+    figure, [[left, right]] = new_figure(8.6, 3.5, 2)
+    activity = np.diff(train.indptr)
+    top = max(2, activity.max() + 1)
+    bins = np.unique(np.geomspace(1, top, 25).round()) if top > 60 else np.arange(0.5, top + 1)
+    left.hist(activity[activity > 0], bins=bins, color=DATA, edgecolor="white", linewidth=0.5)
+    if top > 60:
+        left.set_xscale("log")
+    middle = np.median(activity[activity > 0]) if activity.any() else 0
+    left.axvline(middle, color="#222222", linewidth=1.2, linestyle="--")
+    side = dict(ha="left", va="top", size=9, transform=left.get_xaxis_transform())
+    left.text(middle, 0.99, f" median {middle:g}", **side)
+    left.set(xlabel="train pairs of a user", ylabel="users", ylim=(0, 1.12 * left.get_ylim()[1]))
+    left.set_title(f"Half of the users have at most {middle:g} train pairs")
+    fame = np.sort(np.bincount(train.indices, minlength=train.shape[1]))[::-1]
+    held = np.concatenate([[0], np.cumsum(fame) / max(1, fame.sum())])
+    share = np.linspace(0, 1, len(held))
+    right.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=":")
+    right.fill_between(share, held, share, color=DATA, alpha=0.15, linewidth=0)
+    right.plot(share, held, color=DATA)
+    tenth = float(np.interp(0.1, share, held))
+    right.plot(0.1, tenth, "o", color=DATA, markersize=7)
+    right.set(xlabel="items, the most popular first", ylabel="share of the train pairs")
+    right.set(xlim=(0, 1), ylim=(0, 1.02))
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_major_formatter("{x:.0%}")
+    right.set_title(f"A tenth of the items has {tenth:.0%} of the pairs")
+    figure.suptitle(f"{dataset}, train pairs", x=0.01, ha="left", size=11)
+    return figure
+
+
+@styled
+def radii_tried(radii: np.ndarray, tried: pd.DataFrame, *, reference: float) -> Figure:
+    """From SL to DrRL: the radius SL used, user by user, and how DrRL fares at some of them.
+
+    Args:
+        radii: (users,) nats, of a trained SL.
+        tried: a row a trained DrRL: order, radius (nats), valid (NDCG@20).
+        reference: valid NDCG@20 of that SL.
+    """
+    figure, [upper, lower] = new_figure(7.0, 5.2, rows=2)
+    above, below = upper[0], lower[0]
+    above.hist(radii, bins=30, color=COLOURS["sl"], alpha=0.75, edgecolor="white", linewidth=0.5)
+    above.set(ylabel="users", xlabel="radius ρ that SL amounts to (nats)")
+    above.set_title("SL's one temperature is another radius for each user")
+    span = [*radii, *tried["radius"]]
+    room = 0.05 * (max(span) - min(span) or 1)
+    for axes in (above, below):
+        axes.set_xlim(min(span) - room, max(span) + room)
+        for radius in tried["radius"].unique():
+            axes.axvline(radius, color="#999999", linewidth=1, linestyle=":")
+    below.axhline(reference, color=COLOURS["sl"], linewidth=1.4)
+    right = dict(ha="right", va="bottom", size=9, transform=below.get_yaxis_transform())
+    below.text(0.995, reference, "SL", color=COLOURS["sl"], **right)
+    for order, rows in tried.groupby("order"):
+        rows = rows.sort_values("radius")
+        look = dict(color=order_colour(order), marker="o", label=f"γ = {order_label(order)}")
+        below.plot(rows["radius"], rows["valid"], **look)
+    ends = [reference, *tried["valid"]]
+    room = 0.15 * (max(ends) - min(ends) or 0.1)
+    below.set(ylim=(min(ends) - room, max(ends) + room))
+    below.set(xlabel="radius ρ of DrRL, one for all users (nats)", ylabel="valid NDCG@20")
+    best = tried.loc[tried["valid"].idxmax()]
+    word = "above" if best["valid"] > reference else "below"
+    below.set_title(f"DrRL, β exact: the best of {len(tried)} is {word} SL on valid")
+    below.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+@styled
+def recommended(lists: dict[str, pd.DataFrame], *, user: object) -> Figure:
+    """One user's best items under each loss, named by the ids of one's own file.
+
+    Args:
+        lists: loss name -> a row an item, best first: item (id), score, test (bool: the user's
+            held-out pair), popularity (train pairs of the item).
+        user: the user's id.
+    """
+    longest = max(len(rows) for rows in lists.values())
+    figure, [panels] = new_figure(3.4 * len(lists), 1.5 + 0.3 * longest, len(lists))
+    for axes, (loss, rows) in zip(panels, lists.items(), strict=True):
+        place = -np.arange(len(rows))
+        bars = axes.barh(place, rows["score"], color=colour(loss), height=0.72)
+        for bar, hit in zip(bars, rows["test"], strict=True):
+            bar.set_alpha(1.0 if hit else 0.3)
+        names = [str(item) if len(str(item)) < 15 else f"{item!s:.13}…" for item in rows["item"]]
+        axes.set_yticks(place, names, size=9)
+        low = min(0.0, rows["score"].min())
+        span = (max(rows["score"].max(), 0) - low) or 1
+        for y, value, count in zip(place, rows["score"], rows["popularity"], strict=True):
+            axes.text(max(value, 0) + 0.02 * span, y, f"{count:,}", va="center", size=8)
+        axes.set(xlim=(low, low + 1.2 * span), ylim=(-longest + 0.4, 0.6), xlabel="score")
+        axes.set_title(label(loss), color=colour(loss))
+        axes.grid(axis="y", visible=False)
+    handles = [Patch(color="#444444"), Patch(color="#444444", alpha=0.3), Line2D([], [], ls="")]
+    names = ["in test", "not in test", "number: train pairs of the item"]
+    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
+    title = f"User {user}: the best {longest} items without a train pair"
+    figure.suptitle(title, x=0.01, ha="left", size=11, weight="bold")
     return figure
 
 
