@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -303,6 +304,89 @@ def atlas(
         options=options, value=options[epoch], description="epoch", continuous_update=True
     )
     return explore(draw, epoch=slider)
+
+
+def _mixed(ordinary: np.ndarray, false: np.ndarray, n: int, noise: float):
+    """n scores of which a share is false: sorted scores taken evenly, or repeated.
+
+    At the share that there is, and n of all, these are the scores themselves.
+    """
+    few = round(noise * n)
+    parts = [
+        part[((np.arange(size) + 0.5) * len(part) / max(size, 1)).astype(int)]
+        for part, size in ((ordinary, n - few), (false, few))
+    ]
+    return np.concatenate(parts), np.arange(n) >= n - few
+
+
+def false_negatives(
+    views: dict[str, pd.DataFrame], *, noise: float = 0.1, order: float = 2.0, radius: float = 1.0
+):
+    """How much of the weight false negatives draw, as they become more, at one radius.
+
+    The scores stay as they are; nothing is trained anew. A row of as many negatives is made of a
+    share `noise` of false ones and the rest ordinary, both taken evenly from those there are.
+
+    Args:
+        views: name -> a row a negative: score, false_negative (bool), as `runs.negatives_of`.
+        noise: share of false negatives, in [0, 0.5].
+        order: γ in [1, inf]; shown between SL and CCL. radius: ρ in nats, the same for all three.
+
+    Raises:
+        ValueError: a view without false negatives, or without others.
+    """
+    import ipywidgets as widgets
+
+    rows = {}
+    for name, view in views.items():
+        kinds = [_sorted(view["score"][view["false_negative"] == kind]) for kind in (False, True)]
+        if not all(map(len, kinds)):
+            raise ValueError(
+                f"view {name!r} needs negatives of both kinds: take a user with held-out positives"
+            )
+        rows[name] = kinds
+    grid, scene = np.linspace(0, 0.5, 11), plots.false_negatives_scene()
+
+    def share(scores: np.ndarray, false: np.ndarray, order: float, radius: float):
+        worst = dro.worst_case(torch.from_numpy(scores), order=order, radius=radius)
+        heard = (worst.weights.numpy() * false).sum(-1) / scores.shape[-1]
+        return heard, worst
+
+    @lru_cache(256)
+    def curve(name: str, order: float, radius: float) -> np.ndarray:
+        n = min(sum(map(len, rows[name])), 400)  # enough for a curve
+        mixed = [_mixed(*rows[name], n, each) for each in grid]
+        return share(*map(np.stack, zip(*mixed, strict=True)), order, radius)[0]
+
+    def draw(noise, order, radius, scores):
+        row, false = _mixed(*rows[scores], sum(map(len, rows[scores])), noise)
+        orders = (1.0, order, math.inf)
+        now = [share(row, false, one, radius) for one in orders]
+        heard, worst = now[1]
+        said = {"noise": f"{false.mean():.1%}", "their weight": f"{heard:.1%}"}
+        said["at most"] = f"{min(1, (false.mean() * math.exp(radius)) ** (1 - 1 / order)):.1%}"
+        if false.any():
+            said["k₂ (× mean)"] = heard / false.mean()
+        said |= {"k₁ (× mean)": worst.k1, "truncated": f"{float(worst.truncated):.1%}"}
+        moved = {"scores": row, "false": false, "weights": worst.weights.numpy(), "grid": grid}
+        moved |= {"noise": false.mean(), "now": [heard for heard, _ in now]}
+        moved["shares"] = [(one, curve(scores, one, radius)) for one in orders]
+        moved["title_text"] = (
+            f"Radius {radius:.2f} nats: {false.mean():.0%} false negatives draw "
+            f"{heard:.0%} of the weight at order {plots.order_label(order)}"
+        )
+        return scene, moved, said
+
+    most = math.log(max(sum(map(len, kinds)) for kinds in rows.values()))
+    return explore(
+        draw,
+        presets=PRESETS,
+        parameters=("noise", "order", "radius"),
+        noise=_slider("noise", noise, 0, 0.5, 0.01),
+        order=order_dial(order),
+        radius=_slider("radius ρ", radius, 0, math.ceil(20 * most) / 20, 0.05),
+        scores=widgets.Dropdown(options=list(rows), description="scores"),
+    )
 
 
 def margins(

@@ -148,6 +148,45 @@ def test_the_atlas_moves_its_clouds_and_leaves_out_users_without_a_radius(live):
     assert said(line)["SL: median ρ"] == pytest.approx(2.0) and image.value != first
 
 
+VIEW = pd.DataFrame({"score": SCORES, "false_negative": SCORES + np.arange(300) % 7 / 10 > 0.6})
+
+
+@pytest.mark.parametrize("order", [1.0, 2.0, math.inf])
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.4])
+def test_false_negatives_get_of_the_weight_what_the_solver_gives_them(live, noise, order):
+    _, dials, image, line, command = parts(explorers.false_negatives({"a": VIEW}))
+    first = image.value
+    dials["noise"].value, dials["order γ"].value, dials["radius ρ"].value = noise, order, 0.75
+    few, false = round(300 * noise), VIEW["false_negative"].to_numpy()
+    assert 5 < false.sum() < 60
+    row = []  # evenly from the sorted scores of each kind
+    for part, size in ((SCORES[~false], 300 - few), (SCORES[false], few)):
+        row += [sorted(part)[int((k + 0.5) * len(part) / size)] for k in range(size)]
+    worst = dro.worst_case(torch.tensor(row), order=order, radius=0.75)
+    share = float(worst.weights[300 - few :].sum()) / 300
+    assert said(line)["their weight"] == pytest.approx(100 * share, abs=0.051)
+    assert said(line)["k₁"] == pytest.approx(float(worst.k1), rel=1e-3)
+    assert f"truncated {float(worst.truncated):.1%}" in line.value
+    assert said(line)["their weight"] <= said(line)["at most"] + 0.1
+    assert ("k₂" in line.value) == (noise > 0)
+    if noise:
+        assert said(line)["k₂"] == pytest.approx(share * 300 / few, rel=1e-3)
+    assert image.value != first and f"-p noise {noise:g} -p order {order:g}" in command.value
+
+
+def test_at_the_share_that_there_is_the_scores_are_the_user_s_own(live):
+    share = VIEW["false_negative"].mean()
+    _, _, _, line, _ = parts(explorers.false_negatives({"a": VIEW}, noise=share, radius=0.5))
+    w = dro.worst_case(torch.from_numpy(SCORES), order=2, radius=0.5).weights.numpy()
+    assert said(line)["k₂"] == pytest.approx(w[VIEW["false_negative"]].mean(), rel=1e-3)
+
+
+def test_false_negatives_stand_still_in_batch_and_none_are_refused(batch):
+    assert explorers.false_negatives({"a": VIEW}).data.startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="view 'b' needs negatives of both kinds"):
+        explorers.false_negatives({"a": VIEW, "b": VIEW.assign(false_negative=False)})
+
+
 def naive_bound(f, beta: float, c: float) -> float:
     """At order 2."""
     return beta + c * math.sqrt(np.mean(np.maximum(np.asarray(f) - beta, 0) ** 2))

@@ -393,6 +393,39 @@ def test_claims_on_skew_and_truncation(tmp_path, good):
     assert judged(tmp_path, "skewed")["cells"] == "1 of 3"
 
 
+def test_a_sweep_holds_all_but_the_order_and_the_seed():
+    own = [
+        *({"loss.order": g, "loss.weight": 2.5} for g in (1.2, 2.5, 4, "inf")),
+        *({"loss.order": g, "loss.radius": 1} for g in (1.2, 2.5, 4, 5)),
+        *({"loss.order": g, "loss.radius": 1, "train.noise": 0.1} for g in (1.2, 2.5, 4, 5)),
+        *({"loss.order": g, "loss.radius": 3} for g in (1.2, 2.5, 4)),
+        *({"loss.order": g} for g in (1.2, 2.5, 4)),
+        {},  # order 2 and c = 1, the defaults
+    ]
+    rows = [run("drrl", settings=dict(each), seed=s) for each in own for s in (1, 0)]
+    rows = pd.DataFrame([*rows, *(run("sl", seed=s) for s in range(4))])
+    settings = [json.loads(text) for text in rows["settings"]]
+    noise = [each.pop("train.noise", 0) for each in settings]
+    rows = rows.assign(noise=noise, config=[json.dumps(each) for each in settings])
+    found = {each["held"].iloc[0]: each for each in scorecard.sweeps(rows)}
+    assert found.keys() == {"weight=2.5", "radius=1", "weight=1"}
+    assert [len(each) for each in found.values()] == [8, 8, 8]
+    assert found["weight=2.5"]["order"].tolist() == [1.2, 1.2, 2.5, 2.5, 4, 4, np.inf, np.inf]
+    assert found["weight=1"]["order"].unique().tolist() == [1.2, 2, 2.5, 4]
+    assert found["radius=1"]["seed"].tolist() == [0, 1] * 4
+    assert (found["radius=1"]["noise"] == 0).all()
+
+
+def test_what_is_held_keeps_sweeps_apart(tmp_path):
+    def along(held, *shares):
+        pairs = zip((1.2, 2, 4), shares, strict=True)
+        return [skew("drrl", order=g, truncated=t, held=held) for g, t in pairs]
+
+    write(tmp_path, [], skew=[*along("weight=2", 0.9, 0.5, 0.1), *along("radius=1", 0.1, 0.5, 0.9)])
+    row = judged(tmp_path, "truncation_falls")
+    assert (row["cells"], row["ours"]) == ("2 of 2", 0.5)
+
+
 def test_the_theorems_are_checked_against_the_solver(tmp_path, monkeypatch):
     names = ["lemma_1_sl", "lemma_1_ccl", "lemma_2", "lemma_3", "limits", "convex"]
     assert all(judged(tmp_path, name)["verdict"] == "claim holds" for name in names)
