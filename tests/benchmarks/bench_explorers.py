@@ -60,6 +60,7 @@ def cases(n: int) -> dict:
             lambda: explorers.false_negatives({"a": view}),
             ("noise", "order γ", "radius ρ"),
         ),
+        "gamma sweep": (lambda: explorers.gamma_sweep({"a": scores}, hold="weight"), ("order γ",)),
         "atlas": (lambda: explorers.atlas(scores, clouds), ("epoch",)),
     }
 
