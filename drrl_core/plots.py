@@ -53,6 +53,7 @@ LABELS = {
     "mse": "MSE",
 }
 FALSE_NEGATIVE = "#7A1F5C"
+DATA = "#5B6472"  # what is of no loss
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -155,6 +156,30 @@ def learning_curves(histories: dict[str, pd.DataFrame], *, dataset: str) -> Figu
 
 
 @styled
+def training(history: pd.DataFrame, *, title: str) -> Figure:
+    """One run as it goes: the loss of each epoch, and valid NDCG@20 where it was evaluated.
+
+    Args:
+        history: `Fit.history`, or as much of it as there is; empty before the first epoch.
+        title: of the whole.
+    """
+    figure, [[left, right]] = new_figure(9.4, 3.4, 2)
+    if len(history):
+        left.plot(history["epoch"], history["loss"], "o-", ms=4, color="#222222")
+    seen = history.dropna(subset="ndcg@20") if "ndcg@20" in history else history[:0]
+    if len(seen):
+        right.plot(seen["epoch"], seen["ndcg@20"], "o-", ms=4, color="#222222")
+        best = seen.loc[seen["ndcg@20"].idxmax()]
+        right.plot(best["epoch"], best["ndcg@20"], "o", ms=9, color=COLOURS["drrl"])
+        right.set_title(f"best so far {best['ndcg@20']:.4f}, epoch {best['epoch']:.0f}")
+    for axes, name in ((left, "loss (mean of the epoch)"), (right, "valid NDCG@20")):
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
 def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | None = None) -> Figure:
     """Test accuracy, a panel a metric and a bar a loss.
 
@@ -233,6 +258,114 @@ def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int)
     handles = [dot, diamond, Patch(color="#DADCE0")]
     names = ["negative", share, "how many items have that score"]
     figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
+@styled
+def popularity_and_activity(train, *, dataset: str) -> Figure:
+    """How unequal a data set is: pairs of a user, and who holds the pairs among the items.
+
+    Args:
+        train: (n_users, n_items) CSR. dataset: its name, for the title.
+    """
+    figure, [[left, right]] = new_figure(8.6, 3.5, 2)
+    activity = np.diff(train.indptr)
+    top = max(2, activity.max() + 1)
+    bins = np.unique(np.geomspace(1, top, 25).round()) if top > 60 else np.arange(0.5, top + 1)
+    left.hist(activity[activity > 0], bins=bins, color=DATA, edgecolor="white", linewidth=0.5)
+    if top > 60:
+        left.set_xscale("log")
+    middle = np.median(activity[activity > 0]) if activity.any() else 0
+    left.axvline(middle, color="#222222", linewidth=1.2, linestyle="--")
+    side = dict(ha="left", va="top", size=9, transform=left.get_xaxis_transform())
+    left.text(middle, 0.99, f" median {middle:g}", **side)
+    left.set(xlabel="train pairs of a user", ylabel="users", ylim=(0, 1.12 * left.get_ylim()[1]))
+    left.set_title(f"Half of the users have at most {middle:g} train pairs")
+    fame = np.sort(np.bincount(train.indices, minlength=train.shape[1]))[::-1]
+    held = np.concatenate([[0], np.cumsum(fame) / max(1, fame.sum())])
+    share = np.linspace(0, 1, len(held))
+    right.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=":")
+    right.fill_between(share, held, share, color=DATA, alpha=0.15, linewidth=0)
+    right.plot(share, held, color=DATA)
+    tenth = float(np.interp(0.1, share, held))
+    right.plot(0.1, tenth, "o", color=DATA, markersize=7)
+    right.set(xlabel="items, the most popular first", ylabel="share of the train pairs")
+    right.set(xlim=(0, 1), ylim=(0, 1.02))
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_major_formatter("{x:.0%}")
+    right.set_title(f"A tenth of the items has {tenth:.0%} of the pairs")
+    figure.suptitle(f"{dataset}, train pairs", x=0.01, ha="left", size=11)
+    return figure
+
+
+@styled
+def radii_tried(radii: np.ndarray, tried: pd.DataFrame, *, reference: float) -> Figure:
+    """From SL to DrRL: the radius SL used, user by user, and how DrRL fares at some of them.
+
+    Args:
+        radii: (users,) nats, of a trained SL.
+        tried: a row a trained DrRL: order, radius (nats), valid (NDCG@20).
+        reference: valid NDCG@20 of that SL.
+    """
+    figure, [upper, lower] = new_figure(7.0, 5.2, rows=2)
+    above, below = upper[0], lower[0]
+    above.hist(radii, bins=30, color=COLOURS["sl"], alpha=0.75, edgecolor="white", linewidth=0.5)
+    above.set(ylabel="users", xlabel="radius ρ that SL amounts to (nats)")
+    above.set_title("SL's one temperature is another radius for each user")
+    span = [*radii, *tried["radius"]]
+    room = 0.05 * (max(span) - min(span) or 1)
+    for axes in (above, below):
+        axes.set_xlim(min(span) - room, max(span) + room)
+        for radius in tried["radius"].unique():
+            axes.axvline(radius, color="#999999", linewidth=1, linestyle=":")
+    below.axhline(reference, color=COLOURS["sl"], linewidth=1.4)
+    right = dict(ha="right", va="bottom", size=9, transform=below.get_yaxis_transform())
+    below.text(0.995, reference, "SL", color=COLOURS["sl"], **right)
+    for order, rows in tried.groupby("order"):
+        rows = rows.sort_values("radius")
+        look = dict(color=order_colour(order), marker="o", label=f"γ = {order_label(order)}")
+        below.plot(rows["radius"], rows["valid"], **look)
+    ends = [reference, *tried["valid"]]
+    room = 0.15 * (max(ends) - min(ends) or 0.1)
+    below.set(ylim=(min(ends) - room, max(ends) + room))
+    below.set(xlabel="radius ρ of DrRL, one for all users (nats)", ylabel="valid NDCG@20")
+    best = tried.loc[tried["valid"].idxmax()]
+    word = "above" if best["valid"] > reference else "below"
+    below.set_title(f"DrRL, β exact: the best of {len(tried)} is {word} SL on valid")
+    below.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+@styled
+def recommended(lists: dict[str, pd.DataFrame], *, user: object) -> Figure:
+    """One user's best items under each loss, named by the ids of one's own file.
+
+    Args:
+        lists: loss name -> a row an item, best first: item (id), score, test (bool: the user's
+            held-out pair), popularity (train pairs of the item).
+        user: the user's id.
+    """
+    longest = max(len(rows) for rows in lists.values())
+    figure, [panels] = new_figure(3.4 * len(lists), 1.5 + 0.3 * longest, len(lists))
+    for axes, (loss, rows) in zip(panels, lists.items(), strict=True):
+        place = -np.arange(len(rows))
+        bars = axes.barh(place, rows["score"], color=colour(loss), height=0.72)
+        for bar, hit in zip(bars, rows["test"], strict=True):
+            bar.set_alpha(1.0 if hit else 0.3)
+        names = [str(item) if len(str(item)) < 15 else f"{item!s:.13}…" for item in rows["item"]]
+        axes.set_yticks(place, names, size=9)
+        low = min(0.0, rows["score"].min())
+        span = (max(rows["score"].max(), 0) - low) or 1
+        for y, value, count in zip(place, rows["score"], rows["popularity"], strict=True):
+            axes.text(max(value, 0) + 0.02 * span, y, f"{count:,}", va="center", size=8)
+        axes.set(xlim=(low, low + 1.2 * span), ylim=(-longest + 0.4, 0.6), xlabel="score")
+        axes.set_title(label(loss), color=colour(loss))
+        axes.grid(axis="y", visible=False)
+    handles = [Patch(color="#444444"), Patch(color="#444444", alpha=0.3), Line2D([], [], ls="")]
+    names = ["in test", "not in test", "number: train pairs of the item"]
+    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
+    title = f"User {user}: the best {longest} items without a train pair"
+    figure.suptitle(title, x=0.01, ha="left", size=11, weight="bold")
     return figure
 
 
@@ -424,6 +557,118 @@ def turned_by_user(
         handles.append(Line2D([], [], ls="", marker="D", ms=7, color="#444444"))
         names.append("a model trained there")
     figure.legend(handles, names, loc="outside lower center", ncols=3)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+VARIANTS = {
+    "learned": "DrRL: one β a user, learnt",
+    "shared": "w/o-P: one learnt β for all",
+    "fixed": "w/o-LP: one fixed β",
+    "exact": "exact β of each row",
+}
+
+
+@styled
+def descents(betas: np.ndarray, panels: dict[float, dict]) -> Figure:
+    """The bound β + c·‖(f-β)₊‖ as a curve, and gradient descent on it from several starts.
+
+    Args:
+        betas: (b,) score, ascending. panels: c -> curve (b,), score; value, the worst case; best,
+            the exact β, -inf where there is none; paths, start -> (m, 2), β and bound on the way.
+    """
+    figure, [axes_of] = new_figure(9.4, 3.8, len(panels))
+    for axes, (weight, panel) in zip(axes_of, panels.items(), strict=True):
+        axes.plot(betas, panel["curve"], color="#222222", linewidth=1.6)
+        axes.axhline(panel["value"], color="#999999", linewidth=1, linestyle=":")
+        for tone, (start, path) in zip(
+            (COLOURS["drrl"], "#CC79A7"), panel["paths"].items(), strict=False
+        ):
+            axes.plot(*path.T, "o", markersize=4, color=tone, alpha=0.6, mew=0)
+            axes.plot(*path[0], "o", markersize=8, mfc="white", mec=tone, mew=2)
+            axes.plot(*path[-1], "o", markersize=8, color=tone, label=f"from β = {start:g}")
+        if math.isfinite(panel["best"]):
+            axes.plot(panel["best"], panel["value"], "D", ms=7, color="#222222", label="exact β")
+            said = "the worst case"
+        else:
+            said = "the mean, which no β reaches"
+        at = (0.02, panel["value"])
+        across = axes.get_yaxis_transform()
+        axes.text(*at, said, transform=across, va="top", size=9, color="#666666")
+        axes.set_title(f"c = {weight:g}")
+        axes.set(xlabel="margin β (score)", xlim=(betas[0], betas[-1]))
+        axes.legend(loc="upper center", fontsize=9)
+    axes_of[0].set_ylabel("bound (score)")
+    title = "With a ball the start is forgotten; at c = 1 there is nowhere to arrive"
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def margins_by_variant(frames: dict[str, pd.DataFrame], *, dataset: str, negatives: int) -> Figure:
+    """The β that each variant of DrRL uses against the exact one, a dot a user.
+
+    Args:
+        frames: variant -> `runs.margins`. dataset: its name, for the title.
+        negatives: N of a row, for the caption of the exact variant.
+    """
+    figure, [panels] = new_figure(2.6 * len(frames), 3.5, len(frames))
+    every = pd.concat(frames.values())[["beta", "best"]]
+    low, high = every.min().min(), every.max().max()
+    ends = low - 0.05 * (high - low), high + 0.05 * (high - low)
+    for axes, (variant, frame) in zip(panels, frames.items(), strict=True):
+        axes.plot(ends, ends, color="#999999", linewidth=1.2)
+        tone = "#222222" if variant == "exact" else COLOURS["drrl"]
+        axes.plot(frame["best"], frame["beta"], "o", ms=4, alpha=0.5, mew=0, color=tone)
+        named = VARIANTS[variant].replace(": ", ":\n")
+        axes.set_title(named if variant != "exact" else f"exact,\non each row of {negatives}")
+        said = f"mean gap {frame['gap'].mean():.4f}"
+        axes.text(0.04, 0.96, said, transform=axes.transAxes, va="top", size=9)
+        axes.set(xlim=ends, ylim=ends, aspect="equal")
+        if axes is not panels[0]:
+            axes.set_yticklabels([])
+    panels[0].set_ylabel("β in use (score)")
+    figure.supxlabel("exact β on all of the user's negatives (score)", size=10)
+    title = f"Whose margin is where it should be? {dataset}, a dot a user"
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def margins_over_epochs(
+    panels: dict[str, dict[tuple[float, float], pd.DataFrame]], exact: pd.DataFrame
+) -> Figure:
+    """Where the learnt β goes, a panel a weight c, a line a start and rate.
+
+    Args:
+        panels: the panel's title -> (start, rate) -> a history with diagnostics, as `runs.execute`
+            adds them; the first panel is that of the ball.
+        exact: the history of the run that solves for β in that ball.
+    """
+    figure, [axes_of] = new_figure(9.4, 3.8, len(panels))
+    every = {run for panel in panels.values() for run in panel}
+    tones = dict(zip(sorted({run[0] for run in every}), ("#CC79A7", COLOURS["drrl"]), strict=False))
+    lines = dict(zip(sorted({run[1] for run in every}), (":", "-"), strict=False))
+    for axes, (title, panel) in zip(axes_of, panels.items(), strict=True):
+        for (start, rate), history in panel.items():
+            seen = history.dropna(subset="beta")
+            axes.plot(
+                [0, *seen["epoch"]],
+                [start, *seen["beta"]],
+                color=tones[start],
+                linestyle=lines[rate],
+                label=f"start {start:g}, rate {rate:g}",
+            )
+        axes.set(xlabel="epoch", xlim=(0, None))
+        axes.set_title(title)
+    seen = exact.dropna(subset="beta")
+    axes_of[0].plot(seen["epoch"], seen["beta"], "D", ms=5, color="#222222", label="exact, its run")
+    ends = [axes.get_ylim() for axes in axes_of]
+    for axes in axes_of:
+        axes.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+    axes_of[0].set_ylabel("mean β of the users (score)")
+    axes_of[0].legend(loc="lower right", fontsize=9)
+    title = "A ball gives β somewhere to arrive, at a rate that is quick enough"
     figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
     return figure
 
@@ -782,3 +1027,59 @@ def atlas_scene(
         title.set_text(title_text)
 
     return Scene(figure, [*clouds.values(), *centres.values(), title], move)
+
+
+@styled
+def margins_scene(low: float, high: float) -> Scene:
+    """One user's bound as a function of β, and every user's β in use against the exact one.
+
+    Moved by curve and whole, (b, 2) β and bound, on the scores looked at and on all negatives;
+    trail (e, 2), the learnt β of the epochs so far on that curve; best, (β, bound) at the minimum,
+    β -inf where there is none; shared, one β for all; users (u, 2), exact and learnt β; chosen,
+    a row of these; and titles.
+
+    Args:
+        low, high: the ends of the axes of β, score.
+    """
+    figure, [[left, right]] = new_figure(9.4, 4.3, 2)
+    (ghost,) = left.plot([], [], color="#BBBBBB", linewidth=1.6)
+    (line,) = left.plot([], [], color="#222222", linewidth=1.8)
+    worst = left.axhline(0, color="#999999", linestyle=":", linewidth=1.4)
+    one = left.axvline(0, color="#CC79A7", linestyle="--", linewidth=1.4)
+    (past,) = left.plot([], [], "o", ms=5, mew=0, alpha=0.5, color=COLOURS["drrl"])
+    (lowest,) = left.plot([], [], "D", ms=11, mec="white", color="#222222")
+    (now,) = left.plot([], [], "o", ms=9, mec="white", color=COLOURS["drrl"])
+    left.set(xlabel="margin β (score)", ylabel="bound (score)", xlim=(low, high))
+    left.yaxis.set_major_formatter("{x:+.1f}")  # as wide above zero as below
+    right.plot([low, high], [low, high], color="#999999", linewidth=1.2)
+    level = right.axhline(0, color="#CC79A7", linestyle="--", linewidth=1.4)
+    (crowd,) = right.plot([], [], "o", ms=4, mew=0, alpha=0.45, color=COLOURS["drrl"])
+    (ring,) = right.plot([], [], "o", ms=11, mfc="none", mec="#222222", mew=1.8)
+    right.set(xlabel="exact β on all negatives (score)", ylabel="learnt β (score)")
+    right.set(xlim=(low, high), ylim=(low, high))
+    names = [axes.set_title(" ", loc="left") for axes in (left, right)]
+    handles = [line, lowest, worst, now, past, one, ghost]
+    words = ["bound", "exact β", "worst case", "learnt β", "the epochs before", "one β for all"]
+    words += ["on all negatives"]
+    tight = {"fontsize": 9, "columnspacing": 1.2, "handletextpad": 0.5}
+    figure.legend(handles, words, loc="outside upper center", ncols=7, **tight)
+
+    def move(*, curve, whole, trail, best, shared, users, chosen, titles):
+        line.set_data(*curve.T)
+        ghost.set_data(*whole.T)
+        past.set_data(*trail[:-1].T)
+        now.set_data(*trail[-1:].T)
+        lowest.set_data([best[0]], [best[1]])
+        lowest.set_visible(math.isfinite(best[0]))
+        worst.set_ydata([best[1]] * 2)
+        one.set_xdata([shared] * 2)
+        level.set_ydata([shared] * 2)
+        crowd.set_data(*users.T)
+        ring.set_data(*users[chosen : chosen + 1].T)
+        for name, text in zip(names, titles, strict=True):
+            name.set_text(text)
+        floor = math.floor(10 * (best[1] - 0.03)) / 10
+        left.set_ylim(floor, floor + 0.5)
+
+    moving = [ghost, line, worst, one, past, lowest, now, level, crowd, ring, *names]
+    return Scene(figure, moving, move)

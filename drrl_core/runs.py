@@ -1029,6 +1029,89 @@ def places(outcome: Outcome, *, users: int | None = 200) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(known, name="user"))
 
 
+def negative_scores(outcome: Outcome, *, negatives: int, users: int = 100) -> Tensor:
+    """Scores of negatives as a step draws them, for `losses.starting_points`.
+
+    Args:
+        outcome: a run carried out.
+        negatives: N, how many a user, drawn with replacement from all its negatives.
+        users: how many, evenly spread over those with a train pair.
+
+    Returns:
+        (users, N), float64.
+
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> negative_scores(outcome, negatives=64, users=5).shape
+    torch.Size([5, 64])
+    """
+    known = np.flatnonzero(np.diff(outcome.data.train.indptr))
+    known = known[np.linspace(0, len(known) - 1, min(users, len(known))).astype(int)]
+    draw = np.random.default_rng(0).choice
+    rows = [draw(negatives_of(outcome, int(user))["score"], negatives) for user in known]
+    return torch.tensor(np.array(rows), dtype=torch.float64)
+
+
+def scores_of(outcome: Outcome, users: np.ndarray) -> np.ndarray:
+    """Users' scores of all items as the trained model has them, float64, (users, n_items).
+
+    -inf where a train pair makes the item no negative.
+
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> scores_of(outcome, np.array([3, 7])).shape
+    (2, 800)
+    """
+    similarity = outcome.record["parameters"]["train"]["similarity"]
+    rows, items = (metrics.unit_or_raw(table, similarity) for table in tables(outcome.model))
+    index = torch.tensor(users, device=rows.device)
+    with torch.no_grad():
+        scores = (rows[index] @ items.T).double().cpu().numpy()
+    scores[outcome.data.train[users].nonzero()] = -math.inf
+    return scores
+
+
+def margins(outcome: Outcome, *, users: int | None = 200) -> pd.DataFrame:
+    """Each user's margin β beside the exact one, that of the ball over all the user's negatives.
+
+    Args:
+        outcome: a run of drrl carried out, with c >= 1 where its size is c.
+        users: how many, evenly spread over those with a train pair; all when None.
+
+    Returns:
+        A row a user: pairs, its train pairs; beta, the loss's margin (score), and where the loss
+        solves for it on each row, that of one row, drawn as in training; best, the exact one
+        (score; -inf at c = 1, where there is none); gap, by how much the bound at beta exceeds
+        that at best, on all negatives (score).
+
+    Raises:
+        ValueError: the loss has no margin, or c < 1 and so no ball.
+
+    >>> run = configure("synthetic", "drrl", settings={"radius": 1, "epochs": 1})
+    >>> frame = margins(execute(run, progress=False))
+    >>> bool((frame["gap"] >= 0).all())
+    True
+    """
+    loss, pairs = outcome.loss, np.diff(outcome.data.train.indptr)
+    hyper = getattr(loss, "hyper", {})
+    if not {"weight", "radius"} & hyper.keys() or hyper["order"] == 1:
+        raise ValueError("no margin: give a run of drrl with order > 1 and a weight or a radius")
+    order, radius = hyper["order"], hyper.get("radius")
+    if radius is None:
+        radius = dro.radius_from_weight(hyper["weight"], order)
+    known = _evenly(np.flatnonzero(pairs), users)
+    scores = torch.from_numpy(scores_of(outcome, known))
+    worst = dro.worst_case(scores, order=order, radius=radius)
+    if loss.dual == "exact":
+        drawn = outcome.record["parameters"]["train"]["negatives"]
+        chance, rng = (scores > -math.inf).double(), torch.Generator().manual_seed(0)
+        row = torch.multinomial(chance, drawn, replacement=True, generator=rng)
+        beta = dro.worst_case(scores.gather(1, row), order=order, radius=radius).dual
+    else:
+        beta = loss.beta.detach().cpu().double().expand(outcome.data.n_users)[known]
+    gap = dro.dual_objective(scores, beta, order=order, radius=radius) - worst.value
+    columns = {"pairs": pairs[known], "beta": beta, "best": worst.dual, "gap": gap}
+    return pd.DataFrame(columns, index=pd.Index(known, name="user"))
+
+
 def typical_user(data: datasets.Interactions) -> int:
     """A user with the median number of train pairs and, of those, the most test pairs.
 
@@ -1038,3 +1121,124 @@ def typical_user(data: datasets.Interactions) -> int:
     counts = np.diff(data.train.indptr)
     middle = np.sort(counts[counts > 0])[(counts > 0).sum() // 2]
     return int(np.argmax(np.where(counts == middle, np.diff(data.test.indptr), -1)))
+
+
+# ---------------------------------------------------------------------------------------------
+# What comes of it
+
+
+def _ranked_with(outcome: Outcome) -> tuple[Tensor, Tensor]:
+    """User and item table on the CPU whose dot products are the scores."""
+    similarity = outcome.record["parameters"]["train"]["similarity"]
+    found = (metrics.unit_or_raw(table, similarity) for table in tables(outcome.model))
+    users, items = (table.detach().float().cpu() for table in found)
+    return users, items
+
+
+def labels(data: datasets.Interactions) -> tuple[np.ndarray, np.ndarray]:
+    """The ids that users and items came with, (n_users,) and (n_items,); numbers from 0 where none.
+
+    >>> users, items = labels(datasets.load("synthetic"))
+    >>> int(users[-1]), int(items[-1])
+    (999, 799)
+    """
+    users, items = data.user_ids, data.item_ids
+    return (
+        np.arange(data.n_users) if users is None else users,
+        np.arange(data.n_items) if items is None else items,
+    )
+
+
+def recommend(
+    outcome: Outcome,
+    *,
+    k: int = 20,
+    users: np.ndarray | None = None,
+    known: tuple[str, ...] = ("train",),
+) -> pd.DataFrame:
+    """The k best items of each user, under the ids that users and items came with.
+
+    Args:
+        outcome: a run carried out.
+        k: how many, at least 1.
+        users: indices; None: everyone with a train pair, for nothing is known of the others.
+        known: the splits whose pairs are no candidates. ("train",) is what accuracy is measured
+            on; ("train", "valid", "test") recommends nothing that a user already has.
+
+    Returns:
+        A row a recommendation, a user's best first: user, item (their own ids), rank from 1, score
+        (cosine or dot product, as trained). Fewer than k where a user has fewer candidates.
+
+    Raises:
+        ValueError: k is below 1, or `known` names no split.
+
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> list(recommend(outcome, k=3, users=np.array([7]))["rank"])
+    [1, 2, 3]
+    """
+    data = outcome.data
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    if odd := {*known} - {*datasets.SPLITS}:
+        raise ValueError(f"known has {sorted(odd)}: expected some of {', '.join(datasets.SPLITS)}")
+    if users is None:
+        users = np.flatnonzero(np.diff(data.train.indptr))
+    masks = tuple(getattr(data, name) for name in known)
+    (user_table, item_table), (user_ids, item_ids) = _ranked_with(outcome), labels(data)
+    best = metrics.rank(user_table, item_table, users, masks=masks, k=k, similarity="dot")
+    parts = np.array_split(np.arange(len(users)), 1 + best.size * item_table.shape[1] // TILE)
+    scores = [
+        torch.einsum("ud,ukd->uk", user_table[users[some]], item_table[best[some]])
+        for some in parts
+    ]
+    owner, place = np.repeat(users, best.shape[1]), np.tile(np.arange(best.shape[1]), len(users))
+    columns = {
+        "user": user_ids[owner],
+        "rank": place + 1,
+        "item": item_ids[best.ravel()],
+        "score": torch.cat(scores).flatten().numpy(),
+    }
+    taken = data.n_items - np.diff(sum(masks, csr_array(data.train.shape)).indptr)[users]
+    return pd.DataFrame(columns)[place < np.repeat(taken, best.shape[1])].reset_index(drop=True)
+
+
+def export(
+    outcome: Outcome,
+    folder: str | Path,
+    *,
+    k: int = 20,
+    known: tuple[str, ...] = ("train",),
+) -> dict[str, Path]:
+    """Write recommendations and embeddings for use elsewhere, under the ids of one's own file.
+
+    Args:
+        outcome: a run carried out.
+        folder: where to; created, and what it holds of these names is replaced.
+        k, known: as in `recommend`.
+
+    Returns:
+        The files written, by what they are:
+
+        - recommendations: `recommendations.csv`, as `recommend` returns them. Ids may look like
+          numbers and not be: read them with `dtype={"user": str, "item": str}`.
+        - embeddings: `embeddings.npz`, users (n_users, d) and items (n_items, d), float32, whose
+          dot products are the scores (for cosine they have length one); user_ids and item_ids, as
+          in the file: numbers or text, no Python objects.
+
+    >>> import tempfile
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> written = export(outcome, tempfile.mkdtemp(), k=5)
+    >>> pd.read_csv(written["recommendations"]).shape, np.load(written["embeddings"])["items"].shape
+    ((5000, 4), (800, 64))
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {
+        "recommendations": folder / "recommendations.csv",
+        "embeddings": folder / "embeddings.npz",
+    }
+    recommend(outcome, k=k, known=known).to_csv(written["recommendations"], index=False)
+    names = ("users", "items", "user_ids", "item_ids")
+    arrays = (*(table.numpy() for table in _ranked_with(outcome)), *labels(outcome.data))
+    np.savez_compressed(written["embeddings"], **dict(zip(names, arrays, strict=True)))
+    return written

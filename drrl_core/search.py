@@ -571,12 +571,8 @@ def mapped(outcome: runs.Outcome, variant: Variant, negatives: int) -> dict[str,
         none: CCL is no penalty.
     """
     own = outcome.record["parameters"]
-    exact, counts = variant.fixed["loss.dual"] == "exact", np.diff(outcome.data.train.indptr)
-    known = np.flatnonzero(counts)
-    known = known[np.linspace(0, len(known) - 1, min(100, len(known))).astype(int)]
-    draw = np.random.default_rng(0).choice
-    rows = [draw(runs.negatives_of(outcome, int(user))["score"], negatives) for user in known]
-    scores = torch.tensor(np.array(rows), dtype=torch.float64)
+    exact = variant.fixed["loss.dual"] == "exact"
+    scores = runs.negative_scores(outcome, negatives=negatives)
     point = {"train.lr": own["train"]["lr"], "train.dual_lr": 1e-5}
     if outcome.record["loss"] == "ccl":
         if "loss.temperature" in variant.space:

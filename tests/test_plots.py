@@ -14,6 +14,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image as Raster
+from scipy.sparse import csr_array
 
 from drrl_core import dro, explorers, losses, plots
 
@@ -26,6 +27,11 @@ VIEW = pd.DataFrame(
         "false_negative": [False, False, True, True],
     }
 )
+PAIRS = csr_array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
+LIST = pd.DataFrame(
+    {"item": ["x", "a name that is too long"], "score": [0.9, -0.2], "test": [True, False]}
+).assign(popularity=[1200, 3])
+TRIED = pd.DataFrame({"order": [2, 5, 2], "radius": [1.0, 0.5, 0.5], "valid": [0.3, 0.2, 0.1]})
 USERS = pd.DataFrame({"k1": [4.0, 1.0, np.nan, 2.0], "truncated": [0.0, 0.5, 1.0, 0.25]})
 TURNED = pd.DataFrame(
     {"k1": [9.0, 3.0, 4.0, 2.0], "truncated": [0.0, 0.0, 0.5, 0.25]},
@@ -50,6 +56,8 @@ FIGURES = {
         {"sl": TURNED, "fixed ρ": TURNED}, ("k1", "truncated"), title="toy", dots={"sl": DOTS}
     ),
     "weights": lambda: plots.weights_by_score({"sl": VIEW, "ccl": VIEW}, dataset="toy", user=3),
+    "activity": lambda: plots.popularity_and_activity(PAIRS, dataset="toy"),
+    "recommended": lambda: plots.recommended({"sl": LIST, "ccl": LIST[:1]}, user="toy-7"),
 }
 
 
@@ -93,6 +101,35 @@ def test_metrics_are_bars_of_their_length():
     for axes, metric in zip(figure.axes, SCORES.columns, strict=True):
         assert [bar.get_width() for bar in axes.patches] == SCORES[metric].tolist()
         assert axes.get_xlim()[1] > 0.5 * (metric == "recall@20")  # the reference is in sight
+
+
+def test_activity_counts_users_and_popularity_adds_up():
+    left, right = plots.popularity_and_activity(PAIRS, dataset="toy").axes
+    assert sum(bar.get_height() for bar in left.patches) == 3  # who has train pairs
+    assert "at most 1 train" in left.get_title("left")
+    curve = max(right.lines, key=lambda line: len(line.get_xdata()))
+    assert curve.get_xydata().tolist() == [[0, 0], [0.25, 0.75], [0.5, 1], [0.75, 1], [1, 1]]
+
+
+def test_radii_tried_draws_a_line_an_order_and_says_who_is_ahead():
+    for reference, word in ((0.29, "above"), (0.31, "below")):
+        figure = plots.radii_tried(np.linspace(0, 2, 50), TRIED, reference=reference)
+        above, below = figure.axes
+        assert sum(bar.get_height() for bar in above.patches) == 50
+        lines = {line.get_label(): line.get_xydata().tolist() for line in below.lines}
+        assert lines["γ = 2"] == [[0.5, 0.1], [1.0, 0.3]] and lines["γ = 5"] == [[0.5, 0.2]]
+        assert f"best of 3 is {word} SL" in below.get_title("left")
+        assert below.get_ylim()[0] < 0.1 and below.get_ylim()[1] > 0.31
+
+
+def test_recommended_shows_hits_in_full_and_own_ids():
+    figure = plots.recommended({"sl": LIST, "ccl": LIST}, user="ann")
+    for axes in figure.axes:
+        assert [bar.get_width() for bar in axes.patches] == [0.9, -0.2]
+        assert [bar.get_alpha() for bar in axes.patches] == [1.0, 0.3]
+        names = [text.get_text() for text in axes.get_yticklabels()]
+        assert names == ["x", "a name that i…"]
+        assert {text.get_text() for text in axes.texts} == {"1,200", "3"}
 
 
 def test_weights_tell_false_negatives_apart_and_say_their_share():
