@@ -197,8 +197,8 @@ class Evidence:
         """p of no difference: over users, paired, where their files are here (means over the
         seeds); else over the seeds, Welch's, where there are two at least; else NaN.
 
-        Where no seed changes anything in either, p is 1 if they are equal, and NaN if not: there is
-        no spread to judge a difference by."""
+        Where no seed changes anything in either, p is what Welch's tends to: 1 if they are equal,
+        else 0."""
         from scipy.stats import ttest_ind_from_stats
 
         if self.printed:
@@ -214,7 +214,7 @@ class Evidence:
             return math.nan
         values = [rows["value"].to_numpy(float) for rows in pair]
         if all(np.allclose(own, own[0], rtol=1e-12, atol=0) for own in values):
-            return 1.0 if np.isclose(*(own[0] for own in values), rtol=1e-12, atol=0) else math.nan
+            return float(np.isclose(*(own[0] for own in values), rtol=1e-12, atol=0))
         # From means and spreads: of one sample that does not spread, SciPy would doubt the moments.
         told = [stat for own in values for stat in (own.mean(), own.std(ddof=1), len(own))]
         return ttest_ind_from_stats(*told, equal_var=False).pvalue
