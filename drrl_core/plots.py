@@ -156,6 +156,30 @@ def learning_curves(histories: dict[str, pd.DataFrame], *, dataset: str) -> Figu
 
 
 @styled
+def training(history: pd.DataFrame, *, title: str) -> Figure:
+    """One run as it goes: the loss of each epoch, and valid NDCG@20 where it was evaluated.
+
+    Args:
+        history: `Fit.history`, or as much of it as there is; empty before the first epoch.
+        title: of the whole.
+    """
+    figure, [[left, right]] = new_figure(9.4, 3.4, 2)
+    if len(history):
+        left.plot(history["epoch"], history["loss"], "o-", ms=4, color="#222222")
+    seen = history.dropna(subset="ndcg@20") if "ndcg@20" in history else history[:0]
+    if len(seen):
+        right.plot(seen["epoch"], seen["ndcg@20"], "o-", ms=4, color="#222222")
+        best = seen.loc[seen["ndcg@20"].idxmax()]
+        right.plot(best["epoch"], best["ndcg@20"], "o", ms=9, color=COLOURS["drrl"])
+        right.set_title(f"best so far {best['ndcg@20']:.4f}, epoch {best['epoch']:.0f}")
+    for axes, name in ((left, "loss (mean of the epoch)"), (right, "valid NDCG@20")):
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
 def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | None = None) -> Figure:
     """Test accuracy, a panel a metric and a bar a loss.
 
@@ -456,8 +480,9 @@ def along_orders(
         ends: name -> value, at SL's end and at CCL's; drawn as lines across.
     """
     figure, [[axes]] = new_figure(7.0, 3.9)
-    looks = ("-", "#222222"), ("--", "#CC79A7"), (":", "#E69F00"), ("-.", "#56B4E9")
-    for (name, values), (line, tone) in zip(curves.items(), looks, strict=False):
+    for (name, values), line, tone in zip(
+        curves.items(), ("-", "--", ":", "-."), TONES, strict=False
+    ):
         axes.plot(1 - 1 / np.asarray(orders), values, ls=line, color=tone, label=name, lw=2.4)
     corners = ("sl", 1.0, "right"), ("ccl", 0.0, "left")
     for (name, value), (loss, side, align) in zip(ends.items(), corners, strict=True):
@@ -475,6 +500,7 @@ QUANTITIES = {
     "k2": "$k_2$: weight of a false\nnegative (× mean)",
     "k2_test": "$k_2$: weight of a held-out\ntest positive (× mean)",
     "truncated": "truncated share",
+    "truncated_best": "truncated share at the best β",
     "effective_share": "effective share $1/E w^2$",
 }
 RATIOS = ("k1", "k2", "k2_test")  # probability ratios, on logarithmic axes; the rest are shares
@@ -525,6 +551,32 @@ def users_by_loss(
     return figure
 
 
+TONES = "#222222", "#CC79A7", "#E69F00", "#56B4E9"  # of what is no loss
+
+
+@styled
+def scores_of_users(
+    rows: dict[str, np.ndarray], margins: dict[str, float], *, title: str, words: str
+) -> Figure:
+    """Where a few users' scores lie, a curve a user, and a margin for each.
+
+    Args:
+        rows: who -> (n,) scores. margins: who -> β, score; `words` say which β it is.
+    """
+    figure, [[axes]] = new_figure(7.0, 3.6)
+    low, high = (end(map(end, rows.values())) for end in (min, max))
+    edges = np.linspace(low, high, 41)
+    for (who, scores), tone in zip(rows.items(), TONES, strict=False):
+        axes.hist(scores, edges, density=True, histtype="step", lw=2, color=tone, label=who)
+        axes.axvline(margins[who], color=tone, ls="--", lw=1.4)
+    handles, names = axes.get_legend_handles_labels()
+    handles.append(Line2D([], [], color="#777777", ls="--", lw=1.4))
+    axes.legend(handles, [*names, words], loc="upper right", fontsize=9)
+    axes.set(xlabel="score of the negative", ylabel="density")
+    axes.set_title(title)
+    return figure
+
+
 @styled
 def turned_by_user(
     columns: dict[str, pd.DataFrame],
@@ -566,6 +618,118 @@ def turned_by_user(
         handles.append(Line2D([], [], ls="", marker="D", ms=7, color="#444444"))
         names.append("a model trained there")
     figure.legend(handles, names, loc="outside lower center", ncols=3)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+VARIANTS = {
+    "learned": "DrRL: one β a user, learnt",
+    "shared": "w/o-P: one learnt β for all",
+    "fixed": "w/o-LP: one fixed β",
+    "exact": "exact β of each row",
+}
+
+
+@styled
+def descents(betas: np.ndarray, panels: dict[float, dict]) -> Figure:
+    """The bound β + c·‖(f-β)₊‖ as a curve, and gradient descent on it from several starts.
+
+    Args:
+        betas: (b,) score, ascending. panels: c -> curve (b,), score; value, the worst case; best,
+            the exact β, -inf where there is none; paths, start -> (m, 2), β and bound on the way.
+    """
+    figure, [axes_of] = new_figure(9.4, 3.8, len(panels))
+    for axes, (weight, panel) in zip(axes_of, panels.items(), strict=True):
+        axes.plot(betas, panel["curve"], color="#222222", linewidth=1.6)
+        axes.axhline(panel["value"], color="#999999", linewidth=1, linestyle=":")
+        for tone, (start, path) in zip(
+            (COLOURS["drrl"], "#CC79A7"), panel["paths"].items(), strict=False
+        ):
+            axes.plot(*path.T, "o", markersize=4, color=tone, alpha=0.6, mew=0)
+            axes.plot(*path[0], "o", markersize=8, mfc="white", mec=tone, mew=2)
+            axes.plot(*path[-1], "o", markersize=8, color=tone, label=f"from β = {start:g}")
+        if math.isfinite(panel["best"]):
+            axes.plot(panel["best"], panel["value"], "D", ms=7, color="#222222", label="exact β")
+            said = "the worst case"
+        else:
+            said = "the mean, which no β reaches"
+        at = (0.02, panel["value"])
+        across = axes.get_yaxis_transform()
+        axes.text(*at, said, transform=across, va="top", size=9, color="#666666")
+        axes.set_title(f"c = {weight:g}")
+        axes.set(xlabel="margin β (score)", xlim=(betas[0], betas[-1]))
+        axes.legend(loc="upper center", fontsize=9)
+    axes_of[0].set_ylabel("bound (score)")
+    title = "With a ball the start is forgotten; at c = 1 there is nowhere to arrive"
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def margins_by_variant(frames: dict[str, pd.DataFrame], *, dataset: str, negatives: int) -> Figure:
+    """The β that each variant of DrRL uses against the exact one, a dot a user.
+
+    Args:
+        frames: variant -> `runs.margins`. dataset: its name, for the title.
+        negatives: N of a row, for the caption of the exact variant.
+    """
+    figure, [panels] = new_figure(2.6 * len(frames), 3.5, len(frames))
+    every = pd.concat(frames.values())[["beta", "best"]]
+    low, high = every.min().min(), every.max().max()
+    ends = low - 0.05 * (high - low), high + 0.05 * (high - low)
+    for axes, (variant, frame) in zip(panels, frames.items(), strict=True):
+        axes.plot(ends, ends, color="#999999", linewidth=1.2)
+        tone = "#222222" if variant == "exact" else COLOURS["drrl"]
+        axes.plot(frame["best"], frame["beta"], "o", ms=4, alpha=0.5, mew=0, color=tone)
+        named = VARIANTS[variant].replace(": ", ":\n")
+        axes.set_title(named if variant != "exact" else f"exact,\non each row of {negatives}")
+        said = f"mean gap {frame['gap'].mean():.4f}"
+        axes.text(0.04, 0.96, said, transform=axes.transAxes, va="top", size=9)
+        axes.set(xlim=ends, ylim=ends, aspect="equal")
+        if axes is not panels[0]:
+            axes.set_yticklabels([])
+    panels[0].set_ylabel("β in use (score)")
+    figure.supxlabel("exact β on all of the user's negatives (score)", size=10)
+    title = f"Whose margin is where it should be? {dataset}, a dot a user"
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def margins_over_epochs(
+    panels: dict[str, dict[tuple[float, float], pd.DataFrame]], exact: pd.DataFrame
+) -> Figure:
+    """Where the learnt β goes, a panel a weight c, a line a start and rate.
+
+    Args:
+        panels: the panel's title -> (start, rate) -> a history with diagnostics, as `runs.execute`
+            adds them; the first panel is that of the ball.
+        exact: the history of the run that solves for β in that ball.
+    """
+    figure, [axes_of] = new_figure(9.4, 3.8, len(panels))
+    every = {run for panel in panels.values() for run in panel}
+    tones = dict(zip(sorted({run[0] for run in every}), ("#CC79A7", COLOURS["drrl"]), strict=False))
+    lines = dict(zip(sorted({run[1] for run in every}), (":", "-"), strict=False))
+    for axes, (title, panel) in zip(axes_of, panels.items(), strict=True):
+        for (start, rate), history in panel.items():
+            seen = history.dropna(subset="beta")
+            axes.plot(
+                [0, *seen["epoch"]],
+                [start, *seen["beta"]],
+                color=tones[start],
+                linestyle=lines[rate],
+                label=f"start {start:g}, rate {rate:g}",
+            )
+        axes.set(xlabel="epoch", xlim=(0, None))
+        axes.set_title(title)
+    seen = exact.dropna(subset="beta")
+    axes_of[0].plot(seen["epoch"], seen["beta"], "D", ms=5, color="#222222", label="exact, its run")
+    ends = [axes.get_ylim() for axes in axes_of]
+    for axes in axes_of:
+        axes.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+    axes_of[0].set_ylabel("mean β of the users (score)")
+    axes_of[0].legend(loc="lower right", fontsize=9)
+    title = "A ball gives β somewhere to arrive, at a rate that is quick enough"
     figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
     return figure
 
@@ -768,12 +932,67 @@ def false_negatives_scene() -> Scene:
             name.set_text(f"order {order_label(order)}: {at:.0%}")
             for artist in (line, spot, name):
                 artist.set_color(tone)
+            spot.set_markeredgecolor("white")
         here.set_xdata([noise] * 2)
         title.set_text(title_text)
         left.set_xlim(low - pad, high + pad)
         left.set_ylim(0, _raise(left, 1.3 * max(bar.max() for bar in bars)))
 
     return Scene(figure, [heard, false_heard, crowd, here, *lines, *spots, *names, title], move)
+
+
+@styled
+def sweep_scene(
+    n: int, accuracy: tuple[float, float] | None = None, metric: str = "accuracy"
+) -> Scene:
+    """What the adversary does along the order dial, and where the dial stands.
+
+    Moved by orders (a,), held and reference, quantity -> (a,) along them: as something is held, and
+    at a fixed radius; now, quantity -> its value at order; known, (m,) orders and (m,) accuracies
+    that were recorded; and title.
+
+    Args:
+        n: how many negatives there are: no weight is larger.
+        accuracy: ends of the axis of recorded accuracies; None leaves its panel out.
+    """
+    names = ("truncated", "k1", "effective_share")
+    figure, [panels] = new_figure(10.4 if accuracy is None else 13.2, 3.5, 3 + bool(accuracy))
+    held, reference, spots, heres = [], [], [], []
+    for axes, name in zip(panels, names, strict=False):
+        reference += axes.plot([], [], ":", color="#999999", lw=1.6)
+        held += axes.plot([], [], color="#222222")
+        _quantity(axes, name)
+    panels[1].set_ylim(0.9, 1.2 * n)
+    recorded = []
+    if accuracy:
+        recorded = panels[3].plot([], [], "D", ms=7, mec="white", color="#222222")
+        pad = 0.1 * (accuracy[1] - accuracy[0]) or 0.01
+        panels[3].set(ylabel=metric, ylim=(accuracy[0] - pad, accuracy[1] + pad))
+        recorded.append(panels[3].text(0.5, 0.5, "", transform=panels[3].transAxes, ha="center"))
+    for axes in panels:
+        _order_axis(axes)
+        heres.append(axes.axvline(0, color="#222222", ls="--", lw=1.1))
+        spots += axes.plot([], [], "o", ms=9, mec="white") if axes in panels[:3] else []
+    title = figure.suptitle(" ", x=0.01, ha="left", size=12, weight="bold")
+    words = ["as held", "at a fixed radius ρ"]
+    figure.legend([held[0], reference[0]], words, loc="outside upper right", ncols=2, fontsize=9)
+
+    def move(*, orders, held_at, reference_at, order, now, known=None, title_text=""):
+        x = 1 - 1 / np.asarray(orders)
+        for name, line, other, spot in zip(names, held, reference, spots, strict=True):
+            line.set_data(x, held_at[name])
+            other.set_data(x, reference_at[name])
+            spot.set_data([1 - 1 / order], [now[name]])
+            spot.set_color(order_colour(order))
+            spot.set_markeredgecolor("white")
+        for here in heres:
+            here.set_xdata([1 - 1 / order] * 2)
+        if recorded:
+            recorded[0].set_data(1 - 1 / np.asarray(known[0]), known[1])
+            recorded[1].set_text("" if len(known[0]) else "not run")
+        title.set_text(title_text)
+
+    return Scene(figure, [*reference, *held, *recorded, *heres, *spots, title], move)
 
 
 CORNERS = np.array([[0, 0], [1, 0], [0.5, 3**0.5 / 2]])  # of the simplex of three items
@@ -869,3 +1088,59 @@ def atlas_scene(
         title.set_text(title_text)
 
     return Scene(figure, [*clouds.values(), *centres.values(), title], move)
+
+
+@styled
+def margins_scene(low: float, high: float) -> Scene:
+    """One user's bound as a function of β, and every user's β in use against the exact one.
+
+    Moved by curve and whole, (b, 2) β and bound, on the scores looked at and on all negatives;
+    trail (e, 2), the learnt β of the epochs so far on that curve; best, (β, bound) at the minimum,
+    β -inf where there is none; shared, one β for all; users (u, 2), exact and learnt β; chosen,
+    a row of these; and titles.
+
+    Args:
+        low, high: the ends of the axes of β, score.
+    """
+    figure, [[left, right]] = new_figure(9.4, 4.3, 2)
+    (ghost,) = left.plot([], [], color="#BBBBBB", linewidth=1.6)
+    (line,) = left.plot([], [], color="#222222", linewidth=1.8)
+    worst = left.axhline(0, color="#999999", linestyle=":", linewidth=1.4)
+    one = left.axvline(0, color="#CC79A7", linestyle="--", linewidth=1.4)
+    (past,) = left.plot([], [], "o", ms=5, mew=0, alpha=0.5, color=COLOURS["drrl"])
+    (lowest,) = left.plot([], [], "D", ms=11, mec="white", color="#222222")
+    (now,) = left.plot([], [], "o", ms=9, mec="white", color=COLOURS["drrl"])
+    left.set(xlabel="margin β (score)", ylabel="bound (score)", xlim=(low, high))
+    left.yaxis.set_major_formatter("{x:+.1f}")  # as wide above zero as below
+    right.plot([low, high], [low, high], color="#999999", linewidth=1.2)
+    level = right.axhline(0, color="#CC79A7", linestyle="--", linewidth=1.4)
+    (crowd,) = right.plot([], [], "o", ms=4, mew=0, alpha=0.45, color=COLOURS["drrl"])
+    (ring,) = right.plot([], [], "o", ms=11, mfc="none", mec="#222222", mew=1.8)
+    right.set(xlabel="exact β on all negatives (score)", ylabel="learnt β (score)")
+    right.set(xlim=(low, high), ylim=(low, high))
+    names = [axes.set_title(" ", loc="left") for axes in (left, right)]
+    handles = [line, lowest, worst, now, past, one, ghost]
+    words = ["bound", "exact β", "worst case", "learnt β", "the epochs before", "one β for all"]
+    words += ["on all negatives"]
+    tight = {"fontsize": 9, "columnspacing": 1.2, "handletextpad": 0.5}
+    figure.legend(handles, words, loc="outside upper center", ncols=7, **tight)
+
+    def move(*, curve, whole, trail, best, shared, users, chosen, titles):
+        line.set_data(*curve.T)
+        ghost.set_data(*whole.T)
+        past.set_data(*trail[:-1].T)
+        now.set_data(*trail[-1:].T)
+        lowest.set_data([best[0]], [best[1]])
+        lowest.set_visible(math.isfinite(best[0]))
+        worst.set_ydata([best[1]] * 2)
+        one.set_xdata([shared] * 2)
+        level.set_ydata([shared] * 2)
+        crowd.set_data(*users.T)
+        ring.set_data(*users[chosen : chosen + 1].T)
+        for name, text in zip(names, titles, strict=True):
+            name.set_text(text)
+        floor = math.floor(10 * (best[1] - 0.03)) / 10
+        left.set_ylim(floor, floor + 0.5)
+
+    moving = [ghost, line, worst, one, past, lowest, now, level, crowd, ring, *names]
+    return Scene(figure, moving, move)

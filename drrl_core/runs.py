@@ -959,8 +959,8 @@ def turned(
         users: how many, evenly spread over those with a train pair; all when None.
 
     Returns:
-        A row a user and order: radius (nats, of the worst-case weights), k1, truncated,
-        effective_share, k2 and k2_test, as in `by_user`.
+        A row a user and order: radius (nats, of the worst-case weights), dual (β, at order 1 τ;
+        score), and k1, truncated, effective_share, k2 and k2_test as in `by_user`.
 
     Raises:
         ValueError: as `dro.turn`; where radius is None, as `places`.
@@ -975,7 +975,8 @@ def turned(
     known = _evenly(np.flatnonzero(np.diff(data.train.indptr)), users)
     if own is not None:  # users whose negatives are all truncated have no radius
         known = own.dropna().index.to_numpy(copy=True)
-    columns = ["order", "user", "radius", "k1", "truncated", "effective_share", *FALSE]
+    read = ["dual", "k1", "truncated", "effective_share"]
+    columns = ["order", "user", "radius", *read, *FALSE]
     rows = [pd.DataFrame(columns=columns, dtype=float)]
     for some, scores, _ in _listening(outcome.model, outcome.loss, data, similarity, known):
         scores = scores.double()
@@ -984,7 +985,7 @@ def turned(
         for order in orders:
             worst = dro.turn(scores, order=order, radius=size, hold=hold)
             row = {"radius": dro.radius_of_weights(worst.weights, order)}
-            row |= {name: getattr(worst, name) for name in columns[3:6]}
+            row |= {name: getattr(worst, name) for name in read}
             for name, marks in false.items():
                 row[name] = dro.k2(worst.weights, torch.from_numpy(marks).to(scores.device))
             row = {name: value.cpu().numpy() for name, value in row.items()}
@@ -1048,6 +1049,67 @@ def negative_scores(outcome: Outcome, *, negatives: int, users: int = 100) -> Te
     draw = np.random.default_rng(0).choice
     rows = [draw(negatives_of(outcome, int(user))["score"], negatives) for user in known]
     return torch.tensor(np.array(rows), dtype=torch.float64)
+
+
+def scores_of(outcome: Outcome, users: np.ndarray) -> np.ndarray:
+    """Users' scores of all items as the trained model has them, float64, (users, n_items).
+
+    -inf where a train pair makes the item no negative.
+
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> scores_of(outcome, np.array([3, 7])).shape
+    (2, 800)
+    """
+    similarity = outcome.record["parameters"]["train"]["similarity"]
+    rows, items = (metrics.unit_or_raw(table, similarity) for table in tables(outcome.model))
+    index = torch.tensor(users, device=rows.device)
+    with torch.no_grad():
+        scores = (rows[index] @ items.T).double().cpu().numpy()
+    scores[outcome.data.train[users].nonzero()] = -math.inf
+    return scores
+
+
+def margins(outcome: Outcome, *, users: int | None = 200) -> pd.DataFrame:
+    """Each user's margin β beside the exact one, that of the ball over all the user's negatives.
+
+    Args:
+        outcome: a run of drrl carried out, with c >= 1 where its size is c.
+        users: how many, evenly spread over those with a train pair; all when None.
+
+    Returns:
+        A row a user: pairs, its train pairs; beta, the loss's margin (score), and where the loss
+        solves for it on each row, that of one row, drawn as in training; best, the exact one
+        (score; -inf at c = 1, where there is none); gap, by how much the bound at beta exceeds
+        that at best, on all negatives (score).
+
+    Raises:
+        ValueError: the loss has no margin, or c < 1 and so no ball.
+
+    >>> run = configure("synthetic", "drrl", settings={"radius": 1, "epochs": 1})
+    >>> frame = margins(execute(run, progress=False))
+    >>> bool((frame["gap"] >= 0).all())
+    True
+    """
+    loss, pairs = outcome.loss, np.diff(outcome.data.train.indptr)
+    hyper = getattr(loss, "hyper", {})
+    if not {"weight", "radius"} & hyper.keys() or hyper["order"] == 1:
+        raise ValueError("no margin: give a run of drrl with order > 1 and a weight or a radius")
+    order, radius = hyper["order"], hyper.get("radius")
+    if radius is None:
+        radius = dro.radius_from_weight(hyper["weight"], order)
+    known = _evenly(np.flatnonzero(pairs), users)
+    scores = torch.from_numpy(scores_of(outcome, known))
+    worst = dro.worst_case(scores, order=order, radius=radius)
+    if loss.dual == "exact":
+        drawn = outcome.record["parameters"]["train"]["negatives"]
+        chance, rng = (scores > -math.inf).double(), torch.Generator().manual_seed(0)
+        row = torch.multinomial(chance, drawn, replacement=True, generator=rng)
+        beta = dro.worst_case(scores.gather(1, row), order=order, radius=radius).dual
+    else:
+        beta = loss.beta.detach().cpu().double().expand(outcome.data.n_users)[known]
+    gap = dro.dual_objective(scores, beta, order=order, radius=radius) - worst.value
+    columns = {"pairs": pairs[known], "beta": beta, "best": worst.dual, "gap": gap}
+    return pd.DataFrame(columns, index=pd.Index(known, name="user"))
 
 
 def typical_user(data: datasets.Interactions) -> int:

@@ -51,6 +51,12 @@ FIGURES = {
     "users": lambda: plots.users_by_loss(
         {"sl": USERS, "ccl": USERS}, ("k1", "truncated"), title="toy"
     ),
+    "scores": lambda: plots.scores_of_users(
+        {"a": np.array([0.1, 0.3, 0.2]), "b": np.array([0.0, 0.5])},
+        {"a": 0.2, "b": 0.1},
+        title="toy",
+        words="β",
+    ),
     "turned": lambda: plots.turned_by_user(
         {"sl": TURNED, "fixed ρ": TURNED}, ("k1", "truncated"), title="toy", dots={"sl": DOTS}
     ),

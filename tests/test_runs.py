@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
+from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array
 
 from drrl_core import backbones, datasets, dro, losses, metrics, runs
@@ -444,8 +445,10 @@ def test_turned_is_the_worst_case_of_each_user_s_own_scores():
     view = runs.negatives_of(outcome, 10)
     f = torch.tensor(view["score"].to_numpy()).double()
     for order in (1.0, 3.0, math.inf):
-        w = dro.worst_case(f, order=order, radius=0.4).weights.numpy()
+        worst = dro.worst_case(f, order=order, radius=0.4)
+        w = worst.weights.numpy()
         row = found.loc[(order, 10)]
+        assert row["dual"] == pytest.approx(float(worst.dual))
         assert row["radius"] == pytest.approx(0.4) and row["k1"] == pytest.approx(w.max())
         assert row["truncated"] == pytest.approx((w == 0).mean() if order > 1 else 0)
         assert row["effective_share"] == pytest.approx(1 / np.mean(w**2))
@@ -463,6 +466,47 @@ def test_turned_at_each_user_s_own_radius_starts_from_the_loss_s_own_weights():
     np.testing.assert_allclose(found.loc[5.0, "radius"], radius, atol=1e-6)
     deaf = outcome_of("ccl", margin=0.999, epochs=1)
     assert runs.turned(deaf, [2.0], users=3).empty
+
+
+def test_margins_are_naive_minimisation_of_the_bound_user_by_user():
+    outcome = outcome_of("drrl", order=2, weight=1.5, start=0.1, dual_lr=0.1)
+    frame = runs.margins(outcome, users=5)
+    assert frame.index.tolist() == [1, 5, 10, 14, 19] and frame.index.name == "user"
+    scores = runs.scores_of(outcome, frame.index.to_numpy())
+    for (user, row), own in zip(frame.iterrows(), scores, strict=True):
+        f = runs.negatives_of(outcome, user)["score"].to_numpy()
+        assert own[own > -math.inf] == pytest.approx(f, abs=1e-6)
+
+        def bound(beta, f=f):
+            return beta + 1.5 * math.sqrt(np.mean(np.maximum(f - beta, 0) ** 2))
+
+        beta = outcome.loss.beta[user].item()
+        best = minimize_scalar(bound, bracket=(-1, 1), tol=1e-10)
+        assert row["pairs"] == outcome.data.train[[user]].nnz and row["beta"] == beta != 0.1
+        assert row["best"] == pytest.approx(best.x, abs=1e-4)
+        assert row["gap"] == pytest.approx(bound(beta) - best.fun, abs=1e-6)
+
+
+def test_margins_of_the_ablations_and_of_no_ball():
+    shared = outcome_of("drrl", weight=1.5, dual="shared", dual_lr=0.1)
+    assert runs.margins(shared)["beta"].unique().tolist() == [shared.loss.beta.item()]
+    exact = runs.margins(outcome_of("drrl", radius=0.5, dual="exact"))
+    assert (exact["beta"] != exact["best"]).all()  # a row's is not that of all negatives
+    assert (exact["gap"] >= 0).all() and exact["gap"].max() > 1e-6
+    none = outcome_of("drrl", weight=1.0, start=0.0)
+    frame, scores = runs.margins(none), runs.scores_of(none, np.arange(1, 20))
+    assert (frame["best"] == -math.inf).all()
+    f = scores[3][scores[3] > -math.inf]
+    bound = frame["beta"][4] + math.sqrt(np.mean(np.maximum(f - frame["beta"][4], 0) ** 2))
+    assert frame["gap"][4] == pytest.approx(bound - f.mean())
+
+
+@pytest.mark.parametrize(
+    "loss, settings", [("sl", {}), ("drrl", {"temperature": 0.3}), ("drrl", {"weight": 0.5})]
+)
+def test_margins_where_there_is_none(loss, settings):
+    with pytest.raises(ValueError, match="weight"):
+        runs.margins(outcome_of(loss, epochs=1, **settings))
 
 
 @pytest.mark.parametrize("loss", losses.REGISTRY)
