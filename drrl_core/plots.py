@@ -379,7 +379,7 @@ def popularity_moved(splits: dict[str, tuple[np.ndarray, np.ndarray]], said: dic
     """
     figure, [panels] = new_figure(4.3 * len(splits), 4.4, len(splits))
     points = {
-        name: [np.asarray(part) * len(part) / max(1, part.sum()) for part in counts]
+        name: [np.asarray(part) * len(part) / max(1, np.sum(part)) for part in counts]
         for name, counts in splits.items()
     }
     top = 1.1 * max(part.max() for parts in points.values() for part in parts) or 1
