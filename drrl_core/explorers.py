@@ -605,6 +605,9 @@ def monitor(train: Callable, *, title: str = "Training"):
         return asked.is_set()
 
     button.on_click(stop)
+    # ipykernel 7.4 sends a comm's messages to whichever shell last wrote to it: here the one that
+    # is about to be busy. Without that note they come on the front end's own subshell.
+    vars(button.comm).pop("_reply_subshell_id", None)
     draw(pd.DataFrame())
     pause[:] = 0.0, 0.0  # the first picture takes longer, and is of nothing
     display(widgets.VBox([button, image, line]))
