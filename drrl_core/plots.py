@@ -369,6 +369,67 @@ def recommended(lists: dict[str, pd.DataFrame], *, user: object) -> Figure:
     return figure
 
 
+@styled
+def popularity_moved(splits: dict[str, tuple[np.ndarray, np.ndarray]], said: dict) -> Figure:
+    """Each item's popularity in train against that in test, a panel a way to split.
+
+    Args:
+        splits: name of a split -> how many train, and how many test pairs each item has, (n,) both.
+        said: name of a split -> what its title adds.
+    """
+    figure, [panels] = new_figure(4.3 * len(splits), 4.4, len(splits))
+    points = {
+        name: [np.asarray(part) * len(part) / max(1, np.sum(part)) for part in counts]
+        for name, counts in splits.items()
+    }
+    top = 1.1 * max(part.max() for parts in points.values() for part in parts) or 1
+    for axes, (name, (x, y)) in zip(panels, points.items(), strict=True):
+        axes.plot([0, top], [0, top], color="#999999", linewidth=1, linestyle=":")
+        axes.plot(x, y, "o", ms=4, alpha=0.35, mew=0, color=DATA)
+        for scale in (axes.set_xscale, axes.set_yscale):
+            scale("function", functions=(np.sqrt, np.square))  # counts spread like their root
+        ticks = [tick for tick in (0, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if tick <= top]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set(xlim=(0, top), ylim=(0, top), xlabel="popularity in train (average item: 1)")
+        axes.set_title(f"{name}: {said[name]}")
+    panels[0].set_ylabel("popularity in test (average item: 1)")
+    return figure
+
+
+@styled
+def accuracy_moved(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
+    """What a shift costs each loss: accuracy on a random split and on one by time.
+
+    Args:
+        table: a row a loss (or "popularity"); columns random, time, each mean over the seeds;
+            random_low, random_high, time_low, time_high, their intervals, NaN where there is none.
+        metric: its name, as on the axis.
+    """
+    figure, [[axes]] = new_figure(7.4, 1.3 + 0.42 * len(table))
+    for y, (loss, row) in enumerate(table[::-1].iterrows()):
+        tone = colour(loss)
+        axes.plot([row["random"], row["time"]], [y, y], color=tone, alpha=0.35, linewidth=5)
+        for split, fill in (("random", "white"), ("time", tone)):
+            ends = row[f"{split}_low"], row[f"{split}_high"]
+            axes.plot(ends, [y, y], "|-", color=tone, ms=9, linewidth=1.4)
+            axes.plot(row[split], y, "o", ms=9, mfc=fill, mec=tone, mew=1.6)
+        kept = f"keeps {row['time'] / row['random']:.0%}"
+        right = dict(transform=axes.get_yaxis_transform(), va="center", size=9, color=tone)
+        axes.text(1.01, y, kept, **right)
+    names = [label(loss) for loss in table.index[::-1]]
+    axes.set_yticks(range(len(table)), names)
+    axes.set(xlabel=f"test {metric}", xlim=(0, None), ylim=(-0.6, len(table) - 0.4))
+    axes.set_title(title)
+    axes.grid(axis="y", visible=False)
+    looks = dict(ls="", marker="o", ms=8, color="#444444")
+    handles = [Line2D([], [], mfc=fill, **looks) for fill in ("white", "#444444")]
+    handles.append(Line2D([], [], color="#444444", marker="|", ms=8, lw=1.4))
+    words = ["random split", "split by time", "95% interval over seeds"]
+    figure.legend(handles, words, loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
 ORDER_TICKS = (1, 1.25, 1.5, 2, 3, 5, 10, math.inf)
 
 

@@ -38,6 +38,11 @@ TURNED = pd.DataFrame(
     index=pd.MultiIndex.from_product([[1.0, np.inf], [0, 1]], names=["order", "user"]),
 )
 DOTS = pd.DataFrame({"k1": [5.0], "truncated": [0.1]}, index=[2.0])
+SHIFTED = pd.DataFrame(
+    {"random": [0.4, 0.2], "time": [0.1, 0.15], "random_low": [0.3, np.nan]}
+    | {"random_high": [0.5, np.nan], "time_low": [0.05, np.nan], "time_high": [0.15, np.nan]},
+    index=["sl", "popularity"],
+)
 FIGURES = {
     "curves": lambda: plots.learning_curves({"sl": HISTORY, "drrl": HISTORY}, dataset="toy"),
     "metrics": lambda: plots.metrics_by_loss(
@@ -57,6 +62,8 @@ FIGURES = {
     ),
     "weights": lambda: plots.weights_by_score({"sl": VIEW, "ccl": VIEW}, dataset="toy", user=3),
     "activity": lambda: plots.popularity_and_activity(PAIRS, dataset="toy"),
+    "moved": lambda: plots.popularity_moved({"time": [[3, 1, 0], [1, 1, 2]]}, {"time": "toy"}),
+    "shifted": lambda: plots.accuracy_moved(SHIFTED, metric="NDCG@20", title="toy"),
     "recommended": lambda: plots.recommended({"sl": LIST, "ccl": LIST[:1]}, user="toy-7"),
 }
 
@@ -130,6 +137,22 @@ def test_recommended_shows_hits_in_full_and_own_ids():
         names = [text.get_text() for text in axes.get_yticklabels()]
         assert names == ["x", "a name that i…"]
         assert {text.get_text() for text in axes.texts} == {"1,200", "3"}
+
+
+def test_popularity_is_in_units_of_the_average_item_on_one_scale():
+    counts = {"random": ([6, 2, 4], [1, 1, 1]), "time": ([6, 2, 4], [0, 30, 0])}
+    left, right = plots.popularity_moved(counts, {"random": "a", "time": "b"}).axes
+    assert left.lines[1].get_xydata().tolist() == [[1.5, 1], [0.5, 1], [1, 1]]
+    assert right.lines[1].get_xydata().tolist() == [[1.5, 0], [0.5, 3], [1, 0]]
+    assert left.get_xlim() == right.get_ylim() == pytest.approx((0, 3.3))
+
+
+def test_accuracy_moved_says_what_is_kept():
+    axes = plots.accuracy_moved(SHIFTED, metric="NDCG@20", title="toy").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["keeps 75%", "keeps 25%"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["popularity", "SL"]
+    spans = [line.get_xdata() for line in axes.lines if line.get_marker() == "|"]
+    assert [*map(list, spans[2:])] == [[0.3, 0.5], [0.05, 0.15]]
 
 
 def test_weights_tell_false_negatives_apart_and_say_their_share():
