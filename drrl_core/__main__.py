@@ -291,6 +291,28 @@ def gallery(
 
 
 @app.command()
+def harvest(
+    results: Annotated[
+        Path, typer.Option(help="Folder with runs.csv; skew.csv and per_user are written there.")
+    ] = Path("data/results"),
+    users: Annotated[
+        int | None, typer.Option(help="Weights of so many users a run [default: all].", min=1)
+    ] = None,
+    data_dir: DataDir = None,
+):
+    """Take from the run store what the scorecard asks of the runs that count.
+
+    Each user's accuracy, and where the loss's weight goes, of the finals among the runs.
+    """
+    from drrl_core import search
+
+    missing = search.harvest(results, users=users, data_dir=data_dir)
+    for key, why in missing.items():
+        print(f"{key}: {why}", file=sys.stderr)
+    print(f"{results / 'skew.csv'}\n{results / 'per_user'}: {len(missing)} runs are missing")
+
+
+@app.command()
 def scorecard(
     results: Annotated[
         Path, typer.Option(help="Folder with runs.csv, skew.csv and per_user; scorecard.csv too.")

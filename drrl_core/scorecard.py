@@ -4,7 +4,8 @@ It is rebuilt from a folder of results, and from nothing else; the theorems are 
 
     runs.csv            one row a run, the columns as in `RUNS`
     skew.csv            one row a trained final: dataset, backbone, variant, seed, k1, k2,
-                        truncated, effective_share, users; order too, where a sweep went along it
+                        truncated, effective_share, users; where a sweep went along the order,
+                        order and held, what was held fixed; key
     per_user/KEY.csv.gz user, recall@20, ndcg@20 on test, of the run KEY; for significance
 
 One rule says which runs speak for a loss, and it looks at validation only: see `finals`. What is
@@ -47,6 +48,7 @@ VARIANTS = {  # the paper's names, and ours
 BASELINES = ("mse", "bce", "bpr", "ccl", "llpauc", "sl", "bsl", "advinfonce")
 ACCURACY = ("recall@20", "ndcg@20")
 CELL = ["dataset", "backbone", "noise", "metric"]
+SIZES = ("radius", "weight", "eta", "temperature")  # DrRL takes one of them
 CLOSE, LEVEL = 0.03, 0.05
 KITCHEN = (
     "ratings_Home_and_Kitchen.csv?min_rating=3&k_core=10&split=time&fractions=.6,.2,.2"
@@ -106,8 +108,29 @@ def finals(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.merge(best[group + config])
 
 
+def sweeps(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The sweeps along the order: runs of DrRL that differ in it alone, and in the seed.
+
+    Args:
+        rows: as `read_runs` returns them; those with noise are left out.
+
+    Returns:
+        The rows of each sweep, four orders at least, by order and seed, with the columns order and
+        held: which size of the ball was held fixed, and at what, such as "weight=2".
+    """
+    rows = rows[(rows["noise"] == 0) & (rows["loss"] == "drrl")]
+    own = [json.loads(text) for text in rows["config"]]
+    order = [float(settings.pop("loss.order", 2)) for settings in own]
+    sizes = [{n: s[f"loss.{n}"] for n in SIZES if f"loss.{n}" in s} or {"weight": 1} for s in own]
+    held = [f"{name}={value}" for each in sizes for name, value in each.items()]
+    rows = rows.assign(order=order, held=held, others=[json.dumps(settings) for settings in own])
+    groups = rows.groupby(["dataset", "backbone", "sampler", "negatives", "others"])
+    found = [each.drop(columns="others").sort_values(["order", "seed"]) for _, each in groups]
+    return [each for each in found if each["order"].nunique() >= 4]
+
+
 NO_RUNS = pd.DataFrame(columns=[*RUNS, "noise", "config"])
-NO_SKEW = pd.DataFrame(columns=[*SKEW, "order"])
+NO_SKEW = pd.DataFrame(columns=[*SKEW, "order", "held"])
 
 
 @dataclass(eq=False)
@@ -172,8 +195,11 @@ class Evidence:
 
     def p(self, cell: tuple, a: str, b: str) -> float:
         """p of no difference: over users, paired, where their files are here (means over the
-        seeds); else over the seeds, Welch's, where there are two at least; else NaN."""
-        from scipy.stats import ttest_ind
+        seeds); else over the seeds, Welch's, where there are two at least; else NaN.
+
+        Where no seed changes anything in either, p is what Welch's tends to: 1 if they are equal,
+        else 0."""
+        from scipy.stats import ttest_ind_from_stats
 
         if self.printed:
             return math.nan
@@ -186,7 +212,12 @@ class Evidence:
             return tested.loc[cell[3], "p_bootstrap"]
         if min(map(len, pair)) < 2:
             return math.nan
-        return ttest_ind(*(rows["value"] for rows in pair), equal_var=False).pvalue
+        values = [rows["value"].to_numpy(float) for rows in pair]
+        if all(np.allclose(own, own[0], rtol=1e-12, atol=0) for own in values):
+            return float(np.isclose(*(own[0] for own in values), rtol=1e-12, atol=0))
+        # From means and spreads: of one sample that does not spread, SciPy would doubt the moments.
+        told = [stat for own in values for stat in (own.mean(), own.std(ddof=1), len(own))]
+        return ttest_ind_from_stats(*told, equal_var=False).pvalue
 
     def _users(self, keys: pd.Series) -> pd.DataFrame | None:
         paths = [self.folder / "per_user" / f"{key}.csv.gz" for key in keys]
@@ -200,7 +231,7 @@ def measured(folder: str | Path) -> Evidence:
     runs, path = read_runs(folder / "runs.csv"), folder / "skew.csv"
     skew = pd.read_csv(path) if path.exists() else NO_SKEW
     _need(skew, SKEW, path)
-    skew = skew.assign(order=skew.get("order", np.nan), noise=0.0)
+    skew = skew.assign(order=skew.get("order", np.nan), held=skew.get("held", ""), noise=0.0)
     ids = [*CELL[:3], "variant", "seed"]
     rows = finals(runs).rename(columns={f"test_{name}": name for name in ACCURACY})
     numbers = [
@@ -386,8 +417,8 @@ def less_filtered(e, cell):
 def _sweeps(e: "Evidence") -> list[pd.DataFrame]:
     """Diagnostics along the order, two at least."""
     rows = e.skew.dropna(subset="order")
-    sweeps = [rows for _, rows in rows.groupby(["dataset", "backbone", "variant"])]
-    return [rows for rows in sweeps if rows["order"].nunique() > 1]
+    found = [rows for _, rows in rows.groupby(["dataset", "backbone", "variant", "held"])]
+    return [rows for rows in found if rows["order"].nunique() > 1]
 
 
 def _fall(sweep: pd.DataFrame, column: str) -> float:
@@ -415,14 +446,8 @@ def flatter(e, sweep):
 
 
 def _trained_sweeps(e: "Evidence") -> list[np.ndarray]:
-    """Test NDCG@20 along the order, four of them at least, all else equal."""
-    rows = e.runs[(e.runs["noise"] == 0) & (e.runs["loss"] == "drrl")]
-    own = [json.loads(text) for text in rows["config"]]
-    order = [float(settings.pop("loss.order", 2)) for settings in own]
-    rows = rows.assign(order=order, others=[json.dumps(settings) for settings in own])
-    groups = rows.groupby(["dataset", "backbone", "sampler", "negatives", "others"])
-    means = [rows.groupby("order")["test_ndcg@20"].mean().to_numpy() for _, rows in groups]
-    return [values for values in means if len(values) >= 4]
+    """Test NDCG@20 along the order."""
+    return [rows.groupby("order")["test_ndcg@20"].mean().to_numpy() for rows in sweeps(e.runs)]
 
 
 @claim("Experiments, the impact of γ; Fig. 5", _trained_sweeps, everywhere, SWEPT)

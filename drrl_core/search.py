@@ -16,9 +16,12 @@ file by key:
     trials                          the budget of the tuning that the run belongs to; empty: none
     valid_recall@20, valid_ndcg@20, test_recall@20, test_ndcg@20    at the best epoch by valid NDCG
     best_epoch, seconds, device, torch, commit, finished            finished in UTC
+
+`harvest` adds, beside that file, what the scorecard wants to know of the runs that count.
 """
 
 import difflib
+import gzip
 import hashlib
 import io
 import itertools
@@ -26,6 +29,7 @@ import json
 import math
 import multiprocessing
 import os
+import platform
 import re
 import signal
 import sys
@@ -35,7 +39,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -45,15 +49,22 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from drrl_core import datasets, dro, losses, notebooks, runs
+from drrl_core import datasets, dro, losses, notebooks, runs, scorecard
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 COLUMNS = (
     *("key", "dataset", "data_hash", "backbone", "variant", "loss", "settings", "seed"),
     *("sampler", "negatives", "trials", "valid_recall@20", "valid_ndcg@20", "test_recall@20"),
     *("test_ndcg@20", "best_epoch", "seconds", "device", "torch", "commit", "finished"),
 )
+WEIGHED = ("k1", "k2", "truncated", "effective_share", "users")
 STARTUP, WARMUP = 5, 25  # finished trials, and epochs, before any trial is pruned
 DEATHS = 3  # of workers, after which what they were at is given up
 
@@ -121,10 +132,93 @@ def merge(found: pd.DataFrame, path: str | Path) -> None:
         found["trials"] = found["trials"].where(found["trials"] != "", known)
         found = pd.concat([before[~before["key"].isin(found["key"])], found])
     order = ["dataset", "backbone", "variant", "sampler", "negatives", "finished", "key"]
+    _put(path, found.sort_values(order).to_csv(index=False).encode())
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    found.sort_values(order).to_csv(draft, index=False)
+    draft.write_bytes(content)
     os.replace(draft, path)
+
+
+def _skew(outcome: runs.Outcome, users: int | None) -> dict[str, float]:
+    """Table 1's numbers and their like: a false negative is a test item, or what the truth says."""
+    data, similarity = outcome.data, outcome.record["parameters"]["train"]["similarity"]
+    data = replace(data, valid=csr_array(data.valid.shape))
+    asked, users = (outcome.model, outcome.loss, data, similarity), users or data.n_users
+    found = runs.diagnostics(*asked, users=users) | {"users": len(runs.askable(data, users))}
+    return {name: found[name] for name in WEIGHED}
+
+
+def harvest(
+    folder: str | Path = "data/results",
+    *,
+    users: int | None = None,
+    store: str | Path | None = None,
+    data_dir: str | Path | None = None,
+) -> dict[str, str]:
+    """Put beside `runs.csv` what the scorecard asks of the runs that count, as the store has them.
+
+    For the finals (`scorecard.finals`) that is each user's accuracy on test, for tests of
+    significance; for the finals without noise, and for sweeps along the order
+    (`scorecard.sweeps`), where the weight goes: k1, k2 and the like, each user's negatives being
+    all items without a train pair. What the folder has already stays as it is, but for the runs
+    that no longer count.
+
+    Args:
+        folder: with `runs.csv`; `skew.csv` and `per_user` are written there, as `scorecard` has
+            them, the same bytes for the same runs.
+        users: weights are averaged over so many users with a test pair; None: over all.
+        store: see `runs.store_folder`.
+        data_dir: see `datasets.data_folder`.
+
+    Returns:
+        Key -> why, of the runs whose numbers are still missing.
+
+    Raises:
+        ValueError: there is no `runs.csv`, or it is refused by `scorecard.read_runs`.
+    """
+    folder = Path(folder)
+    if not (folder / "runs.csv").exists():
+        raise ValueError(f"{folder} has no runs.csv: drrl tune and drrl sweep write it with --csv")
+    rows, path = scorecard.read_runs(folder / "runs.csv"), folder / "skew.csv"
+    finals = scorecard.finals(rows)
+    plain = finals[finals["noise"] == 0].assign(order=math.nan, held="")
+    weighed = pd.concat([plain, *scorecard.sweeps(rows)])
+    values = {}
+    if path.exists():
+        before = pd.read_csv(path).drop_duplicates("key").set_index("key")
+        values = before[[*WEIGHED]].to_dict("index")
+    homes = {key: folder / "per_user" / f"{key}.csv.gz" for key in finals["key"]}
+    for old in {*folder.glob("per_user/*.csv.gz")} - {*homes.values()}:
+        old.unlink()
+    load = cache(lambda name: datasets.load(name, data_dir=data_dir))
+    wanted = pd.concat([finals, weighed]).drop_duplicates("key").set_index("key")["dataset"]
+    missing = {}
+    for key, dataset in tqdm(wanted.items(), "harvest", len(wanted), unit="run"):
+        to_write = key in homes and not homes[key].exists()
+        to_weigh = key in {*weighed["key"]} - values.keys()
+        if not (to_write or to_weigh):
+            continue
+        try:
+            runs.record(key, store=store)  # before its data are looked for
+            outcome = runs.load(key, store=store, data=load(dataset), device="cpu")
+        except (runs.RunError, datasets.DataError) as error:
+            missing[key] = str(error)
+            continue
+        if to_write:
+            text = outcome.fit.test[[*scorecard.ACCURACY]].to_csv(float_format="%.5g")
+            _put(homes[key], gzip.compress(text.encode(), mtime=0))
+        if to_weigh:
+            values[key] = _skew(outcome, users)
+    found = pd.DataFrame.from_dict(values, "index", columns=WEIGHED).rename_axis("key")
+    ids = ["dataset", "backbone", "variant", "held", "order", "seed"]
+    table = weighed[[*ids, "key"]].merge(found.reset_index(), on="key").sort_values([*ids, "key"])
+    table = table[[*scorecard.SKEW, "users", "order", "held", "key"]].astype({"users": int})
+    _put(path, table.to_csv(index=False, float_format="%.6g").encode())
+    return missing
 
 
 # ---------------------------------------------------------------------------------------------
@@ -483,12 +577,8 @@ def mapped(outcome: runs.Outcome, variant: Variant, negatives: int) -> dict[str,
         none: CCL is no penalty.
     """
     own = outcome.record["parameters"]
-    exact, counts = variant.fixed["loss.dual"] == "exact", np.diff(outcome.data.train.indptr)
-    known = np.flatnonzero(counts)
-    known = known[np.linspace(0, len(known) - 1, min(100, len(known))).astype(int)]
-    draw = np.random.default_rng(0).choice
-    rows = [draw(runs.negatives_of(outcome, int(user))["score"], negatives) for user in known]
-    scores = torch.tensor(np.array(rows), dtype=torch.float64)
+    exact = variant.fixed["loss.dual"] == "exact"
+    scores = runs.negative_scores(outcome, negatives=negatives)
     point = {"train.lr": own["train"]["lr"], "train.dual_lr": 1e-5}
     if outcome.record["loss"] == "ccl":
         if "loss.temperature" in variant.space:
@@ -643,6 +733,36 @@ def _enqueue(study, search: Search, settings: dict, storage, place: Place, bar: 
             study.enqueue_trial(point, {"from": loss}, skip_if_exists=True)
 
 
+@contextmanager
+def _alone_at(study: str, storage: str, folder: Path) -> Iterator[None]:
+    """One client at a study: two would each train on what the other is at, and spend its budget.
+
+    The lock is the system's own, on a file in the store: it goes with the process, however that
+    ends, so none is ever left behind. The process is written into it for the message alone.
+
+    Raises:
+        SearchError: another process has it.
+    """
+    if not fcntl:  # Windows
+        yield
+        return
+    digest = hashlib.sha256(f"{storage} {study}".encode()).hexdigest()[:16]
+    with (folder / f"{digest}.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            who = file.read() or "another process"
+            raise SearchError(
+                f"{study} is being tuned by {who}: wait for it or stop it, and the same command "
+                "continues"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
+
+
 def tune(
     dataset: str,
     variant: str = "sl",
@@ -660,7 +780,8 @@ def tune(
     Every trial is in an Optuna study, whose name tells data, backbone, variant and a digest of all
     that is fixed: the same call continues it. What was running when it was stopped is trained on;
     the sampler is seeded by the number of trials before, so that a stop changes nothing. One
-    process at a time may work at a study.
+    process at a time works at a study: a lock in the store sees to it, so that clients with stores
+    of their own, but one storage, must see to it themselves (as on Windows).
 
     After STARTUP trials, one is pruned where its best by some epoch, WARMUP or later, is below the
     median of the finished trials' best by then. The worker is told these medians when its trial
@@ -684,7 +805,8 @@ def tune(
         `results` of every finished trial, best first, but the best's further seeds before them.
 
     Raises:
-        SearchError: some trials failed: a message lists them, after all others are done.
+        SearchError: some trials failed: a message lists them, after all others are done. Or
+            another process is at this study: nothing was begun.
         ValueError: an unknown variant, or a setting that is refused.
     """
     optuna = _need("optuna", "tune")
@@ -695,7 +817,8 @@ def tune(
     search = _plan(data, dataset, variant, backbone, settings or {})
     name, folder = search.study, runs.store_folder(place.store)
     folder.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.get_storage(storage or f"sqlite:///{folder / 'studies.sqlite'}")
+    url = storage or f"sqlite:///{folder / 'studies.sqlite'}"
+    storage = optuna.storages.get_storage(url)
     options = {"direction": "maximize", "load_if_exists": True}
     study = optuna.create_study(study_name=name, storage=storage, **options)
 
@@ -703,8 +826,8 @@ def tune(
         _tell(study, task, result, place)
 
     over = sum(trial.state.is_finished() for trial in study.trials)
-    bar = tqdm(desc=name, total=trials, unit="trial", initial=over)
-    with bar, warnings.catch_warnings():
+    shown = {"desc": name, "total": trials, "unit": "trial", "initial": over}
+    with _alone_at(name, url, folder), tqdm(**shown) as bar, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Fixed parameter .* out of range")  # `mapped` may be
         if search.variant.loss == "drrl" and _spent(study) < trials:
             _enqueue(study, search, settings or {}, storage, place, bar)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from drrl_core import __main__ as command
-from drrl_core import datasets, losses
+from drrl_core import datasets, losses, scorecard
 
 ROOT = Path(__file__).parents[1]
 RECORD = [
@@ -45,6 +45,12 @@ def python(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
+
+
+def test_help_shows_the_defaults_that_are_said_in_words(drrl):
+    _, out, _ = drrl("train --help")
+    said = " ".join(out.split())
+    assert "[default: $DRRL_DATA, else data/downloads]" in said and "[default: 0]" in said
 
 
 def test_train_prints_the_record_as_the_last_line():
@@ -216,6 +222,15 @@ def test_scorecard(drrl, tmp_path):
     assert code == 0 and " 317  not run" in out and f"to read: {page}" in out
     assert "not run" in page.read_text()
     assert (results / "scorecard.csv").read_text().startswith("id,source,claim,dataset,")
+
+
+def test_harvest(drrl, tmp_path):
+    code, out, err = drrl(f"harvest --results {tmp_path}")
+    assert code == 2 and f"{tmp_path} has no runs.csv" in err and not out
+    (tmp_path / "runs.csv").write_text(",".join(scorecard.RUNS) + "\n")
+    code, out, _ = drrl(f"harvest --results {tmp_path} --users 9")
+    assert code == 0 and out.endswith("per_user: 0 runs are missing\n")
+    assert (tmp_path / "skew.csv").read_text().startswith(",".join(scorecard.SKEW))
 
 
 def test_data_list(drrl, tmp_path):

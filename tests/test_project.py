@@ -32,7 +32,7 @@ LAYERS = {
     "explorers": {"dro", "plots"},
     "gallery": set(),
     "notebooks": {"gallery", "runs"},
-    "search": {"datasets", "dro", "losses", "notebooks", "runs"},
+    "search": {"datasets", "dro", "losses", "notebooks", "runs", "scorecard"},
     "__main__": {"datasets", "gallery", "notebooks", "runs", "scorecard", "search"},
 }
 

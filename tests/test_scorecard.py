@@ -291,6 +291,30 @@ def test_a_lead_has_to_be_significant_over_users(tmp_path, spread, verdict):
     assert judged(tmp_path, "best")["verdict"] == judged(tmp_path, "stars")["verdict"] == verdict
 
 
+@pytest.mark.parametrize(
+    "one, other, expected",
+    [
+        ((0.1, 0.1, 0.1), (0.1, 0.1, 0.1), 1.0),  # a seed that nothing depends on
+        ((0.1, 0.1, 0.1 * (1 + 1e-15)), (0.1, 0.1, 0.1), 1.0),
+        ((0.2, 0.2, 0.2), (0.1, 0.1, 0.1), 0.0),
+        ((0.2, 0.2, 0.2), (0.1, 0.11, 0.12), "welch"),  # SciPy would doubt the first one's moments
+        ((0.2, 0.21, 0.19), (0.1, 0.11, 0.12), "welch"),
+        ((0.1, 0.1 + 1e-9, 0.1), (0.1, 0.1, 0.1 - 2e-9), "welch"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_p_over_seeds_with_and_without_spread(tmp_path, one, other, expected):
+    rows = [run("sl", test=value, seed=seed) for seed, value in enumerate(one)]
+    rows += [run("ccl", test=value, seed=seed) for seed, value in enumerate(other)]
+    p = scorecard.measured(write(tmp_path, rows)).p(BEAUTY, "sl", "ccl")
+    if expected == "welch":  # retyped from the definition
+        a, b = ([*map(float, values)] for values in (one, other))
+        va, vb = (np.var(x, ddof=1) / 3 for x in (a, b))
+        t = (np.mean(a) - np.mean(b)) / np.sqrt(va + vb)
+        expected = 2 * stats.t.sf(abs(t), (va + vb) ** 2 / (va**2 / 2 + vb**2 / 2))
+    assert p == pytest.approx(expected, rel=1e-6)
+
+
 def test_without_users_the_seeds_decide_and_one_seed_cannot(tmp_path):
     write(tmp_path, everything(1.0, seeds=1))
     assert judged(tmp_path, "best")["verdict"] == "claim holds"
@@ -391,6 +415,39 @@ def test_claims_on_skew_and_truncation(tmp_path, good):
         "claim holds" if good else "does not hold"
     )
     assert judged(tmp_path, "skewed")["cells"] == "1 of 3"
+
+
+def test_a_sweep_holds_all_but_the_order_and_the_seed():
+    own = [
+        *({"loss.order": g, "loss.weight": 2.5} for g in (1.2, 2.5, 4, "inf")),
+        *({"loss.order": g, "loss.radius": 1} for g in (1.2, 2.5, 4, 5)),
+        *({"loss.order": g, "loss.radius": 1, "train.noise": 0.1} for g in (1.2, 2.5, 4, 5)),
+        *({"loss.order": g, "loss.radius": 3} for g in (1.2, 2.5, 4)),
+        *({"loss.order": g} for g in (1.2, 2.5, 4)),
+        {},  # order 2 and c = 1, the defaults
+    ]
+    rows = [run("drrl", settings=dict(each), seed=s) for each in own for s in (1, 0)]
+    rows = pd.DataFrame([*rows, *(run("sl", seed=s) for s in range(4))])
+    settings = [json.loads(text) for text in rows["settings"]]
+    noise = [each.pop("train.noise", 0) for each in settings]
+    rows = rows.assign(noise=noise, config=[json.dumps(each) for each in settings])
+    found = {each["held"].iloc[0]: each for each in scorecard.sweeps(rows)}
+    assert found.keys() == {"weight=2.5", "radius=1", "weight=1"}
+    assert [len(each) for each in found.values()] == [8, 8, 8]
+    assert found["weight=2.5"]["order"].tolist() == [1.2, 1.2, 2.5, 2.5, 4, 4, np.inf, np.inf]
+    assert found["weight=1"]["order"].unique().tolist() == [1.2, 2, 2.5, 4]
+    assert found["radius=1"]["seed"].tolist() == [0, 1] * 4
+    assert (found["radius=1"]["noise"] == 0).all()
+
+
+def test_what_is_held_keeps_sweeps_apart(tmp_path):
+    def along(held, *shares):
+        pairs = zip((1.2, 2, 4), shares, strict=True)
+        return [skew("drrl", order=g, truncated=t, held=held) for g, t in pairs]
+
+    write(tmp_path, [], skew=[*along("weight=2", 0.9, 0.5, 0.1), *along("radius=1", 0.1, 0.5, 0.9)])
+    row = judged(tmp_path, "truncation_falls")
+    assert (row["cells"], row["ours"]) == ("2 of 2", 0.5)
 
 
 def test_the_theorems_are_checked_against_the_solver(tmp_path, monkeypatch):

@@ -4,12 +4,14 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ import pytest
 import torch
 
 from drrl_core import __main__ as command
-from drrl_core import datasets, losses, notebooks, runs, search
+from drrl_core import datasets, losses, notebooks, runs, scorecard, search, trainer
 
 ROOT = Path(__file__).parents[1]
 TINY = {"epochs": 2, "evaluate_every": 1, "negatives": 8, "dim": 4}
@@ -294,6 +296,62 @@ def test_failures_are_listed_the_others_kept_and_divergence_is_an_outcome(
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 2
 
 
+def test_one_client_at_a_study_and_another_is_told_who(store, at_once, monkeypatch):
+    begun, refused, train = threading.Event(), threading.Event(), search._train
+
+    def wait(run, **more):
+        begun.set()
+        assert refused.wait(60)
+        return train(run, **more)
+
+    monkeypatch.setattr(search, "_train", wait)
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(tune, trials=1)
+        assert begun.wait(60)
+        try:
+            with pytest.raises(
+                search.SearchError, match=rf"synthetic/mf/sl.*process {os.getpid()} on"
+            ):
+                tune(trials=2)
+        finally:
+            refused.set()
+        first.result()
+    assert [state for *_, state in trials_of(store)] == ["COMPLETE"]
+    assert len(tune(trials=2)) == 2  # the lock went with the first
+
+
+def test_other_studies_are_not_waited_for(store):
+    store.mkdir()
+    with search._alone_at("a", "one", store):
+        for study, storage in (("b", "one"), ("a", "another")):
+            with search._alone_at(study, storage, store):
+                pass
+        with pytest.raises(search.SearchError), search._alone_at("a", "one", store):
+            pass
+
+
+def test_a_killed_client_leaves_no_lock(store):
+    store.mkdir()
+    code = (
+        "import pathlib, sys, time; from drrl_core import search\n"
+        "with search._alone_at('study', 'url', pathlib.Path(sys.argv[1])):\n"
+        "    print('locked', flush=True); time.sleep(100)"
+    )
+    line = [sys.executable, "-c", code, str(store)]
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(search.SearchError, match=f"process {process.pid} on"):
+            search._alone_at("study", "url", store).__enter__()
+    finally:
+        process.kill()
+        process.communicate()
+    (left,) = store.glob("*.lock")
+    assert str(process.pid) in left.read_text()
+    with search._alone_at("study", "url", store):
+        assert left.read_text().startswith(f"process {os.getpid()} on")
+
+
 def test_the_storage_is_written_nowhere_else(store, at_once, tmp_path, capsys):
     url = f"sqlite:///{tmp_path / 'hunter2.sqlite'}"
     tune(trials=1, storage=url, csv=tmp_path / "runs.csv")
@@ -469,6 +527,112 @@ def test_the_commands_print_what_they_found_and_fail_where_something_did(
     monkeypatch.setattr(runs, "execute", None)
     code, out, err = drrl("sweep", write(tmp_path, "- {dataset: synthetic}"))
     assert code == 2 and "1 of 1 failed" in err and "Traceback" not in err and not out
+
+
+# --------------------------------------------------------------------------- harvest
+
+
+COUNTING = """
+- {dataset: synthetic, loss: sl, settings: {seed: [0, 1], noise: [0, 0.2], <<: &tiny
+    {epochs: 2, evaluate_every: 1, negatives: 8, dim: 4}}}
+- {dataset: synthetic, loss: drrl, settings: {order: [1.2, 2, 4, .inf], radius: 0.5, <<: *tiny}}
+"""
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """A folder with `runs.csv`, and the store of its runs."""
+    home = tmp_path_factory.mktemp("counted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_process", lambda: ThreadPoolExecutor(1))
+        place = search.Place(home / "runs")
+        search.sweep(write(home, COUNTING), csv=home / "results" / "runs.csv", place=place)
+    return home
+
+
+def harvested(folder: Path) -> dict[str, bytes]:
+    files = [folder / "skew.csv", *sorted(folder.glob("per_user/*"))]
+    return {path.name: path.read_bytes() for path in files}
+
+
+def test_harvest_takes_from_the_store_what_the_scorecard_asks(counted, tmp_path):
+    folder = shutil.copytree(counted / "results", tmp_path / "results")
+    found = pd.read_csv(folder / "runs.csv", index_col="key")
+    few = {"users": 20, "store": counted / "runs"}
+    assert search.harvest(folder, **few) == {}
+    skew = pd.read_csv(folder / "skew.csv")
+    along = skew[skew["order"].notna()]
+    assert along["order"].tolist() == [1.2, 2, 4, math.inf] and set(along["held"]) == {"radius=0.5"}
+    finals = skew[skew["order"].isna()]  # of sl both seeds, of drrl the best on valid
+    best = found[found["loss"] == "drrl"]["valid_ndcg@20"].idxmax()
+    plain = found[(found["loss"] == "sl") & ~found["settings"].str.contains("noise")]
+    assert set(finals["key"]) == {best, *plain.index} and len(finals) == 3
+
+    written = harvested(folder)
+    sl = found[found["loss"] == "sl"].index
+    assert written.keys() - {"skew.csv"} == {f"{key}.csv.gz" for key in [best, *sl]}
+    for key in [best, *sl]:
+        table = pd.read_csv(folder / "per_user" / f"{key}.csv.gz", index_col="user")
+        whole = runs.load(key, store=counted / "runs").fit.test[["recall@20", "ndcg@20"]]
+        pd.testing.assert_frame_equal(table, whole, rtol=1e-4)
+    users = scorecard.measured(folder).p(("synthetic", "mf", 0.0, "ndcg@20"), "sl", "drrl")
+    assert 0 < users <= 1
+    assert search.harvest(folder, **few) == {} and harvested(folder) == written
+    (folder / "skew.csv").unlink()
+    assert search.harvest(folder, **few) == {} and harvested(folder) == written
+
+
+def test_harvest_keeps_what_the_store_has_not_and_drops_what_counts_no_more(counted, tmp_path):
+    folder = shutil.copytree(counted / "results", tmp_path / "results")
+    csv, few = folder / "runs.csv", {"users": 20, "store": counted / "runs"}
+    search.harvest(folder, **few)
+    before = harvested(folder)
+    nowhere = tmp_path / "nowhere"
+    assert search.harvest(folder, store=nowhere) == {} and harvested(folder) == before
+
+    (folder / "skew.csv").unlink()
+    missing = search.harvest(folder, store=nowhere)
+    assert len(missing) == 6 and all("no run in" in why for why in missing.values())
+    assert pd.read_csv(folder / "skew.csv").empty
+    rows = pd.read_csv(csv)
+    rows[rows["loss"] == "sl"].to_csv(csv, index=False)
+    search.harvest(folder, **few)
+    assert set(pd.read_csv(folder / "skew.csv")["variant"]) == {"sl"}
+    assert len(harvested(folder)) == 1 + 4
+    with pytest.raises(ValueError, match=r"has no runs\.csv: drrl tune and"):
+        search.harvest(tmp_path)
+
+
+def test_weights_are_harvested_over_all_users_with_test_items():
+    data = replace(datasets.load("synthetic"), truth=None)
+    run = runs.configure("synthetic", "sl", settings=TINY | {"temperature": 0.3, "epochs": 8})
+    outcome = runs.execute(run, data=data, progress=False)
+    users, items = (t.detach().double().numpy() for t in trainer.tables(outcome.model))
+    users, items = (t / np.linalg.norm(t, axis=1, keepdims=True) for t in (users, items))
+    k1, k2 = [], []
+    for user in range(data.n_users):
+        train, test = (part[[user]].indices for part in (data.train, data.test))
+        if len(train) and len(test):
+            weight = np.exp(items @ users[user] / 0.3)
+            negatives = np.setdiff1d(np.arange(data.n_items), train)
+            k1.append(weight[negatives].max() / weight[negatives].mean())
+            k2.append(weight[test].mean() / weight[negatives].mean())
+    found = search._skew(outcome, None)
+    assert found["users"] == len(k1) > 900 and found["truncated"] == 0
+    assert found["k1"] == pytest.approx(np.mean(k1), rel=1e-4)
+    assert found["k2"] == pytest.approx(np.mean(k2), rel=1e-4)
+    assert search._skew(outcome, 10)["users"] == 10
+
+
+@pytest.mark.parametrize("name", search.variants(8))
+def test_the_weights_of_every_loss_can_be_harvested(name):
+    line = search.variants(8)[name]
+    point = {key: each.low for key, each in line.space.items()}
+    settings = search.settings_of(line, point) | TINY | {"epochs": 1}
+    settings |= {"negatives": 1} if losses.lookup(line.loss).negatives == 1 else {}
+    run = runs.configure("synthetic", line.loss, settings=settings)
+    found = search._skew(runs.execute(run, progress=False), 5)
+    assert found["k1"] >= 1 and found["k2"] >= 0 and 0 <= found["truncated"] < 1
 
 
 # --------------------------------------------------------------------------- workers that die
