@@ -516,7 +516,8 @@ def margins(
         for f in scores
     ]
     low, high = low - 0.25, high + 0.25
-    scene, grid = plots.margins_scene(low, high), torch.linspace(low, high, 61).double()
+    scene = plots.margins_scene(low, high, weight=weight)
+    grid = torch.linspace(low, high, 41)  # float32: the curve is for the eye, and takes the time
 
     def draw(user, epoch, solved_on, weight_now):
         at, ball = list(tables).index(epoch), dro.radius_from_weight(weight_now, order)
@@ -528,7 +529,7 @@ def margins(
         exact = dro.worst_case(row, order=order, radius=ball)
 
         def bound(f: torch.Tensor, margins: torch.Tensor) -> np.ndarray:
-            rows = f.expand(len(margins), -1)
+            rows = f.to(margins.dtype).expand(len(margins), -1)
             value = dro.dual_objective(rows, margins, order=order, radius=ball)
             return torch.stack([margins, value], 1).numpy()
 
@@ -536,8 +537,9 @@ def margins(
         moved = {"curve": bound(row, grid), "trail": trail, "chosen": user, "users": points[at]}
         moved["whole"] = bound(whole, grid) if solved_on else np.empty((0, 2))
         moved |= {"best": (float(exact.dual), float(exact.value)), "shared": shared[at].x}
-        left = f"User {names[user]}, epoch {epoch}, {len(row)} negatives, c = {weight_now:g}"
-        moved["titles"] = left, f"All users, c = {weight:g} as trained"
+        moved["title_text"] = (
+            f"User {names[user]}, epoch {epoch}, {len(row)} negatives, c = {weight_now:g}"
+        )
         said = {"learnt β (score)": trail[-1, 0], "exact β (score)": exact.dual}
         said |= {"worst case (score)": exact.value, "gap (score)": trail[-1, 1] - exact.value}
         said["mean gap (score)"] = gaps[at]

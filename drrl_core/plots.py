@@ -1091,16 +1091,16 @@ def atlas_scene(
 
 
 @styled
-def margins_scene(low: float, high: float) -> Scene:
+def margins_scene(low: float, high: float, *, weight: float) -> Scene:
     """One user's bound as a function of β, and every user's β in use against the exact one.
 
     Moved by curve and whole, (b, 2) β and bound, on the scores looked at and on all negatives;
     trail (e, 2), the learnt β of the epochs so far on that curve; best, (β, bound) at the minimum,
     β -inf where there is none; shared, one β for all; users (u, 2), exact and learnt β; chosen,
-    a row of these; and titles.
+    a row of these; and title.
 
     Args:
-        low, high: the ends of the axes of β, score.
+        low, high: the ends of the axes of β, score. weight: the c that all were trained with.
     """
     figure, [[left, right]] = new_figure(9.4, 4.3, 2)
     (ghost,) = left.plot([], [], color="#BBBBBB", linewidth=1.6)
@@ -1118,14 +1118,15 @@ def margins_scene(low: float, high: float) -> Scene:
     (ring,) = right.plot([], [], "o", ms=11, mfc="none", mec="#222222", mew=1.8)
     right.set(xlabel="exact β on all negatives (score)", ylabel="learnt β (score)")
     right.set(xlim=(low, high), ylim=(low, high))
-    names = [axes.set_title(" ", loc="left") for axes in (left, right)]
+    right.set_title(f"All users, c = {weight:g} as trained")
+    title = left.set_title(" ")
     handles = [line, lowest, worst, now, past, one, ghost]
     words = ["bound", "exact β", "worst case", "learnt β", "the epochs before", "one β for all"]
     words += ["on all negatives"]
     tight = {"fontsize": 9, "columnspacing": 1.2, "handletextpad": 0.5}
     figure.legend(handles, words, loc="outside upper center", ncols=7, **tight)
 
-    def move(*, curve, whole, trail, best, shared, users, chosen, titles):
+    def move(*, curve, whole, trail, best, shared, users, chosen, title_text=""):
         line.set_data(*curve.T)
         ghost.set_data(*whole.T)
         past.set_data(*trail[:-1].T)
@@ -1137,10 +1138,9 @@ def margins_scene(low: float, high: float) -> Scene:
         level.set_ydata([shared] * 2)
         crowd.set_data(*users.T)
         ring.set_data(*users[chosen : chosen + 1].T)
-        for name, text in zip(names, titles, strict=True):
-            name.set_text(text)
+        title.set_text(title_text)
         floor = math.floor(10 * (best[1] - 0.03)) / 10
         left.set_ylim(floor, floor + 0.5)
 
-    moving = [ghost, line, worst, one, past, lowest, now, level, crowd, ring, *names]
+    moving = [ghost, line, worst, one, past, lowest, now, level, crowd, ring, title]
     return Scene(figure, moving, move)
