@@ -844,10 +844,11 @@ def false_negatives_scene() -> Scene:
     left.legend([heard, false_heard, crowd], words, loc="upper left", fontsize=9)
     right.plot([0, 1], [0, 1], ":", color="#777777", lw=1.3)
     right.text(0.345, 0.335, "all alike", color="#777777", size=9, va="top")
-    lines = [right.plot([], [])[0] for _ in range(3)]
-    spots = [right.plot([], [], "o", ms=8, mec="white")[0] for _ in range(3)]
-    plain = {"size": 9.5, "va": "center", "bbox": {"fc": "white", "ec": "none", "pad": 1}}
-    names = [right.text(0.01, 0.97 - 0.075 * row, "", **plain) for row in range(3)]
+    looks = (2, order_colour(1)), (3.2, "#444444"), (2, order_colour(math.inf))  # but see move
+    lines = [right.plot([], [], lw=width, color=tone)[0] for width, tone in looks]
+    spots = [right.plot([], [], "o", ms=8, mec="white", color=tone)[0] for _, tone in looks]
+    words = ["order 1 (SL)", "the dial's order", "order ∞ (CCL)"]
+    right.legend(lines, words, loc="upper left", fontsize=9, frameon=True, edgecolor="none")
     here = right.axvline(0, color="#222222", ls="--", lw=1.2)
     right.set(xlabel="noise ratio: share of false negatives", ylabel="their share of the weight")
     right.set(xlim=(0, 0.5), ylim=(0, 1.03))
@@ -863,21 +864,17 @@ def false_negatives_scene() -> Scene:
         bars = [np.histogram(scores, edges, weights=part)[0] / len(scores) for part in mass]
         for artist, bar in zip((heard, false_heard, crowd), bars, strict=True):
             artist.set_data(bar, edges)
-        parts = zip(lines, spots, names, shares, now, strict=True)
-        for line, spot, name, (order, share), at in parts:
-            tone = order_colour(order)
+        for line, spot, (order, share), at in zip(lines, spots, shares, now, strict=True):
             line.set_data(grid, share)
             spot.set_data([noise], [at])
-            name.set_text(f"order {order_label(order)}: {at:.0%}")
-            for artist in (line, spot, name):
-                artist.set_color(tone)
-            spot.set_markeredgecolor("white")
+            line.set_color(order_colour(order))
+            spot.set_markerfacecolor(order_colour(order))
         here.set_xdata([noise] * 2)
         title.set_text(title_text)
         left.set_xlim(low - pad, high + pad)
         left.set_ylim(0, _raise(left, 1.3 * max(bar.max() for bar in bars)))
 
-    return Scene(figure, [heard, false_heard, crowd, here, *lines, *spots, *names, title], move)
+    return Scene(figure, [heard, false_heard, crowd, here, *lines, *spots, title], move)
 
 
 @styled
@@ -922,8 +919,7 @@ def sweep_scene(
             line.set_data(x, held_at[name])
             other.set_data(x, reference_at[name])
             spot.set_data([1 - 1 / order], [now[name]])
-            spot.set_color(order_colour(order))
-            spot.set_markeredgecolor("white")
+            spot.set_markerfacecolor(order_colour(order))
         for here in heres:
             here.set_xdata([1 - 1 / order] * 2)
         if recorded:
