@@ -22,6 +22,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon
+from matplotlib.ticker import NullFormatter, PercentFormatter
 from PIL import Image as Raster
 
 # Okabe and Ito's palette, told apart by colour-blind readers, in print and on a beamer.
@@ -51,6 +52,12 @@ LABELS = {
     "bce": "BCE",
     "mse": "MSE",
 }
+VARIANTS = {
+    "drrl-exact": "DrRL, exact β",
+    "drrl-penalty": "DrRL, penalty",
+    "drrl-shared": "DrRL-w/o-P",
+    "drrl-fixed": "DrRL-w/o-LP",
+}
 FALSE_NEGATIVE = "#7A1F5C"
 STYLE = {
     "axes.spines.top": False,
@@ -70,13 +77,13 @@ STYLE = {
 
 
 def colour(loss: str) -> str:
-    """The loss's colour across the suite; black for one that has none."""
-    return COLOURS.get(loss, "#222222")
+    """The loss's colour across the suite, its variants' too; black for one that has none."""
+    return COLOURS.get(loss, COLOURS.get(loss.partition("-")[0], "#222222"))
 
 
 def label(loss: str) -> str:
     """The loss's name as the paper writes it."""
-    return LABELS.get(loss, loss)
+    return (LABELS | VARIANTS).get(loss, loss)
 
 
 def order_colour(order: float) -> tuple[float, float, float]:
@@ -176,9 +183,149 @@ def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | Non
         axes.set_yticks(place, [label(loss) for loss in scores.index])
         widest = max(values.max(), reference[metric] if reference else 0)
         axes.set(xlim=(0, widest * 1.25), ylim=(-0.6, len(scores) - 0.1))
-        axes.set_xlabel(f"test {metric.replace('recall', 'Recall').replace('ndcg', 'NDCG')}")
+        axes.set_xlabel(f"test {metric_label(metric)}")
         axes.grid(axis="y", visible=False)
     figure.suptitle(f"Ranking accuracy, {dataset}", x=0.01, ha="left", size=11, weight="bold")
+    return figure
+
+
+def metric_label(metric: str) -> str:
+    """As one writes it.
+
+    >>> metric_label("ndcg@20")
+    'NDCG@20'
+    """
+    return metric.replace("recall", "Recall").replace("ndcg", "NDCG")
+
+
+def _points(axes: Axes, x, y, low, high, tone, **style) -> None:
+    """Means and their intervals, upright; a mean without one is a point alone."""
+    ends = np.array([np.asarray(y) - low, np.asarray(high) - y], float)
+    style = {"fmt": "o", "ms": 6, "capsize": 3, "elinewidth": 1.4, "color": tone} | style
+    axes.errorbar(x, y, yerr=np.nan_to_num(ends), **style)
+
+
+@styled
+def against_paper(tables: dict[str, pd.DataFrame], *, title: str) -> Figure:
+    """What was measured beside what the paper prints, a panel a metric and a line a loss.
+
+    Args:
+        tables: metric -> as `scorecard.comparison` gives it; the first one's order is the order.
+    """
+    losses = list(next(iter(tables.values())).index)[::-1]
+    size = 3.9 * len(tables) + 1.2, 1.5 + 0.34 * len(losses)
+    figure, [panels] = new_figure(*size, len(tables))
+    for axes, (metric, table) in zip(panels, tables.items(), strict=True):
+        for y, loss in enumerate(losses):
+            row, tone = table.loc[loss], colour(loss)
+            axes.plot([row["low"], row["high"]], [y, y], "|-", color=tone, lw=1.6, ms=8)
+            axes.plot(row["ours"], y, "o", color=tone, ms=8)
+            axes.plot(row["paper"], y, "D", mfc="white", mec=tone, mew=1.6, ms=7, zorder=1)
+            if np.isnan(row["ours"]):
+                at = axes.get_yaxis_transform()
+                axes.text(0.99, y, "not run", transform=at, ha="right", va="center", size=8)
+        names = [label(loss) for loss in losses]
+        axes.set_yticks(range(len(losses)), names if axes is panels[0] else [])
+        axes.set(xlabel=f"test {metric_label(metric)}", ylim=(-0.6, len(losses) - 0.4))
+    looks = dict(ls="", marker="o", ms=7), dict(ls="", marker="D", mfc="white", ms=7)
+    handles = [Line2D([], [], color="#444444", **look) for look in looks]
+    handles.append(Line2D([], [], color="#444444", marker="|", ms=8, lw=1.6))
+    words = ["ours, mean over seeds", "the paper", "95% interval (Student's t)"]
+    figure.legend(handles, words, loc="outside lower center", ncols=3, fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def by_group(tables: dict[str, pd.DataFrame], *, of: str, metric: str, title: str) -> Figure:
+    """Accuracy over groups of users or items that are alike active or popular, a line a loss.
+
+    Args:
+        tables: loss -> as `metrics.by_activity` or `metrics.by_popularity` gives it.
+        of: what is counted, for the axis.
+    """
+    figure, [[axes]] = new_figure(6.4, 3.6)
+    for loss, table in tables.items():
+        axes.plot(range(len(table)), table[metric], "o-", color=colour(loss), label=label(loss))
+    ends = zip(table["least"], table["most"], strict=True)
+    names = [f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high in ends]
+    axes.set_xticks(range(len(table)), names)
+    axes.set(xlabel=of, ylabel=f"test {metric_label(metric)}", ylim=(0, None))
+    axes.set_title(title)
+    axes.legend(loc="best")
+    return figure
+
+
+@styled
+def along_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
+    """Accuracy as false negatives grow, and DrRL's lead over the best other loss.
+
+    Args:
+        table: index noise (share of the negatives, ascending) and variant; columns as of
+            `scorecard.comparison`.
+    """
+    figure, [[left, right]] = new_figure(9.4, 3.9, 2)
+    wide = table["ours"].unstack()
+    step = 0.004 * max(wide.index.max(), 1e-9)
+    losses = [loss for loss in wide if wide[loss].notna().any()]
+    for place, loss in enumerate(losses):
+        rows = table.xs(loss, level="variant")
+        x = rows.index + step * (place - (len(losses) - 1) / 2)  # intervals beside each other
+        ends = (rows[name] for name in ("low", "high"))
+        _points(left, x, rows["ours"], *ends, colour(loss), fmt="o-", label=label(loss))
+    left.set(xlabel="noise ratio: share of false negatives", ylabel=f"test {metric_label(metric)}")
+    left.legend(fontsize=9)
+    right.axhline(0, color="#777777", lw=1.2)
+    if "drrl" in losses and len(losses) > 1:
+        others = wide[losses].drop(columns="drrl")
+        lead = 100 * (wide["drrl"] / others.max(axis=1) - 1)
+        sure = table.xs("drrl", level="variant")["p"].reindex(lead.index) < 0.05
+        right.plot(lead.index, lead, color=colour("drrl"))
+        for kind, fill in ((sure, colour("drrl")), (~sure, "white")):
+            style = dict(ls="", marker="o", ms=8, mfc=fill, mec=colour("drrl"))
+            right.plot(lead.index[kind], lead[kind], **style)
+        for x, value in lead.dropna().items():
+            rival = label(others.loc[x].idxmax())
+            right.annotate(
+                rival, (x, value), (0, 9), textcoords="offset points", size=8, ha="center"
+            )
+    right.set(xlabel="noise ratio", ylabel="DrRL's lead over the best other, %")
+    right.margins(y=0.25)
+    right.set_title("filled: p < 0.05; named: that other", size=9, weight="normal")
+    for axes in (left, right):
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def along_dial(sweeps: dict[str, pd.DataFrame], panels: dict[str, str], *, title: str) -> Figure:
+    """What trained models of one family do along the order, a panel a quantity.
+
+    Args:
+        sweeps: what was held fixed -> a row a model, index order γ, columns as `scorecard.along`.
+        panels: column -> what it is. Where there are low and high, they are the first one's.
+    """
+    figure, axes_of = new_figure(
+        9.4, 2.9 * math.ceil(len(panels) / 2), 2, math.ceil(len(panels) / 2)
+    )
+    looks = ("o-", "#222222"), ("s--", "#CC79A7"), ("^:", "#E69F00"), ("v-.", "#56B4E9")
+    for axes, (name, words) in zip(axes_of.flat, panels.items(), strict=False):
+        for (held, rows), (line, tone) in zip(sweeps.items(), looks, strict=False):
+            x, none = 1 - 1 / rows.index.to_numpy(float), np.full(len(rows), np.nan)
+            first = name == next(iter(panels))
+            ends = (rows["low"], rows["high"]) if first and "low" in rows else (none, none)
+            _points(axes, x, rows[name], *ends, tone, fmt=line, label=held)
+        _order_axis(axes)
+        axes.set(ylabel=words)
+        if name in ("k1", "k2"):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+    for axes in axes_of.flat[len(panels) :]:
+        axes.set_axis_off()
+    axes_of.flat[0].legend(title="held fixed", fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
     return figure
 
 
