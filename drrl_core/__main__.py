@@ -119,7 +119,8 @@ def _yaml(text: str):
 
 
 Workers = Annotated[
-    int | None, typer.Option(help="Runs at a time; by default 1, or one for each of the cluster's.")
+    int | None,
+    typer.Option(help="Runs at a time; by default 1, or one for each of the cluster's; 0: here."),
 ]
 Threads = Annotated[int, typer.Option(help="Of each worker; no more in all than there are cores.")]
 Scheduler = Annotated[

@@ -142,7 +142,7 @@ def sweeps(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 NO_RUNS = pd.DataFrame(columns=[*RUNS, "noise", "config"])
-NO_SKEW = pd.DataFrame(columns=SKEW)
+NO_SKEW = pd.DataFrame(columns=[*SKEW, "order", "held", "key"])
 
 
 @dataclass(eq=False)

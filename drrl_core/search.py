@@ -37,7 +37,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -228,7 +228,8 @@ class Place:
         store: see `runs.store_folder`.
         data_dir: see `datasets.data_folder`; on a cluster, of the workers.
         device: "auto", "cpu", "cuda", ...
-        workers: how many at a time; by default one, or as many as the cluster has.
+        workers: how many at a time; by default one, or as many as the cluster has. 0: at home,
+            this process itself, which saves a process's start and lacks its shelter.
         threads: of each; at home no more than keeps all workers to the cores there are.
         scheduler: a Dask scheduler's address. Whoever reaches it can run any code on its workers:
             keep it to a trusted network, or use TLS (`tls://` and Dask's own configuration).
@@ -242,9 +243,9 @@ class Place:
     scheduler: str | None = None
 
     def __post_init__(self):
-        for name in ("workers", "threads"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        for name, least in (("workers", 0), ("threads", 1)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
 
     def share(self) -> int:
         """Threads a worker."""
@@ -362,6 +363,18 @@ def _process() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=spawn, initializer=_settle)
 
 
+class _Here(Executor):
+    """This process: a job is done when it has been submitted."""
+
+    def submit(self, function: Callable, /, **arguments) -> Future:
+        future = Future()
+        try:
+            future.set_result(function(**arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
 def carry_out(jobs: Iterator[Job], place: Place) -> Iterator[tuple[object, object]]:
     """Compute jobs, as many at a time as there are workers; each is asked for when one is free.
 
@@ -385,6 +398,8 @@ def carry_out(jobs: Iterator[Job], place: Place) -> Iterator[tuple[object, objec
         client = _need("distributed", "cluster").Client(place.scheduler)
         executor = client.get_executor(pure=False)
         free: list[Executor] = [executor] * (place.workers or max(1, len(client.nthreads())))
+    elif place.workers == 0:
+        free = [_Here()]
     else:
         free = [_process() for _ in range(place.workers or 1)]
     running, again = {}, deque()
