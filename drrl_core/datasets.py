@@ -51,6 +51,7 @@ class Interactions:
         item_ids: the original label of each item, (n_items,), or None.
         truth: bool (n_users, n_items), True where the user would really like the item; known for
             generated data alone, otherwise None.
+        dropped: of your own file, why rows of it are in no split, and how many; otherwise None.
 
     Raises:
         ValueError: an array's shape is not that of n_users and n_items.
@@ -71,6 +72,7 @@ class Interactions:
     user_ids: np.ndarray | None = field(default=None, repr=False)
     item_ids: np.ndarray | None = field(default=None, repr=False)
     truth: np.ndarray | None = field(default=None, repr=False)
+    dropped: dict[str, int] | None = field(default=None, repr=False)
 
     def __post_init__(self):
         shape = (self.n_users, self.n_items)
@@ -124,6 +126,84 @@ class Interactions:
             "most train pairs a user": int(np.diff(self.train.indptr).max()),
         }
         return pd.Series(rows, dtype=object).to_frame(self.name)
+
+
+def checks(data: Interactions) -> pd.DataFrame:
+    """What makes models useless on one's own data, looked for one by one.
+
+    Args:
+        data: the interactions.
+
+    Returns:
+        A row a check: found, a count or a share (dimensionless); look, whether that is worth a
+        look, by a rule of thumb; then, what follows from it, and the way out.
+
+    Example:
+        >>> checks(load("synthetic"))["look"].any()
+        np.False_
+    """
+    degree = np.diff(data.train.indptr)
+    fame = np.bincount(data.train.indices, minlength=data.n_items)
+    users, items = degree > 0, fame > 0
+    held = [part.tocoo() for part in (data.valid, data.test)]
+    total = max(1, sum(part.nnz for part in held))
+    cold_users = sum(int((~users[part.row]).sum()) for part in held) / total
+    cold_items = sum(int((~items[part.col]).sum()) for part in held) / total
+    splits = [data.train, data.valid, data.test]
+    shared = sum(int(a.multiply(b).nnz) for a, b in itertools.combinations(splits, 2))
+    top = np.sort(fame)[::-1][: max(1, data.n_items // 100)].sum() / max(1, fame.sum())
+    gone = data.dropped or {}
+    repeated, rows = gone.get("repeated", 0), sum(gone.values()) + sum(s.nnz for s in splits)
+    known = degree[users] if users.any() else np.zeros(1)
+    table = {
+        "pairs in two splits": (
+            *(shared, shared > 0),
+            "what is masked in the ranking can never be found: split anew",
+        ),
+        "valid pairs": (
+            *(data.valid.nnz, not data.valid.nnz),
+            "none: nothing to choose by; larger fractions",
+        ),
+        "test pairs": (
+            *(data.test.nnz, not data.test.nnz),
+            "none: accuracy cannot be told; larger fractions",
+        ),
+        "held-out pairs whose user has no train pair": (
+            *(cold_users, cold_users > 0.02),
+            "such a user is ranked at random; split='random' keeps one pair to train",
+        ),
+        "held-out pairs whose item has no train pair": (
+            *(cold_items, cold_items > 0.02),
+            "such an item is never found, and recall stays below 1 by so much; k_core=5",
+        ),
+        "users without train pairs": (
+            *((~users).mean(), (~users).mean() > 0.1),
+            "ids with gaps, or another column: format='table' takes ids for labels",
+        ),
+        "median train pairs of the others": (
+            *(float(np.median(known)), np.median(known) < 5),
+            "little to learn from; k_core=5, or a lower min_rating",
+        ),
+        "recall@20 by chance": (
+            *(min(1.0, 20 / data.n_items), data.n_items < 100),
+            "so few items make any ranking look good, or are a column of ratings: say item=",
+        ),
+        "most train pairs of a user, share of all items": (
+            *(degree.max() / data.n_items, degree.max() > data.n_items / 2),
+            "a robot, or a test account? It has hardly any negatives: drop it",
+        ),
+        "share of train pairs on the 1% most popular items": (
+            *(top, top > 0.5),
+            "ranking by popularity is hard to beat: show it beside every loss",
+        ),
+        "rows that repeat a pair, share": (
+            *(repeated / max(1, rows), repeated > 0.1 * rows),
+            "each counts once; if many, is it the right column?",
+        ),
+    }
+    names = ("found", "look", "then")
+    found = pd.DataFrame.from_dict(table, orient="index", columns=names).rename_axis("check")
+    return found.astype({"found": float, "look": bool})
 
 
 def _canonical(matrix) -> sparse.csr_array:
@@ -539,15 +619,19 @@ def load_file(
             f"{path}, line 1: no {missing[0]} column, which min_rating and split='time' rest on. "
             f"Say {missing[0]}= with a name or a position."
         )
+    sizes = {"read": len(table)}
     if min_rating is not None:
         table = table[table["rating"] >= min_rating]
+        sizes["rated below min_rating"] = len(table)
         if table.empty:
             raise DataError(f"{path}: no rating reaches min_rating={min_rating}. Lower it.")
     if split == "time":  # of a repeated pair, the earliest counts
         table = table.sort_values("timestamp", kind="stable")
     table = table.drop_duplicates(["user", "item"])
+    sizes["repeated"] = len(table)
     if k_core > 1:
         table = _core(table, k_core)
+        sizes["outside the k-core"] = len(table)
         if table.empty:
             raise DataError(f"{path}: nothing is left with k_core={k_core}. Lower it.")
     (user_ids, users), (item_ids, items) = (
@@ -559,6 +643,7 @@ def load_file(
     keys = users * shape[1] + items
     if split == "time":
         part = _deal_by_time(users, items, table["timestamp"].to_numpy()[order], shares)
+        sizes["held out, user or item not in train"] = int((part >= 0).sum())
     else:
         part = _deal_by_user(users, shares, np.random.default_rng(seed))
     splits = [keys[part == k] for k in range(len(SPLITS))]
@@ -575,7 +660,9 @@ def load_file(
             UserWarning,
             stacklevel=2,
         )
-    return _warned(_interactions(name, shape, splits, user_ids=user_ids, item_ids=item_ids))
+    dropped = {why: a - b for (_, a), (why, b) in itertools.pairwise(sizes.items())}
+    ids = {"user_ids": user_ids, "item_ids": item_ids}
+    return _warned(_interactions(name, shape, splits, **ids, dropped=dropped))
 
 
 def _column(text: str) -> str | int:

@@ -569,6 +569,58 @@ def worst_case(
     return result
 
 
+HOLDS = ("radius", "weight", "eta", "temperature")
+
+
+@torch.no_grad()
+def turn(
+    scores: Tensor, *, order: float, radius: float | Tensor, hold: str = "radius"
+) -> WorstCase:
+    """The worst case at an order, when one measure of size stays what it is at order 2.
+
+    "Turning the order" means nothing until it is said what stays. At order 2 the four agree:
+
+    - "radius": ρ, the Rényi ball's;
+    - "weight": c = e^(ρ/γ*). Towards order 1 the ball grows without bound: the maximum;
+    - "eta": the Cressie–Read η. Towards order ∞ the ball shrinks to nothing: the mean;
+    - "temperature": λ, the penalty's, of which each row has its own; at order ∞ the mean.
+
+    Args:
+        scores: (..., n) floating point, finite, -inf where masked. Unit: score.
+        order: γ in [1, inf], dimensionless.
+        radius: ρ in [0, inf), nats, of the ball at order 2; broadcasts to the shape (...).
+        hold: one of HOLDS.
+
+    Returns:
+        A :class:`WorstCase`, without a gradient; of the penalty where its temperature is held.
+
+    Raises:
+        ValueError: another hold; bad values, as :func:`worst_case`.
+
+    Source: c and η as in Eq. 9 and 10 of 'Advancing Loss Functions in Recommender Systems'.
+
+    >>> f = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    >>> [turn(f, order=math.inf, radius=0.5, hold=hold).value.item() for hold in ("weight", "eta")]
+    [1.926038146018982, 1.5]
+    """
+    if hold not in HOLDS:
+        raise ValueError(f"hold must be one of {', '.join(HOLDS)}, not {hold!r}")
+    order, f = _order(order), _scores(scores)
+    rho = _radius(radius, f).squeeze(-1)
+    if hold == "weight":
+        rho = rho / 2 * order_conj(order)
+    elif hold == "eta":
+        rho = radius_from_eta(eta_from_radius(rho, 2), order) if order < math.inf else 0 * rho
+    elif hold == "temperature" and order == math.inf:
+        rho = 0 * rho
+    elif hold == "temperature":  # at order 2 the weights are (f - β)_+ / λ, of mean 1
+        beta, info = worst_case(f, order=2, radius=rho).dual.unsqueeze(-1), torch.finfo(f.dtype)
+        excess = (f - beta.clamp_min(-(info.max**0.25))).relu_()  # β is -inf at radius 0
+        size = excess.sum(-1) / (f > -math.inf).sum(-1)
+        return worst_case(f, order=order, temperature=size.clamp_min(info.tiny))
+    return worst_case(f, order=order, radius=torch.nan_to_num(rho))  # inf: as large as can be
+
+
 def dual_objective(
     scores: Tensor, dual: float | Tensor, *, order: float, radius: float | Tensor
 ) -> Tensor:

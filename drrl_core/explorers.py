@@ -11,12 +11,15 @@ import html
 import math
 import os
 import threading
+import time
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from scipy.optimize import minimize_scalar
 
 from drrl_core import dro, plots
 
@@ -48,6 +51,10 @@ def readout(values: dict[str, object]) -> str:
         text = value if isinstance(value, str) else f"{float(value):.4g}"
         said.append(f"{name} {text} {unit}".rstrip())
     return "   ".join(said)
+
+
+def _red(error: BaseException) -> str:
+    return f"<b style='color:#B00020'>{html.escape(str(error) or type(error).__name__)}</b>"
 
 
 def explore(
@@ -107,7 +114,7 @@ def explore(
                     scene, moved, said = drawn
                     image.value, said = scene.png(**moved), readout(said)
             except Exception as error:  # callbacks have no console: unseen, it freezes the picture
-                line.value = f"<b style='color:#B00020'>{html.escape(str(error))}</b>"
+                line.value = _red(error)
                 return
         line.value = f"<code>{html.escape(said)}</code>" if said else ""
         words = " ".join(f"-p {name} {now[name]:g}" for name in parameters)
@@ -297,3 +304,238 @@ def atlas(
         options=options, value=options[epoch], description="epoch", continuous_update=True
     )
     return explore(draw, epoch=slider)
+
+
+def _mixed(ordinary: np.ndarray, false: np.ndarray, n: int, noise: float):
+    """n scores of which a share is false: sorted scores taken evenly, or repeated.
+
+    At the share that there is, and n of all, these are the scores themselves.
+    """
+    few = round(noise * n)
+    parts = [
+        part[((np.arange(size) + 0.5) * len(part) / max(size, 1)).astype(int)]
+        for part, size in ((ordinary, n - few), (false, few))
+    ]
+    return np.concatenate(parts), np.arange(n) >= n - few
+
+
+def false_negatives(
+    views: dict[str, pd.DataFrame], *, noise: float = 0.1, order: float = 2.0, radius: float = 1.0
+):
+    """How much of the weight false negatives draw, as they become more, at one radius.
+
+    The scores stay as they are; nothing is trained anew. A row of as many negatives is made of a
+    share `noise` of false ones and the rest ordinary, both taken evenly from those there are.
+
+    Args:
+        views: name -> a row a negative: score, false_negative (bool), as `runs.negatives_of`.
+        noise: share of false negatives, in [0, 0.5].
+        order: γ in [1, inf]; shown between SL and CCL. radius: ρ in nats, the same for all three.
+
+    Raises:
+        ValueError: a view without false negatives, or without others.
+    """
+    import ipywidgets as widgets
+
+    rows = {}
+    for name, view in views.items():
+        kinds = [_sorted(view["score"][view["false_negative"] == kind]) for kind in (False, True)]
+        if not all(map(len, kinds)):
+            raise ValueError(
+                f"view {name!r} needs negatives of both kinds: take a user with held-out positives"
+            )
+        rows[name] = kinds
+    grid, scene = np.linspace(0, 0.5, 11), plots.false_negatives_scene()
+
+    def share(scores: np.ndarray, false: np.ndarray, order: float, radius: float):
+        worst = dro.worst_case(torch.from_numpy(scores), order=order, radius=radius)
+        heard = (worst.weights.numpy() * false).sum(-1) / scores.shape[-1]
+        return heard, worst
+
+    @lru_cache(256)
+    def curve(name: str, order: float, radius: float) -> np.ndarray:
+        n = min(sum(map(len, rows[name])), 400)  # enough for a curve
+        mixed = [_mixed(*rows[name], n, each) for each in grid]
+        return share(*map(np.stack, zip(*mixed, strict=True)), order, radius)[0]
+
+    def draw(noise, order, radius, scores):
+        row, false = _mixed(*rows[scores], sum(map(len, rows[scores])), noise)
+        orders = (1.0, order, math.inf)
+        now = [share(row, false, one, radius) for one in orders]
+        heard, worst = now[1]
+        said = {"noise": f"{false.mean():.1%}", "their weight": f"{heard:.1%}"}
+        said["at most"] = f"{min(1, (false.mean() * math.exp(radius)) ** (1 - 1 / order)):.1%}"
+        if false.any():
+            said["k₂ (× mean)"] = heard / false.mean()
+        said |= {"k₁ (× mean)": worst.k1, "truncated": f"{float(worst.truncated):.1%}"}
+        moved = {"scores": row, "false": false, "weights": worst.weights.numpy(), "grid": grid}
+        moved |= {"noise": false.mean(), "now": [heard for heard, _ in now]}
+        moved["shares"] = [(one, curve(scores, one, radius)) for one in orders]
+        moved["title_text"] = (
+            f"Radius {radius:.2f} nats: {false.mean():.0%} false negatives draw "
+            f"{heard:.0%} of the weight at order {plots.order_label(order)}"
+        )
+        return scene, moved, said
+
+    most = math.log(max(sum(map(len, kinds)) for kinds in rows.values()))
+    return explore(
+        draw,
+        presets=PRESETS,
+        parameters=("noise", "order", "radius"),
+        noise=_slider("noise", noise, 0, 0.5, 0.01),
+        order=order_dial(order),
+        radius=_slider("radius ρ", radius, 0, math.ceil(20 * most) / 20, 0.05),
+        scores=widgets.Dropdown(options=list(rows), description="scores"),
+    )
+
+
+def margins(
+    epochs: dict[int, tuple[np.ndarray, np.ndarray]],
+    *,
+    order: float,
+    weight: float,
+    negatives: int = 64,
+    users: list | None = None,
+    user: int = 0,
+):
+    """The bound β + c·‖(f-β)₊‖ of a user, SGD's path over it, the exact β; all users beside it.
+
+    Args:
+        epochs: epoch -> scores (u, n) of users' negatives, -inf = masked (`runs.scores_of`), and
+            the β (u,) that each had then.
+        order: γ in (1, inf]. weight: c >= 1, dimensionless; as trained.
+        negatives: N, how many a training row draws: the exact β may be looked at on a row too.
+        users: their names; 0, 1, ... unless given.
+        user: whose curve to start with, counted from zero.
+    """
+    import ipywidgets as widgets
+
+    tables = {
+        epoch: [torch.as_tensor(table).double() for table in pair]
+        for epoch, pair in sorted(epochs.items())
+    }
+    scores, betas = (list(each) for each in zip(*tables.values(), strict=True))
+    names = list(range(len(betas[0]))) if users is None else list(users)
+    at_weight = {"order": order, "radius": dro.radius_from_weight(weight, order)}
+    worst = [dro.worst_case(each, **at_weight) for each in scores]
+    gaps = [
+        float((dro.dual_objective(f, beta, **at_weight) - exact.value).mean())
+        for f, beta, exact in zip(scores, betas, worst, strict=True)
+    ]
+    points = [torch.stack([w.dual, b], 1).numpy() for w, b in zip(worst, betas, strict=True)]
+    seen = np.concatenate(points).ravel()
+    low, high = (end(seen[np.isfinite(seen)]) for end in (np.min, np.max))
+    shared = [
+        minimize_scalar(
+            lambda beta, f=f: float(dro.dual_objective(f, beta, **at_weight).mean()),
+            bounds=(low, high),
+            method="bounded",
+            options={"xatol": 1e-4},
+        )
+        for f in scores
+    ]
+    low, high = low - 0.25, high + 0.25
+    scene, grid = plots.margins_scene(low, high), torch.linspace(low, high, 61).double()
+
+    def draw(user, epoch, solved_on, weight_now):
+        at, ball = list(tables).index(epoch), dro.radius_from_weight(weight_now, order)
+        whole = scores[at][user]
+        whole = row = whole[whole > -math.inf]
+        if solved_on:
+            rng = np.random.default_rng(solved_on)
+            row = whole[torch.from_numpy(rng.integers(len(whole), size=negatives))]
+        exact = dro.worst_case(row, order=order, radius=ball)
+
+        def bound(f: torch.Tensor, margins: torch.Tensor) -> np.ndarray:
+            rows = f.expand(len(margins), -1)
+            value = dro.dual_objective(rows, margins, order=order, radius=ball)
+            return torch.stack([margins, value], 1).numpy()
+
+        trail = bound(row, torch.stack([beta[user] for beta in betas[: at + 1]]))
+        moved = {"curve": bound(row, grid), "trail": trail, "chosen": user, "users": points[at]}
+        moved["whole"] = bound(whole, grid) if solved_on else np.empty((0, 2))
+        moved |= {"best": (float(exact.dual), float(exact.value)), "shared": shared[at].x}
+        left = f"User {names[user]}, epoch {epoch}, {len(row)} negatives, c = {weight_now:g}"
+        moved["titles"] = left, f"All users, c = {weight:g} as trained"
+        said = {"learnt β (score)": trail[-1, 0], "exact β (score)": exact.dual}
+        said |= {"worst case (score)": exact.value, "gap (score)": trail[-1, 1] - exact.value}
+        said["mean gap (score)"] = gaps[at]
+        said["at one β for all (score)"] = shared[at].fun - float(worst[at].value.mean())
+        return scene, moved, said
+
+    rows = [("all negatives", 0), *((f"row {i} of {negatives}", i) for i in range(1, 21))]
+    return explore(
+        draw,
+        presets={"c = 1": {"weight_now": 1.0}},
+        user=widgets.IntSlider(user, 0, len(names) - 1, description="user"),
+        epoch=widgets.SelectionSlider(options=list(tables), value=max(tables), description="epoch"),
+        solved_on=widgets.SelectionSlider(options=rows, description="solved on"),
+        weight_now=_slider("weight c", weight, 1, max(4, 2 * weight), 0.05),
+    )
+
+
+def monitor(train: Callable, *, title: str = "Training"):
+    """Train, with live curves and a button that stops it where widgets are shown.
+
+    The button is heard at the end of the epoch: the front end's messages come on another thread
+    than cells run on (JupyterLab >= 4.4 with ipykernel >= 7). Elsewhere interrupt the kernel, which
+    stops as cleanly. Either way the best model so far is what comes back, and a run of
+    `runs.get_or_train` goes on from there the next time.
+
+    Args:
+        train: called with `on_epoch`, trains, and returns what has a `fit.history`; such as
+            `lambda on_epoch: runs.get_or_train(run, on_epoch=on_epoch, progress=False)`.
+        title: over the picture.
+
+    Returns:
+        What `train` returns. Without a front end it just trains, and leaves the still picture. What
+        it raises is shown in place, and raised.
+    """
+    from IPython.display import display
+
+    if not interactive():
+        outcome = train(on_epoch=None)
+        display(plots.show(plots.training(outcome.fit.history, title=title)))
+        return outcome
+
+    import ipywidgets as widgets
+
+    image, line, asked = widgets.Image(format="png"), widgets.HTML(), threading.Event()
+    button = widgets.Button(description="Stop", icon="stop", button_style="danger")
+    rows, pause = [], [0.0, 0.0]  # when the latest picture was there, and how long it took
+
+    def stop(_button) -> None:
+        asked.set()
+        button.disabled, button.description = True, "stops after this epoch"
+
+    def draw(history: pd.DataFrame) -> None:
+        start = time.perf_counter()
+        try:
+            with _DRAWING:
+                image.value = plots.png(plots.training(history, title=title))
+        except Exception as error:  # a picture is no reason to end a training
+            line.value = _red(error)
+        pause[:] = time.perf_counter(), time.perf_counter() - start
+
+    def after_epoch(row: dict) -> bool:
+        rows.append(dict(row))
+        if time.perf_counter() - pause[0] > 9 * pause[1]:  # a tenth of the time goes into pictures
+            draw(pd.DataFrame(rows))
+        return asked.is_set()
+
+    button.on_click(stop)
+    draw(pd.DataFrame())
+    pause[:] = 0.0, 0.0  # the first picture takes longer, and is of nothing
+    display(widgets.VBox([button, image, line]))
+    try:
+        outcome = train(on_epoch=after_epoch)
+    except BaseException as error:
+        line.value = _red(error)
+        raise
+    finally:
+        button.disabled = True
+    history = outcome.fit.history
+    draw(history)
+    ended = "stopped" if asked.is_set() else "done"
+    button.description = f"{ended} after {len(history)} epochs"
+    return outcome

@@ -57,6 +57,8 @@ class Parameter:
         if not _fits(ast.parse(self.type, mode="eval").body, value):
             raise ValueError(f"{self.name} = {value!r} is not {self.type}")
         for item in value if isinstance(value, list) else [value]:
+            if item != item:
+                raise ValueError(f"{self.name} = {item!r} is not a number")
             if self.range and item is not None and not _within(self.range, item):
                 raise ValueError(f"{self.name} = {item!r} is outside {self.range}")
 
@@ -174,10 +176,11 @@ def parameters(path) -> dict[str, Parameter]:
 
 
 def _numbers(value):
-    """What the command line, in YAML, takes for text: 1e-3, inf."""
+    """What the command line, in YAML, takes for text: 1e-3, inf; nan, for `check` to refuse."""
     if isinstance(value, list):
         return [_numbers(each) for each in value]
-    text = isinstance(value, str) and re.fullmatch(r"-?([\d.]+e[-+]?\d+|inf(inity)?)", value, re.I)
+    number = r"[-+]?([\d.]+e[-+]?\d+|inf(inity)?|nan)"
+    text = isinstance(value, str) and re.fullmatch(number, value, re.I)
     return float(value) if text else value
 
 
@@ -189,8 +192,12 @@ def _values(source: Path, given: dict, out_dir: Path) -> tuple[dict, dict]:
             raise NotebookError(f"{source.stem} has no parameter {name!r}: {_hint(name, declared)}")
         if "str" not in declared[name].type:
             value = _numbers(value)
-        elif isinstance(value, str) and os.path.isfile(os.path.expanduser(value)):
-            value = os.path.abspath(os.path.expanduser(value))  # the kernel works elsewhere
+        elif isinstance(value, str):
+            # The kernel works elsewhere. A data file's path may end in options, `?k_core=5`.
+            for part in (value, value.partition("?")[0]):
+                if os.path.isfile(here := os.path.expanduser(part)):
+                    value = os.path.abspath(here) + value.removeprefix(part)
+                    break
         given[name] = value
         try:
             declared[name].check(value)

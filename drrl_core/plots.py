@@ -22,7 +22,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon
-from matplotlib.ticker import NullFormatter, PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 from PIL import Image as Raster
 
 # Okabe and Ito's palette, told apart by colour-blind readers, in print and on a beamer.
@@ -59,6 +59,7 @@ VARIANTS = {
     "drrl-fixed": "DrRL-w/o-LP",
 }
 FALSE_NEGATIVE = "#7A1F5C"
+DATA = "#5B6472"  # what is of no loss
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -161,6 +162,30 @@ def learning_curves(histories: dict[str, pd.DataFrame], *, dataset: str) -> Figu
 
 
 @styled
+def training(history: pd.DataFrame, *, title: str) -> Figure:
+    """One run as it goes: the loss of each epoch, and valid NDCG@20 where it was evaluated.
+
+    Args:
+        history: `Fit.history`, or as much of it as there is; empty before the first epoch.
+        title: of the whole.
+    """
+    figure, [[left, right]] = new_figure(9.4, 3.4, 2)
+    if len(history):
+        left.plot(history["epoch"], history["loss"], "o-", ms=4, color="#222222")
+    seen = history.dropna(subset="ndcg@20") if "ndcg@20" in history else history[:0]
+    if len(seen):
+        right.plot(seen["epoch"], seen["ndcg@20"], "o-", ms=4, color="#222222")
+        best = seen.loc[seen["ndcg@20"].idxmax()]
+        right.plot(best["epoch"], best["ndcg@20"], "o", ms=9, color=COLOURS["drrl"])
+        right.set_title(f"best so far {best['ndcg@20']:.4f}, epoch {best['epoch']:.0f}")
+    for axes, name in ((left, "loss (mean of the epoch)"), (right, "valid NDCG@20")):
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
 def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | None = None) -> Figure:
     """Test accuracy, a panel a metric and a bar a loss.
 
@@ -196,6 +221,18 @@ def metric_label(metric: str) -> str:
     'NDCG@20'
     """
     return metric.replace("recall", "Recall").replace("ndcg", "NDCG")
+
+
+def held_label(held: str) -> str:
+    """What a sweep held fixed, as one says it.
+
+    >>> held_label("drrl, weight=1.649")
+    'DrRL at c = 1.65'
+    """
+    variant, _, size = held.partition(", ")
+    name, _, value = size.partition("=")
+    symbol = {"radius": "ρ", "weight": "c", "eta": "η", "temperature": "λ"}[name]
+    return f"{label(variant)} at {symbol} = {float(value):.3g}"
 
 
 def _points(axes: Axes, x, y, low, high, tone, **style) -> None:
@@ -315,7 +352,7 @@ def along_dial(sweeps: dict[str, pd.DataFrame], panels: dict[str, str], *, title
             x, none = 1 - 1 / rows.index.to_numpy(float), np.full(len(rows), np.nan)
             first = name == next(iter(panels))
             ends = (rows["low"], rows["high"]) if first and "low" in rows else (none, none)
-            _points(axes, x, rows[name], *ends, tone, fmt=line, label=held)
+            _points(axes, x, rows[name], *ends, tone, fmt=line, label=held_label(held))
         _order_axis(axes)
         axes.set(ylabel=words)
         if name in ("k1", "k2"):
@@ -324,7 +361,7 @@ def along_dial(sweeps: dict[str, pd.DataFrame], panels: dict[str, str], *, title
             axes.yaxis.set_minor_formatter(NullFormatter())
     for axes in axes_of.flat[len(panels) :]:
         axes.set_axis_off()
-    axes_of.flat[0].legend(title="held fixed", fontsize=9)
+    axes_of.flat[0].legend(fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
     return figure
 
@@ -379,6 +416,114 @@ def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int)
     handles = [dot, diamond, Patch(color="#DADCE0")]
     names = ["negative", share, "how many items have that score"]
     figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
+@styled
+def popularity_and_activity(train, *, dataset: str) -> Figure:
+    """How unequal a data set is: pairs of a user, and who holds the pairs among the items.
+
+    Args:
+        train: (n_users, n_items) CSR. dataset: its name, for the title.
+    """
+    figure, [[left, right]] = new_figure(8.6, 3.5, 2)
+    activity = np.diff(train.indptr)
+    top = max(2, activity.max() + 1)
+    bins = np.unique(np.geomspace(1, top, 25).round()) if top > 60 else np.arange(0.5, top + 1)
+    left.hist(activity[activity > 0], bins=bins, color=DATA, edgecolor="white", linewidth=0.5)
+    if top > 60:
+        left.set_xscale("log")
+    middle = np.median(activity[activity > 0]) if activity.any() else 0
+    left.axvline(middle, color="#222222", linewidth=1.2, linestyle="--")
+    side = dict(ha="left", va="top", size=9, transform=left.get_xaxis_transform())
+    left.text(middle, 0.99, f" median {middle:g}", **side)
+    left.set(xlabel="train pairs of a user", ylabel="users", ylim=(0, 1.12 * left.get_ylim()[1]))
+    left.set_title(f"Half of the users have at most {middle:g} train pairs")
+    fame = np.sort(np.bincount(train.indices, minlength=train.shape[1]))[::-1]
+    held = np.concatenate([[0], np.cumsum(fame) / max(1, fame.sum())])
+    share = np.linspace(0, 1, len(held))
+    right.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=":")
+    right.fill_between(share, held, share, color=DATA, alpha=0.15, linewidth=0)
+    right.plot(share, held, color=DATA)
+    tenth = float(np.interp(0.1, share, held))
+    right.plot(0.1, tenth, "o", color=DATA, markersize=7)
+    right.set(xlabel="items, the most popular first", ylabel="share of the train pairs")
+    right.set(xlim=(0, 1), ylim=(0, 1.02))
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_major_formatter("{x:.0%}")
+    right.set_title(f"A tenth of the items has {tenth:.0%} of the pairs")
+    figure.suptitle(f"{dataset}, train pairs", x=0.01, ha="left", size=11)
+    return figure
+
+
+@styled
+def radii_tried(radii: np.ndarray, tried: pd.DataFrame, *, reference: float) -> Figure:
+    """From SL to DrRL: the radius SL used, user by user, and how DrRL fares at some of them.
+
+    Args:
+        radii: (users,) nats, of a trained SL.
+        tried: a row a trained DrRL: order, radius (nats), valid (NDCG@20).
+        reference: valid NDCG@20 of that SL.
+    """
+    figure, [upper, lower] = new_figure(7.0, 5.2, rows=2)
+    above, below = upper[0], lower[0]
+    above.hist(radii, bins=30, color=COLOURS["sl"], alpha=0.75, edgecolor="white", linewidth=0.5)
+    above.set(ylabel="users", xlabel="radius ρ that SL amounts to (nats)")
+    above.set_title("SL's one temperature is another radius for each user")
+    span = [*radii, *tried["radius"]]
+    room = 0.05 * (max(span) - min(span) or 1)
+    for axes in (above, below):
+        axes.set_xlim(min(span) - room, max(span) + room)
+        for radius in tried["radius"].unique():
+            axes.axvline(radius, color="#999999", linewidth=1, linestyle=":")
+    below.axhline(reference, color=COLOURS["sl"], linewidth=1.4)
+    right = dict(ha="right", va="bottom", size=9, transform=below.get_yaxis_transform())
+    below.text(0.995, reference, "SL", color=COLOURS["sl"], **right)
+    for order, rows in tried.groupby("order"):
+        rows = rows.sort_values("radius")
+        look = dict(color=order_colour(order), marker="o", label=f"γ = {order_label(order)}")
+        below.plot(rows["radius"], rows["valid"], **look)
+    ends = [reference, *tried["valid"]]
+    room = 0.15 * (max(ends) - min(ends) or 0.1)
+    below.set(ylim=(min(ends) - room, max(ends) + room))
+    below.set(xlabel="radius ρ of DrRL, one for all users (nats)", ylabel="valid NDCG@20")
+    best = tried.loc[tried["valid"].idxmax()]
+    word = "above" if best["valid"] > reference else "below"
+    below.set_title(f"DrRL, β exact: the best of {len(tried)} is {word} SL on valid")
+    below.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+@styled
+def recommended(lists: dict[str, pd.DataFrame], *, user: object) -> Figure:
+    """One user's best items under each loss, named by the ids of one's own file.
+
+    Args:
+        lists: loss name -> a row an item, best first: item (id), score, test (bool: the user's
+            held-out pair), popularity (train pairs of the item).
+        user: the user's id.
+    """
+    longest = max(len(rows) for rows in lists.values())
+    figure, [panels] = new_figure(3.4 * len(lists), 1.5 + 0.3 * longest, len(lists))
+    for axes, (loss, rows) in zip(panels, lists.items(), strict=True):
+        place = -np.arange(len(rows))
+        bars = axes.barh(place, rows["score"], color=colour(loss), height=0.72)
+        for bar, hit in zip(bars, rows["test"], strict=True):
+            bar.set_alpha(1.0 if hit else 0.3)
+        names = [str(item) if len(str(item)) < 15 else f"{item!s:.13}…" for item in rows["item"]]
+        axes.set_yticks(place, names, size=9)
+        low = min(0.0, rows["score"].min())
+        span = (max(rows["score"].max(), 0) - low) or 1
+        for y, value, count in zip(place, rows["score"], rows["popularity"], strict=True):
+            axes.text(max(value, 0) + 0.02 * span, y, f"{count:,}", va="center", size=8)
+        axes.set(xlim=(low, low + 1.2 * span), ylim=(-longest + 0.4, 0.6), xlabel="score")
+        axes.set_title(label(loss), color=colour(loss))
+        axes.grid(axis="y", visible=False)
+    handles = [Patch(color="#444444"), Patch(color="#444444", alpha=0.3), Line2D([], [], ls="")]
+    names = ["in test", "not in test", "number: train pairs of the item"]
+    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
+    title = f"User {user}: the best {longest} items without a train pair"
+    figure.suptitle(title, x=0.01, ha="left", size=11, weight="bold")
     return figure
 
 
@@ -446,6 +591,218 @@ def along_orders(
     return figure
 
 
+QUANTITIES = {
+    "k1": "$k_1$: largest weight (× mean)",
+    "k2": "$k_2$: weight of a false\nnegative (× mean)",
+    "k2_test": "$k_2$: weight of a held-out\ntest positive (× mean)",
+    "truncated": "truncated share",
+    "effective_share": "effective share $1/E w^2$",
+}
+RATIOS = ("k1", "k2", "k2_test")  # probability ratios, on logarithmic axes; the rest are shares
+
+
+def _quantity(axes: Axes, name: str, *, across: bool = False) -> None:
+    """The axis of one of QUANTITIES: its name, its ticks, and its ends where it is a share."""
+    which = "x" if across else "y"
+    axes.set(**{f"{which}label": QUANTITIES[name]})
+    if name in RATIOS:
+        axes.set(**{f"{which}scale": "log"})
+        axis = getattr(axes, f"{which}axis")
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set(**{f"{which}lim": (-0.03, 1.03)})
+        getattr(axes, f"{which}axis").set_major_formatter(PercentFormatter(1))
+
+
+@styled
+def users_by_loss(
+    found: dict[str, pd.DataFrame], quantities: tuple[str, ...], *, title: str
+) -> Figure:
+    """How a quantity spreads over the users, a panel a quantity and a curve a loss.
+
+    Args:
+        found: loss -> a row a user, as `runs.by_user` gives it.
+        quantities: columns of it, of QUANTITIES.
+    """
+    figure, [panels] = new_figure(4.4 * len(quantities), 3.8, len(quantities))
+    for axes, name in zip(panels, quantities, strict=True):
+        for loss, users in found.items():
+            values = np.sort(users[name].dropna())
+            steps = np.arange(1, len(values) + 1) / max(len(values), 1)
+            axes.step(values, steps, where="post", color=colour(loss))
+            if len(values):
+                at = np.searchsorted(values, values.mean()) / len(values)
+                axes.plot(values.mean(), at, "D", ms=8, mec="white", color=colour(loss))
+        _quantity(axes, name, across=True)
+        axes.set(ylim=(-0.02, 1.02))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    panels[0].set_ylabel("share of the users at or below")
+    handles = [Line2D([], [], color=colour(loss), label=label(loss)) for loss in found]
+    mean = Line2D([], [], ls="", marker="D", ms=7, color="#444444", label="mean over the users")
+    figure.legend(handles=[*handles, mean], loc="outside lower center", ncols=len(found) + 1)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def turned_by_user(
+    columns: dict[str, pd.DataFrame],
+    quantities: tuple[str, ...],
+    *,
+    title: str,
+    dots: dict[str, pd.DataFrame] | None = None,
+) -> Figure:
+    """Quantities along the order dial: the mean over users and where four in five of them lie.
+
+    Args:
+        columns: heading (or a loss) -> as `runs.turned` gives it; a column of panels each.
+        quantities: a row of panels each, of QUANTITIES.
+        dots: heading -> trained models, index order, columns as quantities; drawn where given.
+    """
+    size = 3.5 * len(columns), 0.9 + 2.4 * len(quantities)
+    figure, panels = new_figure(*size, len(columns), len(quantities))
+    for axes, heading in zip(panels[0], columns, strict=True):
+        axes.set_title(label(heading), color=colour(heading))
+    for row, name in zip(panels, quantities, strict=True):
+        for axes, (heading, found) in zip(row, columns.items(), strict=True):
+            by_order = found[name].groupby(level="order")
+            mean, tone = by_order.mean(), colour(heading)
+            x = 1 - 1 / mean.index.to_numpy()
+            axes.fill_between(x, by_order.quantile(0.1), by_order.quantile(0.9), color="#D3D6DB")
+            axes.plot(x, mean, color=tone)
+            if dots and heading in dots:
+                at = dots[heading]
+                axes.plot(1 - 1 / at.index.to_numpy(), at[name], "D", ms=8, mec="white", color=tone)
+            _order_axis(axes)
+            _quantity(axes, name)
+            axes.label_outer(remove_inner_ticks=False)
+        ends = [axes.get_ylim() for axes in row]
+        for axes in row:
+            axes.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+    handles = [Line2D([], [], color="#444444"), Patch(color="#D3D6DB")]
+    names = ["mean over the users", "10% to 90% of them"]
+    if dots:
+        handles.append(Line2D([], [], ls="", marker="D", ms=7, color="#444444"))
+        names.append("a model trained there")
+    figure.legend(handles, names, loc="outside lower center", ncols=3)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+VARIANTS = {
+    "learned": "DrRL: one β a user, learnt",
+    "shared": "w/o-P: one learnt β for all",
+    "fixed": "w/o-LP: one fixed β",
+    "exact": "exact β of each row",
+}
+
+
+@styled
+def descents(betas: np.ndarray, panels: dict[float, dict]) -> Figure:
+    """The bound β + c·‖(f-β)₊‖ as a curve, and gradient descent on it from several starts.
+
+    Args:
+        betas: (b,) score, ascending. panels: c -> curve (b,), score; value, the worst case; best,
+            the exact β, -inf where there is none; paths, start -> (m, 2), β and bound on the way.
+    """
+    figure, [axes_of] = new_figure(9.4, 3.8, len(panels))
+    for axes, (weight, panel) in zip(axes_of, panels.items(), strict=True):
+        axes.plot(betas, panel["curve"], color="#222222", linewidth=1.6)
+        axes.axhline(panel["value"], color="#999999", linewidth=1, linestyle=":")
+        for tone, (start, path) in zip(
+            (COLOURS["drrl"], "#CC79A7"), panel["paths"].items(), strict=False
+        ):
+            axes.plot(*path.T, "o", markersize=4, color=tone, alpha=0.6, mew=0)
+            axes.plot(*path[0], "o", markersize=8, mfc="white", mec=tone, mew=2)
+            axes.plot(*path[-1], "o", markersize=8, color=tone, label=f"from β = {start:g}")
+        if math.isfinite(panel["best"]):
+            axes.plot(panel["best"], panel["value"], "D", ms=7, color="#222222", label="exact β")
+            said = "the worst case"
+        else:
+            said = "the mean, which no β reaches"
+        at = (0.02, panel["value"])
+        across = axes.get_yaxis_transform()
+        axes.text(*at, said, transform=across, va="top", size=9, color="#666666")
+        axes.set_title(f"c = {weight:g}")
+        axes.set(xlabel="margin β (score)", xlim=(betas[0], betas[-1]))
+        axes.legend(loc="upper center", fontsize=9)
+    axes_of[0].set_ylabel("bound (score)")
+    title = "With a ball the start is forgotten; at c = 1 there is nowhere to arrive"
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def margins_by_variant(frames: dict[str, pd.DataFrame], *, dataset: str, negatives: int) -> Figure:
+    """The β that each variant of DrRL uses against the exact one, a dot a user.
+
+    Args:
+        frames: variant -> `runs.margins`. dataset: its name, for the title.
+        negatives: N of a row, for the caption of the exact variant.
+    """
+    figure, [panels] = new_figure(2.6 * len(frames), 3.5, len(frames))
+    every = pd.concat(frames.values())[["beta", "best"]]
+    low, high = every.min().min(), every.max().max()
+    ends = low - 0.05 * (high - low), high + 0.05 * (high - low)
+    for axes, (variant, frame) in zip(panels, frames.items(), strict=True):
+        axes.plot(ends, ends, color="#999999", linewidth=1.2)
+        tone = "#222222" if variant == "exact" else COLOURS["drrl"]
+        axes.plot(frame["best"], frame["beta"], "o", ms=4, alpha=0.5, mew=0, color=tone)
+        named = VARIANTS[variant].replace(": ", ":\n")
+        axes.set_title(named if variant != "exact" else f"exact,\non each row of {negatives}")
+        said = f"mean gap {frame['gap'].mean():.4f}"
+        axes.text(0.04, 0.96, said, transform=axes.transAxes, va="top", size=9)
+        axes.set(xlim=ends, ylim=ends, aspect="equal")
+        if axes is not panels[0]:
+            axes.set_yticklabels([])
+    panels[0].set_ylabel("β in use (score)")
+    figure.supxlabel("exact β on all of the user's negatives (score)", size=10)
+    title = f"Whose margin is where it should be? {dataset}, a dot a user"
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def margins_over_epochs(
+    panels: dict[str, dict[tuple[float, float], pd.DataFrame]], exact: pd.DataFrame
+) -> Figure:
+    """Where the learnt β goes, a panel a weight c, a line a start and rate.
+
+    Args:
+        panels: the panel's title -> (start, rate) -> a history with diagnostics, as `runs.execute`
+            adds them; the first panel is that of the ball.
+        exact: the history of the run that solves for β in that ball.
+    """
+    figure, [axes_of] = new_figure(9.4, 3.8, len(panels))
+    every = {run for panel in panels.values() for run in panel}
+    tones = dict(zip(sorted({run[0] for run in every}), ("#CC79A7", COLOURS["drrl"]), strict=False))
+    lines = dict(zip(sorted({run[1] for run in every}), (":", "-"), strict=False))
+    for axes, (title, panel) in zip(axes_of, panels.items(), strict=True):
+        for (start, rate), history in panel.items():
+            seen = history.dropna(subset="beta")
+            axes.plot(
+                [0, *seen["epoch"]],
+                [start, *seen["beta"]],
+                color=tones[start],
+                linestyle=lines[rate],
+                label=f"start {start:g}, rate {rate:g}",
+            )
+        axes.set(xlabel="epoch", xlim=(0, None))
+        axes.set_title(title)
+    seen = exact.dropna(subset="beta")
+    axes_of[0].plot(seen["epoch"], seen["beta"], "D", ms=5, color="#222222", label="exact, its run")
+    ends = [axes.get_ylim() for axes in axes_of]
+    for axes in axes_of:
+        axes.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+    axes_of[0].set_ylabel("mean β of the users (score)")
+    axes_of[0].legend(loc="lower right", fontsize=9)
+    title = "A ball gives β somewhere to arrive, at a rate that is quick enough"
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
 # ---------------------------------------------------------------------------------------------
 # Scenes: what explorers move
 
@@ -509,11 +866,14 @@ def _raise(axes: Axes, value: float) -> float:
 
 
 @styled
-def worst_case_scene() -> Scene:
+def worst_case_scene(tops: tuple[float, float] | None = None) -> Scene:
     """Scores under P and under the worst case Q*, and the weight against the score.
 
     Moved by scores (n,) sorted, weights (n,) of mean 1, order, mark (score; where weights begin,
     None at order 1), ghost (score; a margin set by hand, or None), and title.
+
+    Args:
+        tops: where the two vertical axes end, whatever is drawn; by default they follow it.
     """
     figure, [[left, right]] = new_figure(9.4, 3.9, 2)
     crowd = left.stairs([1], [0, 1], fill=True, color="#D3D6DB")
@@ -529,7 +889,8 @@ def worst_case_scene() -> Scene:
     title = figure.suptitle(" ", x=0.01, ha="left", size=12, weight="bold")
     handles = [crowd, Patch(facecolor="#999999", edgecolor="#444444"), marks[0], ghosts[0]]
     words = ["P: all alike", "Q*: the worst case", "β: no weight below", "your β"]
-    right.legend(handles, words, loc="upper left", fontsize=9)
+    said = 3 if tops else 4  # nobody moves β in a film
+    right.legend(handles[:said], words[:said], loc="upper left", fontsize=9)
 
     def move(*, scores, weights, order, mark=None, ghost=None, title_text=""):
         low, high = float(scores[0]), float(scores[-1])
@@ -558,9 +919,10 @@ def worst_case_scene() -> Scene:
         title.set_text(title_text)
         for panel in (left, right):
             panel.set_xlim(low - pad, high + pad)
-        left.set_ylim(0, _raise(left, 1.05 * max(share.max() for share in shares)))
-        top = _raise(right, 1.05 * weights.max())
-        right.set_ylim(-0.02 * top, top)
+        highest = 1.05 * max(share.max() for share in shares), 1.05 * weights.max()
+        ends = tops or [_raise(panel, y) for panel, y in zip((left, right), highest, strict=True)]
+        left.set_ylim(0, ends[0])
+        right.set_ylim(-0.02 * ends[1], ends[1])
 
     return Scene(figure, [crowd, worst, outline, curve, dots, *marks, *ghosts, title], move)
 
@@ -572,11 +934,9 @@ def order_film(scores: np.ndarray, worst: dict, *, radius: float, pause: int = 1
         scores: (n,) sorted. worst: order -> its `dro.WorstCase`, ascending. radius: in nats.
         pause: milliseconds a picture; the ends stay for six.
     """
-    scene, frames = worst_case_scene(), []
-    scene.figure.set_dpi(70)
     most = max(float(each.k1) for each in worst.values())
-    for axes, top in zip(scene.figure.axes, (0.12, 1.1 * most), strict=True):
-        axes.set_ylim(0, top)  # axes that do not move
+    scene, frames = worst_case_scene(tops=(0.12, 1.1 * most)), []
+    scene.figure.set_dpi(70)
     for order, each in worst.items():
         moved = {"scores": scores, "weights": each.weights.numpy(), "order": order}
         moved |= {"mark": None if order == 1 else float(each.dual)}
@@ -595,6 +955,58 @@ def order_film(scores: np.ndarray, worst: dict, *, radius: float, pause: int = 1
         loop=0,
     )
     return buffer.getvalue()
+
+
+@styled
+def false_negatives_scene() -> Scene:
+    """How much of the weight goes to false negatives, by score and by how many there are.
+
+    Moved by scores (n,), false (n,) bool and weights (n,) of mean 1; noise, the share of the
+    negatives that are false; grid (m,) of such shares; shares, three orders and for each (m,) what
+    they get of the weight; now, the same at this noise; and title.
+    """
+    figure, [[left, right]] = new_figure(9.4, 3.9, 2)
+    heard = left.stairs([1], [0, 1], fill=True, color="#9AA0A8")
+    false_heard = left.stairs([1], [0, 1], fill=True, color=FALSE_NEGATIVE)
+    crowd = left.stairs([1], [0, 1], linewidth=1.6, color="#222222")
+    left.set(xlabel="score of the negative", ylabel="share of the distribution")
+    words = ["Q*: weight on ordinary negatives", "Q*: weight on false negatives", "P: all alike"]
+    left.legend([heard, false_heard, crowd], words, loc="upper left", fontsize=9)
+    right.plot([0, 1], [0, 1], ":", color="#777777", lw=1.3)
+    right.text(0.345, 0.335, "all alike", color="#777777", size=9, va="top")
+    lines = [right.plot([], [])[0] for _ in range(3)]
+    spots = [right.plot([], [], "o", ms=8, mec="white")[0] for _ in range(3)]
+    plain = {"size": 9.5, "va": "center", "bbox": {"fc": "white", "ec": "none", "pad": 1}}
+    names = [right.text(0.01, 0.97 - 0.075 * row, "", **plain) for row in range(3)]
+    here = right.axvline(0, color="#222222", ls="--", lw=1.2)
+    right.set(xlabel="noise ratio: share of false negatives", ylabel="their share of the weight")
+    right.set(xlim=(0, 0.5), ylim=(0, 1.03))
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    title = figure.suptitle(" ", x=0.01, ha="left", size=12, weight="bold")
+
+    def move(*, scores, false, weights, noise, grid, shares, now, title_text=""):
+        low, high = float(scores.min()), float(scores.max())
+        pad = 0.04 * (high - low) or 0.1
+        edges = np.linspace(low - pad, high + pad, 61 if len(scores) > 200 else 21)
+        mass = [weights, np.where(false, weights, 0), np.ones(len(scores))]
+        bars = [np.histogram(scores, edges, weights=part)[0] / len(scores) for part in mass]
+        for artist, bar in zip((heard, false_heard, crowd), bars, strict=True):
+            artist.set_data(bar, edges)
+        parts = zip(lines, spots, names, shares, now, strict=True)
+        for line, spot, name, (order, share), at in parts:
+            tone = order_colour(order)
+            line.set_data(grid, share)
+            spot.set_data([noise], [at])
+            name.set_text(f"order {order_label(order)}: {at:.0%}")
+            for artist in (line, spot, name):
+                artist.set_color(tone)
+        here.set_xdata([noise] * 2)
+        title.set_text(title_text)
+        left.set_xlim(low - pad, high + pad)
+        left.set_ylim(0, _raise(left, 1.3 * max(bar.max() for bar in bars)))
+
+    return Scene(figure, [heard, false_heard, crowd, here, *lines, *spots, *names, title], move)
 
 
 CORNERS = np.array([[0, 0], [1, 0], [0.5, 3**0.5 / 2]])  # of the simplex of three items
@@ -690,3 +1102,59 @@ def atlas_scene(
         title.set_text(title_text)
 
     return Scene(figure, [*clouds.values(), *centres.values(), title], move)
+
+
+@styled
+def margins_scene(low: float, high: float) -> Scene:
+    """One user's bound as a function of β, and every user's β in use against the exact one.
+
+    Moved by curve and whole, (b, 2) β and bound, on the scores looked at and on all negatives;
+    trail (e, 2), the learnt β of the epochs so far on that curve; best, (β, bound) at the minimum,
+    β -inf where there is none; shared, one β for all; users (u, 2), exact and learnt β; chosen,
+    a row of these; and titles.
+
+    Args:
+        low, high: the ends of the axes of β, score.
+    """
+    figure, [[left, right]] = new_figure(9.4, 4.3, 2)
+    (ghost,) = left.plot([], [], color="#BBBBBB", linewidth=1.6)
+    (line,) = left.plot([], [], color="#222222", linewidth=1.8)
+    worst = left.axhline(0, color="#999999", linestyle=":", linewidth=1.4)
+    one = left.axvline(0, color="#CC79A7", linestyle="--", linewidth=1.4)
+    (past,) = left.plot([], [], "o", ms=5, mew=0, alpha=0.5, color=COLOURS["drrl"])
+    (lowest,) = left.plot([], [], "D", ms=11, mec="white", color="#222222")
+    (now,) = left.plot([], [], "o", ms=9, mec="white", color=COLOURS["drrl"])
+    left.set(xlabel="margin β (score)", ylabel="bound (score)", xlim=(low, high))
+    left.yaxis.set_major_formatter("{x:+.1f}")  # as wide above zero as below
+    right.plot([low, high], [low, high], color="#999999", linewidth=1.2)
+    level = right.axhline(0, color="#CC79A7", linestyle="--", linewidth=1.4)
+    (crowd,) = right.plot([], [], "o", ms=4, mew=0, alpha=0.45, color=COLOURS["drrl"])
+    (ring,) = right.plot([], [], "o", ms=11, mfc="none", mec="#222222", mew=1.8)
+    right.set(xlabel="exact β on all negatives (score)", ylabel="learnt β (score)")
+    right.set(xlim=(low, high), ylim=(low, high))
+    names = [axes.set_title(" ", loc="left") for axes in (left, right)]
+    handles = [line, lowest, worst, now, past, one, ghost]
+    words = ["bound", "exact β", "worst case", "learnt β", "the epochs before", "one β for all"]
+    words += ["on all negatives"]
+    tight = {"fontsize": 9, "columnspacing": 1.2, "handletextpad": 0.5}
+    figure.legend(handles, words, loc="outside upper center", ncols=7, **tight)
+
+    def move(*, curve, whole, trail, best, shared, users, chosen, titles):
+        line.set_data(*curve.T)
+        ghost.set_data(*whole.T)
+        past.set_data(*trail[:-1].T)
+        now.set_data(*trail[-1:].T)
+        lowest.set_data([best[0]], [best[1]])
+        lowest.set_visible(math.isfinite(best[0]))
+        worst.set_ydata([best[1]] * 2)
+        one.set_xdata([shared] * 2)
+        level.set_ydata([shared] * 2)
+        crowd.set_data(*users.T)
+        ring.set_data(*users[chosen : chosen + 1].T)
+        for name, text in zip(names, titles, strict=True):
+            name.set_text(text)
+        floor = math.floor(10 * (best[1] - 0.03)) / 10
+        left.set_ylim(floor, floor + 0.5)
+
+    moving = [ghost, line, worst, one, past, lowest, now, level, crowd, ring, *names]
+    return Scene(figure, moving, move)

@@ -24,7 +24,7 @@ import statistics
 import subprocess
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -50,6 +50,7 @@ SHOWN = ("recall@20", "ndcg@20")
 FILES = ("record.json", "valid.csv", "test.csv", "history.csv", "state.pt", "tables.npz")
 LATER = "diagnostics.csv"
 SUMS = "SHA256SUMS"
+FALSE = {"k2": None, "k2_test": "test"}  # by which false negatives: the best known, or a split's
 TILE = 2**22  # scores of a few users at a time: arrays of 16 MiB
 
 
@@ -707,7 +708,9 @@ def _keep_diagnostics(history: pd.DataFrame, home: Path) -> None:
 # What a trained loss listens to
 
 
-def false_negatives(data: datasets.Interactions, users: int | np.ndarray) -> np.ndarray:
+def false_negatives(
+    data: datasets.Interactions, users: int | np.ndarray, split: str | None = None
+) -> np.ndarray:
     """Items without a train pair that the user would like.
 
     Known where the data come with the truth; elsewhere the held-out positives, which is all that
@@ -716,6 +719,7 @@ def false_negatives(data: datasets.Interactions, users: int | np.ndarray) -> np.
     Args:
         data: the interactions.
         users: an index, or several.
+        split: "valid" or "test" to take that split's positives, with or without the truth.
 
     Returns:
         bool, (n_items,) of one user, (users, n_items) of several.
@@ -725,7 +729,9 @@ def false_negatives(data: datasets.Interactions, users: int | np.ndarray) -> np.
     False
     """
     several = np.atleast_1d(users)
-    if data.truth is not None:
+    if split:
+        liked = getattr(data, split)[several].toarray() > 0
+    elif data.truth is not None:
         liked = data.truth[several]
     else:
         liked = (data.valid[several] + data.test[several]).toarray() > 0
@@ -795,6 +801,12 @@ def negatives_of(outcome: Outcome, user: int) -> pd.DataFrame:
     return view[view["score"] > -math.inf]
 
 
+def _evenly(users: np.ndarray, count: int | None) -> np.ndarray:
+    """So many of the users, evenly spread over them; all where count is None."""
+    count = len(users) if count is None else min(count, len(users))
+    return users[np.linspace(0, len(users) - 1, count).astype(int)]
+
+
 def askable(data: datasets.Interactions, users: int) -> np.ndarray:
     """Users with a train pair and a false negative, see `false_negatives`; so many, evenly spread.
 
@@ -803,8 +815,7 @@ def askable(data: datasets.Interactions, users: int) -> np.ndarray:
     """
     liked = data.valid + data.test if data.truth is None else csr_array(data.truth, dtype=float)
     missed = np.diff(liked.indptr) - np.diff(csr_array(liked.multiply(data.train)).indptr)
-    known = np.flatnonzero((np.diff(data.train.indptr) > 0) & (missed > 0))
-    return known[np.linspace(0, len(known) - 1, min(users, len(known))).astype(int)]
+    return _evenly(np.flatnonzero((np.diff(data.train.indptr) > 0) & (missed > 0)), users)
 
 
 def diagnostics(
@@ -837,24 +848,62 @@ def diagnostics(
     0.0
     """
     known = askable(data, users)
+    found = _by_user(model, loss, data, similarity, known).drop(columns="k2_test")
+    return {name: float(value) for name, value in found.mean().items()}
+
+
+def by_user(outcome: Outcome, *, users: int | None = None) -> pd.DataFrame:
+    """Whom a trained loss listens to, user by user: what `diagnostics` takes the mean of.
+
+    Args:
+        outcome: a run carried out.
+        users: how many, evenly spread over those with a train pair; all when None.
+
+    Returns:
+        A row a user: the columns of `diagnostics`, and k2_test, the mean weight of the user's test
+        positives over the mean weight. NaN in k2 and k2_test where a user has no such item, and in
+        all but truncated, beta and gap where all the user's negatives are truncated.
+
+    Source: k1 and k2_test are the columns of Table 1 of 'Advancing Loss Functions in Recommender
+    Systems', AAAI 2025, where their means over the users stand.
+
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> by_user(outcome, users=5).shape
+    (5, 5)
+    """
+    similarity = outcome.record["parameters"]["train"]["similarity"]
+    known = _evenly(np.flatnonzero(np.diff(outcome.data.train.indptr)), users)
+    return _by_user(outcome.model, outcome.loss, outcome.data, similarity, known)
+
+
+def _by_user(
+    model: nn.Module,
+    loss: nn.Module,
+    data: datasets.Interactions,
+    similarity: str,
+    users: np.ndarray,
+) -> pd.DataFrame:
     owned = isinstance(loss, losses.DrRL)
-    rows = [pd.DataFrame(columns=DIAGNOSTICS if owned else DIAGNOSTICS[:4], dtype=float)]
-    for some, scores, weights in _listening(model, loss, data, similarity, known):
+    columns = [*(DIAGNOSTICS if owned else DIAGNOSTICS[:4]), "k2_test"]
+    rows = [pd.DataFrame(columns=columns, dtype=float)]
+    for some, scores, weights in _listening(model, loss, data, similarity, users):
         kept, weights = scores > -math.inf, weights.double()
-        false = torch.from_numpy(false_negatives(data, some)).to(scores.device)
         count, heard = kept.sum(-1), (weights != 0).any(-1)
-        columns = {
+        row = {
             "truncated": ((weights == 0) & kept).sum(-1) / count.double(),
             "k1": weights.masked_fill(~kept, -math.inf).amax(-1),
-            "k2": (weights * false).sum(-1) / false.sum(-1),
             "effective_share": count / weights.square().sum(-1),
         }
-        for name in ("k1", "k2", "effective_share"):  # of nobody's weights there is no mean
-            columns[name] = columns[name].where(heard, math.nan)
+        for name, split in FALSE.items():
+            false = torch.from_numpy(false_negatives(data, some, split)).to(scores.device)
+            row[name] = (weights * false).sum(-1) / false.sum(-1)
+        for name in ("k1", "k2", "k2_test", "effective_share"):  # of nobody's weights: no mean
+            row[name] = row[name].where(heard, math.nan)
         if owned:
-            columns["beta"], columns["gap"] = _duals(loss, scores, some)
-        rows.append(pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()}))
-    return {name: float(value) for name, value in pd.concat(rows[1:] or rows).mean().items()}
+            row["beta"], row["gap"] = _duals(loss, scores, some)
+        row = {name: row[name].cpu().numpy() for name in columns}
+        rows.append(pd.DataFrame(row, index=some))
+    return pd.concat(rows[1:] or rows).rename_axis("user")
 
 
 @torch.no_grad()
@@ -892,7 +941,58 @@ def attention(outcome: Outcome, *, users: int = 200) -> dict[str, float]:
     return {name: found[name] for name in ("k1", "k2", "truncated")}
 
 
-def places(outcome: Outcome, *, users: int = 200) -> pd.DataFrame:
+def turned(
+    outcome: Outcome,
+    orders: Sequence[float],
+    *,
+    radius: float | None = None,
+    hold: str = "radius",
+    users: int | None = 200,
+) -> pd.DataFrame:
+    """The order turned on a trained model's scores, user by user; nothing is trained anew.
+
+    Args:
+        outcome: a run carried out.
+        orders: γ in [1, inf], each.
+        radius: ρ in [0, inf), nats, of the ball at order 2; None for each user's own, see `places`.
+        hold: what stays while the order turns, see `dro.turn`.
+        users: how many, evenly spread over those with a train pair; all when None.
+
+    Returns:
+        A row a user and order: radius (nats, of the worst-case weights), k1, truncated,
+        effective_share, k2 and k2_test, as in `by_user`.
+
+    Raises:
+        ValueError: as `dro.turn`; where radius is None, as `places`.
+
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> found = turned(outcome, [1, 2], radius=0.5, users=5)
+    >>> len(found), bool((found.loc[1.0, "k1"] >= found.loc[2.0, "k1"]).all())
+    (10, True)
+    """
+    data, similarity = outcome.data, outcome.record["parameters"]["train"]["similarity"]
+    own = None if radius is not None else places(outcome, users=users)["radius"]
+    known = _evenly(np.flatnonzero(np.diff(data.train.indptr)), users)
+    if own is not None:  # users whose negatives are all truncated have no radius
+        known = own.dropna().index.to_numpy(copy=True)
+    columns = ["order", "user", "radius", "k1", "truncated", "effective_share", *FALSE]
+    rows = [pd.DataFrame(columns=columns, dtype=float)]
+    for some, scores, _ in _listening(outcome.model, outcome.loss, data, similarity, known):
+        scores = scores.double()
+        size = radius if own is None else torch.tensor(own[some].to_numpy()).to(scores)
+        false = {name: false_negatives(data, some, split) for name, split in FALSE.items()}
+        for order in orders:
+            worst = dro.turn(scores, order=order, radius=size, hold=hold)
+            row = {"radius": dro.radius_of_weights(worst.weights, order)}
+            row |= {name: getattr(worst, name) for name in columns[3:6]}
+            for name, marks in false.items():
+                row[name] = dro.k2(worst.weights, torch.from_numpy(marks).to(scores.device))
+            row = {name: value.cpu().numpy() for name, value in row.items()}
+            rows.append(pd.DataFrame({"order": float(order), "user": some, **row}))
+    return pd.concat(rows[1:] or rows).set_index(["order", "user"]).sort_index()
+
+
+def places(outcome: Outcome, *, users: int | None = 200) -> pd.DataFrame:
     """Where a trained loss lies in the family: each user's order and radius, over all negatives.
 
     A temperature or a margin sets a radius too, another one for each user: that of the weights the
@@ -900,7 +1000,7 @@ def places(outcome: Outcome, *, users: int = 200) -> pd.DataFrame:
 
     Args:
         outcome: a run carried out, of sl, bsl, ccl or drrl.
-        users: how many, evenly spread over those with a train pair.
+        users: how many, evenly spread over those with a train pair; all when None.
 
     Returns:
         A row a user: order, radius (nats; NaN where all the user's negatives are truncated).
@@ -916,8 +1016,7 @@ def places(outcome: Outcome, *, users: int = 200) -> pd.DataFrame:
         order = loss.hyper["order"]
     if order is None:
         raise ValueError(f"{outcome.record['loss']} has no order: give a run of sl, ccl or drrl")
-    known = np.flatnonzero(np.diff(data.train.indptr))
-    known = known[np.linspace(0, len(known) - 1, min(users, len(known))).astype(int)]
+    known = _evenly(np.flatnonzero(np.diff(data.train.indptr)), users)
     similarity, radii = outcome.record["parameters"]["train"]["similarity"], []
     for _, _, weights in _listening(outcome.model, loss, data, similarity, known):
         weights, heard = weights.double(), (weights != 0).any(-1)
@@ -926,6 +1025,89 @@ def places(outcome: Outcome, *, users: int = 200) -> pd.DataFrame:
             radius[heard] = dro.radius_of_weights(weights[heard], order)
         radii.append(radius.cpu().numpy())
     columns = {"order": order, "radius": np.concatenate(radii)}
+    return pd.DataFrame(columns, index=pd.Index(known, name="user"))
+
+
+def negative_scores(outcome: Outcome, *, negatives: int, users: int = 100) -> Tensor:
+    """Scores of negatives as a step draws them, for `losses.starting_points`.
+
+    Args:
+        outcome: a run carried out.
+        negatives: N, how many a user, drawn with replacement from all its negatives.
+        users: how many, evenly spread over those with a train pair.
+
+    Returns:
+        (users, N), float64.
+
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> negative_scores(outcome, negatives=64, users=5).shape
+    torch.Size([5, 64])
+    """
+    known = np.flatnonzero(np.diff(outcome.data.train.indptr))
+    known = known[np.linspace(0, len(known) - 1, min(users, len(known))).astype(int)]
+    draw = np.random.default_rng(0).choice
+    rows = [draw(negatives_of(outcome, int(user))["score"], negatives) for user in known]
+    return torch.tensor(np.array(rows), dtype=torch.float64)
+
+
+def scores_of(outcome: Outcome, users: np.ndarray) -> np.ndarray:
+    """Users' scores of all items as the trained model has them, float64, (users, n_items).
+
+    -inf where a train pair makes the item no negative.
+
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> scores_of(outcome, np.array([3, 7])).shape
+    (2, 800)
+    """
+    similarity = outcome.record["parameters"]["train"]["similarity"]
+    rows, items = (metrics.unit_or_raw(table, similarity) for table in tables(outcome.model))
+    index = torch.tensor(users, device=rows.device)
+    with torch.no_grad():
+        scores = (rows[index] @ items.T).double().cpu().numpy()
+    scores[outcome.data.train[users].nonzero()] = -math.inf
+    return scores
+
+
+def margins(outcome: Outcome, *, users: int | None = 200) -> pd.DataFrame:
+    """Each user's margin β beside the exact one, that of the ball over all the user's negatives.
+
+    Args:
+        outcome: a run of drrl carried out, with c >= 1 where its size is c.
+        users: how many, evenly spread over those with a train pair; all when None.
+
+    Returns:
+        A row a user: pairs, its train pairs; beta, the loss's margin (score), and where the loss
+        solves for it on each row, that of one row, drawn as in training; best, the exact one
+        (score; -inf at c = 1, where there is none); gap, by how much the bound at beta exceeds
+        that at best, on all negatives (score).
+
+    Raises:
+        ValueError: the loss has no margin, or c < 1 and so no ball.
+
+    >>> run = configure("synthetic", "drrl", settings={"radius": 1, "epochs": 1})
+    >>> frame = margins(execute(run, progress=False))
+    >>> bool((frame["gap"] >= 0).all())
+    True
+    """
+    loss, pairs = outcome.loss, np.diff(outcome.data.train.indptr)
+    hyper = getattr(loss, "hyper", {})
+    if not {"weight", "radius"} & hyper.keys() or hyper["order"] == 1:
+        raise ValueError("no margin: give a run of drrl with order > 1 and a weight or a radius")
+    order, radius = hyper["order"], hyper.get("radius")
+    if radius is None:
+        radius = dro.radius_from_weight(hyper["weight"], order)
+    known = _evenly(np.flatnonzero(pairs), users)
+    scores = torch.from_numpy(scores_of(outcome, known))
+    worst = dro.worst_case(scores, order=order, radius=radius)
+    if loss.dual == "exact":
+        drawn = outcome.record["parameters"]["train"]["negatives"]
+        chance, rng = (scores > -math.inf).double(), torch.Generator().manual_seed(0)
+        row = torch.multinomial(chance, drawn, replacement=True, generator=rng)
+        beta = dro.worst_case(scores.gather(1, row), order=order, radius=radius).dual
+    else:
+        beta = loss.beta.detach().cpu().double().expand(outcome.data.n_users)[known]
+    gap = dro.dual_objective(scores, beta, order=order, radius=radius) - worst.value
+    columns = {"pairs": pairs[known], "beta": beta, "best": worst.dual, "gap": gap}
     return pd.DataFrame(columns, index=pd.Index(known, name="user"))
 
 
@@ -938,3 +1120,124 @@ def typical_user(data: datasets.Interactions) -> int:
     counts = np.diff(data.train.indptr)
     middle = np.sort(counts[counts > 0])[(counts > 0).sum() // 2]
     return int(np.argmax(np.where(counts == middle, np.diff(data.test.indptr), -1)))
+
+
+# ---------------------------------------------------------------------------------------------
+# What comes of it
+
+
+def _ranked_with(outcome: Outcome) -> tuple[Tensor, Tensor]:
+    """User and item table on the CPU whose dot products are the scores."""
+    similarity = outcome.record["parameters"]["train"]["similarity"]
+    found = (metrics.unit_or_raw(table, similarity) for table in tables(outcome.model))
+    users, items = (table.detach().float().cpu() for table in found)
+    return users, items
+
+
+def labels(data: datasets.Interactions) -> tuple[np.ndarray, np.ndarray]:
+    """The ids that users and items came with, (n_users,) and (n_items,); numbers from 0 where none.
+
+    >>> users, items = labels(datasets.load("synthetic"))
+    >>> int(users[-1]), int(items[-1])
+    (999, 799)
+    """
+    users, items = data.user_ids, data.item_ids
+    return (
+        np.arange(data.n_users) if users is None else users,
+        np.arange(data.n_items) if items is None else items,
+    )
+
+
+def recommend(
+    outcome: Outcome,
+    *,
+    k: int = 20,
+    users: np.ndarray | None = None,
+    known: tuple[str, ...] = ("train",),
+) -> pd.DataFrame:
+    """The k best items of each user, under the ids that users and items came with.
+
+    Args:
+        outcome: a run carried out.
+        k: how many, at least 1.
+        users: indices; None: everyone with a train pair, for nothing is known of the others.
+        known: the splits whose pairs are no candidates. ("train",) is what accuracy is measured
+            on; ("train", "valid", "test") recommends nothing that a user already has.
+
+    Returns:
+        A row a recommendation, a user's best first: user, item (their own ids), rank from 1, score
+        (cosine or dot product, as trained). Fewer than k where a user has fewer candidates.
+
+    Raises:
+        ValueError: k is below 1, or `known` names no split.
+
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> list(recommend(outcome, k=3, users=np.array([7]))["rank"])
+    [1, 2, 3]
+    """
+    data = outcome.data
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    if odd := {*known} - {*datasets.SPLITS}:
+        raise ValueError(f"known has {sorted(odd)}: expected some of {', '.join(datasets.SPLITS)}")
+    if users is None:
+        users = np.flatnonzero(np.diff(data.train.indptr))
+    masks = tuple(getattr(data, name) for name in known)
+    (user_table, item_table), (user_ids, item_ids) = _ranked_with(outcome), labels(data)
+    best = metrics.rank(user_table, item_table, users, masks=masks, k=k, similarity="dot")
+    parts = np.array_split(np.arange(len(users)), 1 + best.size * item_table.shape[1] // TILE)
+    scores = [
+        torch.einsum("ud,ukd->uk", user_table[users[some]], item_table[best[some]])
+        for some in parts
+    ]
+    owner, place = np.repeat(users, best.shape[1]), np.tile(np.arange(best.shape[1]), len(users))
+    columns = {
+        "user": user_ids[owner],
+        "rank": place + 1,
+        "item": item_ids[best.ravel()],
+        "score": torch.cat(scores).flatten().numpy(),
+    }
+    taken = data.n_items - np.diff(sum(masks, csr_array(data.train.shape)).indptr)[users]
+    return pd.DataFrame(columns)[place < np.repeat(taken, best.shape[1])].reset_index(drop=True)
+
+
+def export(
+    outcome: Outcome,
+    folder: str | Path,
+    *,
+    k: int = 20,
+    known: tuple[str, ...] = ("train",),
+) -> dict[str, Path]:
+    """Write recommendations and embeddings for use elsewhere, under the ids of one's own file.
+
+    Args:
+        outcome: a run carried out.
+        folder: where to; created, and what it holds of these names is replaced.
+        k, known: as in `recommend`.
+
+    Returns:
+        The files written, by what they are:
+
+        - recommendations: `recommendations.csv`, as `recommend` returns them. Ids may look like
+          numbers and not be: read them with `dtype={"user": str, "item": str}`.
+        - embeddings: `embeddings.npz`, users (n_users, d) and items (n_items, d), float32, whose
+          dot products are the scores (for cosine they have length one); user_ids and item_ids, as
+          in the file: numbers or text, no Python objects.
+
+    >>> import tempfile
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> written = export(outcome, tempfile.mkdtemp(), k=5)
+    >>> pd.read_csv(written["recommendations"]).shape, np.load(written["embeddings"])["items"].shape
+    ((5000, 4), (800, 64))
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {
+        "recommendations": folder / "recommendations.csv",
+        "embeddings": folder / "embeddings.npz",
+    }
+    recommend(outcome, k=k, known=known).to_csv(written["recommendations"], index=False)
+    names = ("users", "items", "user_ids", "item_ids")
+    arrays = (*(table.numpy() for table in _ranked_with(outcome)), *labels(outcome.data))
+    np.savez_compressed(written["embeddings"], **dict(zip(names, arrays, strict=True)))
+    return written

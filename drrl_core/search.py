@@ -49,7 +49,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from drrl_core import datasets, dro, losses, notebooks, runs, scorecard
@@ -139,12 +138,10 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def _skew(outcome: runs.Outcome, users: int | None) -> dict[str, float]:
-    """Table 1's numbers and their like: a false negative is a test item, or what the truth says."""
-    data, similarity = outcome.data, outcome.record["parameters"]["train"]["similarity"]
-    data = replace(data, valid=csr_array(data.valid.shape))
-    asked, users = (outcome.model, outcome.loss, data, similarity), users or data.n_users
-    found = runs.diagnostics(*asked, users=users) | {"users": len(runs.askable(data, users))}
-    return {name: found[name] for name in WEIGHED}
+    """Table 1's numbers and their like: a false negative is a test item."""
+    rows = runs.by_user(outcome, users=users)
+    found = rows.assign(k2=rows["k2_test"], users=len(rows)).mean()
+    return found[[*WEIGHED]].to_dict()
 
 
 def harvest(
@@ -165,7 +162,7 @@ def harvest(
     Args:
         folder: with `runs.csv`; `skew.csv` and `per_user` are written there, as `scorecard` has
             them, the same bytes for the same runs.
-        users: weights are averaged over so many users with a test pair; None: over all.
+        users: weights are averaged over so many users; None: over all with a train pair.
         store: see `runs.store_folder`.
         data_dir: see `datasets.data_folder`.
 
@@ -192,7 +189,7 @@ def harvest(
     load = cache(lambda name: datasets.load(name, data_dir=data_dir))
     wanted = pd.concat([finals, weighed]).drop_duplicates("key").set_index("key")["dataset"]
     missing = {}
-    for key, dataset in tqdm(wanted.items(), "harvest", len(wanted), unit="run"):
+    for key, dataset in tqdm(wanted.items(), "harvest", len(wanted), unit="run", disable=None):
         to_write = key in homes and not homes[key].exists()
         to_weigh = key in {*weighed["key"]} - values.keys()
         if not (to_write or to_weigh):
@@ -587,12 +584,8 @@ def mapped(outcome: runs.Outcome, variant: Variant, negatives: int) -> dict[str,
         none: CCL is no penalty.
     """
     own = outcome.record["parameters"]
-    exact, counts = variant.fixed["loss.dual"] == "exact", np.diff(outcome.data.train.indptr)
-    known = np.flatnonzero(counts)
-    known = known[np.linspace(0, len(known) - 1, min(100, len(known))).astype(int)]
-    draw = np.random.default_rng(0).choice
-    rows = [draw(runs.negatives_of(outcome, int(user))["score"], negatives) for user in known]
-    scores = torch.tensor(np.array(rows), dtype=torch.float64)
+    exact = variant.fixed["loss.dual"] == "exact"
+    scores = runs.negative_scores(outcome, negatives=negatives)
     point = {"train.lr": own["train"]["lr"], "train.dual_lr": 1e-5}
     if outcome.record["loss"] == "ccl":
         if "loss.temperature" in variant.space:
@@ -1060,8 +1053,10 @@ def noise_plan(finals: pd.DataFrame, ratios=NOISES, seeds=range(3)) -> list[dict
         Blocks as `sweep` takes them from a file. The sampler is per-row, which alone has noise.
     """
     one = finals.drop_duplicates(["dataset", "backbone", "variant"])
-    changed = {"train__noise": [*map(float, ratios)], "train__sampler": "per-row"}
-    return [_again(row, seeds, **changed) for _, row in one.iterrows()]
+    return [
+        _again(row, seeds, train__noise=[*map(float, ratios)], train__sampler="per-row")
+        for _, row in one.iterrows()
+    ]
 
 
 def order_plan(finals: pd.DataFrame, orders=ORDERS, seeds=range(3)) -> list[dict]:
@@ -1087,9 +1082,9 @@ def order_plan(finals: pd.DataFrame, orders=ORDERS, seeds=range(3)) -> list[dict
             radius = dro.radius_from_eta(own["eta"], order)
         sizes = {"radius": radius, "weight": dro.weight_from_radius(radius, order)}
         free = {f"loss__{name}": None for name in scorecard.SIZES}
-        free["loss__order"] = sorted({*map(float, orders), order})
         for name, size in sizes.items():
             held = {f"loss__{name}": float(f"{float(size):.4g}")}
+            held["loss__order"] = sorted({*map(float, orders), order})
             blocks.append(_again(row, seeds, **free | held))
     return blocks
 

@@ -993,3 +993,96 @@ def test_any_bytes_load_or_say_why(folder, content, name, options):
         assert str(error).startswith(str(path))
     else:
         assert sum(getattr(data, key).nnz for key in datasets.SPLITS) >= 1
+
+
+# ---------------------------------------------------------------------------- checks
+
+
+def test_what_was_dropped_of_a_file_is_counted(tmp_path):
+    path = tmp_path / "x.csv"
+    rows = [f"u{u},i{i},{3 + (u + i) % 3},{100 * i + u}" for u in range(6) for i in range(6)]
+    bad = ["u0,i1,1,5", "u1,i1,2,5"]  # rated low
+    again = rows[:3]
+    alone = ["u9,i0,5,7", "u8,i0,5,8"]  # not in the 3-core
+    path.write_text("\n".join(["user,item,rating,timestamp", *rows, *bad, *again, *alone]) + "\n")
+    data = load(path, min_rating=3, k_core=3)
+    assert data.dropped == {"rated below min_rating": 2, "repeated": 3, "outside the k-core": 2}
+    assert len(pairs_of(data)) == 36
+    assert load("synthetic").dropped is None
+    path.write_text("user,item,timestamp\na,x,1\na,y,2\nb,x,3\na,z,4\nb,y,5\nb,q,6\nc,x,7\nb,x,8\n")
+    data = load(path, split="time", fractions=(0.57, 0, 0.43))
+    assert data.dropped == {"repeated": 1, "held out, user or item not in train": 2}
+
+
+def in_splits(*splits: list[list[int]]) -> Interactions:
+    return Interactions("x", len(splits[0]), len(splits[0][0]), *map(sparse.csr_array, splits))
+
+
+def test_checks_on_good_data_find_nothing_to_look_at():
+    table = datasets.checks(load("synthetic"))
+    assert not table["look"].any() and (table["then"] != "").all()
+    assert table.loc["test pairs", "found"] == load("synthetic").test.nnz
+
+
+SQUARE = np.kron(np.eye(30, dtype=int), np.ones((6, 6), int))  # 180 users, as many items, 6 pairs
+NONE = np.zeros_like(SQUARE)
+LAST = np.zeros_like(SQUARE)
+LAST[:, -1] = 1 - SQUARE[:, -1]
+TRAPS = {
+    "pairs in two splits": ((SQUARE, SQUARE, np.roll(SQUARE, 7, 1)), 1080),
+    "valid pairs": ((SQUARE, NONE, np.roll(SQUARE, 6, 1)), 0),
+    "test pairs": ((SQUARE, np.roll(SQUARE, 6, 1), NONE), 0),
+    "held-out pairs whose user has no train pair": (
+        (np.where(np.arange(180)[:, None] < 18, 0, SQUARE), np.roll(SQUARE, 6, 1), LAST),
+        None,
+    ),
+    "held-out pairs whose item has no train pair": (
+        (np.where(np.arange(180) == 179, 0, SQUARE), np.roll(SQUARE, 6, 1), LAST),
+        None,
+    ),
+    "users without train pairs": (
+        (np.where(np.arange(180)[:, None] < 36, 0, SQUARE), NONE, NONE),
+        0.2,
+    ),
+    "median train pairs of the others": ((np.eye(180, dtype=int), NONE, NONE), 1),
+    "recall@20 by chance": ((np.ones((180, 50), int), NONE[:, :50], NONE[:, :50]), 0.4),
+    "most train pairs of a user, share of all items": (
+        (np.where(np.arange(180)[:, None] == 3, 1, SQUARE), NONE, NONE),
+        1.0,
+    ),
+    "share of train pairs on the 1% most popular items": (
+        (np.where(np.arange(180) == 5, 1, np.eye(180, dtype=int)), NONE, NONE),
+        180 / 359,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_checks_find_the_trap(name):
+    splits, found = TRAPS[name]
+    data = in_splits(*splits)
+    row = datasets.checks(data).loc[name]
+    assert row["look"]
+    if found is None:  # naively
+        held = [
+            (u, i) for part in (data.valid, data.test) for u, i in zip(*part.nonzero(), strict=True)
+        ]
+        train = data.train.toarray()
+        cold = [train[u].sum() if "user" in name else train[:, i].sum() for u, i in held]
+        found = np.mean(np.array(cold) == 0)
+        assert 0 < found < 1
+    assert row["found"] == pytest.approx(found)
+
+
+def test_checks_count_repeated_rows(tmp_path):
+    path = tmp_path / "x.csv"
+    lines = [f"u{u},i{i}" for u in range(9) for i in range(9)]
+    for again, look in ((8, False), (20, True)):
+        path.write_text("\n".join(["user,item", *lines, *lines[:again]]))
+        row = datasets.checks(load(path)).loc["rows that repeat a pair, share"]
+        assert row["found"] == pytest.approx(again / (81 + again)) and row["look"] == look
+
+
+def test_checks_of_nothing_at_all():
+    table = datasets.checks(in_splits([[0, 0]], [[0, 0]], [[0, 0]]))
+    assert table.loc["test pairs", "look"] and table["found"].notna().all()

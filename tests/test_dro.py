@@ -740,6 +740,49 @@ def test_radius_of_margin_is_the_formula(order):
     assert dro.radius_of_margin(tensor(f), max(f) + 1, order).isnan()
 
 
+@pytest.mark.parametrize("order", [1, 1.3, 2, 7.0, 60, INF])
+@pytest.mark.parametrize("radius", [0.05, 0.6])
+def test_turning_the_order_holds_what_it_says(order, radius):
+    f = tensor(PROBLEMS["plain"] + [-INF])
+    weights = {
+        hold: dro.turn(f, order=order, radius=radius, hold=hold).weights for hold in dro.HOLDS
+    }
+    size = {hold: float(dro.radius_of_weights(w, order)) for hold, w in weights.items()}
+    assert size["radius"] == pytest.approx(radius)
+    c, eta = math.exp(radius / 2), math.expm1(radius) / 2  # at order 2
+    if order == 1:
+        assert size["weight"] == pytest.approx(math.log(8)) and size["eta"] == pytest.approx(eta)
+    else:
+        conj = 1 if order == INF else order / (order - 1)
+        assert math.exp(size["weight"] / conj) == pytest.approx(c)
+    if 1 < order < INF:
+        w = weights["eta"][:-1].numpy()
+        assert np.mean(w**order - 1) / (order * (order - 1)) == pytest.approx(eta)
+    if order == INF:
+        assert size["eta"] == size["temperature"] == 0
+    else:  # the temperature at which the penalty's worst case at order 2 lies on the ball's rim
+        at = lambda t: float(  # noqa: E731
+            dro.radius_of_weights(worst_case(f, order=2, temperature=t).weights, 2)
+        )
+        temperature = brentq(lambda t: at(t) - radius, 0.05, 50)
+        expected = worst_case(f, order=order, temperature=temperature).weights
+        assert torch.allclose(weights["temperature"], expected, atol=1e-6)
+
+
+def test_turning_the_order_at_the_ends_of_the_radius_and_on_bad_input():
+    f = tensor([PROBLEMS["plain"], PROBLEMS["ties"] + [-INF]])
+    for hold in dro.HOLDS:
+        for order in (1, 2, 40, INF):
+            none = dro.turn(f, order=order, radius=0.0, hold=hold)
+            assert torch.allclose(none.k1, tensor([1.0, 1.0]))
+        most = dro.turn(f, order=2, radius=900.0, hold=hold)
+        assert torch.allclose(most.effective_share, tensor([1 / 8, 2 / 7]))
+        each = dro.turn(f, order=1.5, radius=tensor([0.2, 0.7]), hold=hold).k1
+        assert each[1] == dro.turn(f[1], order=1.5, radius=0.7, hold=hold).k1
+    with pytest.raises(ValueError, match=r"hold must be one of radius, .*, not 'rho'"):
+        dro.turn(f, order=2, radius=1.0, hold="rho")
+
+
 def test_diagnostics_by_hand():
     got = ball([3.0, 2.0, 1.0, 0.0], INF, math.log(1.6))  # 2.5 of 4 entries, at weight 1.6
     assert got.weights.tolist() == pytest.approx([1.6, 1.6, 0.8, 0.0])

@@ -5,6 +5,8 @@ import html
 import io
 import math
 import re
+import threading
+import time
 
 import ipywidgets as widgets
 import numpy as np
@@ -13,8 +15,9 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.optimize import minimize_scalar
 
-from drrl_core import dro, explorers, plots
+from drrl_core import dro, explorers, plots, runs
 
 SCORES = np.random.default_rng(0).normal(0, 0.3, 300)
 
@@ -143,6 +146,188 @@ def test_the_atlas_moves_its_clouds_and_leaves_out_users_without_a_radius(live):
     first = image.value
     dials["epoch"].value = 5
     assert said(line)["SL: median ρ"] == pytest.approx(2.0) and image.value != first
+
+
+VIEW = pd.DataFrame({"score": SCORES, "false_negative": SCORES + np.arange(300) % 7 / 10 > 0.6})
+
+
+@pytest.mark.parametrize("order", [1.0, 2.0, math.inf])
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.4])
+def test_false_negatives_get_of_the_weight_what_the_solver_gives_them(live, noise, order):
+    _, dials, image, line, command = parts(explorers.false_negatives({"a": VIEW}))
+    first = image.value
+    dials["noise"].value, dials["order γ"].value, dials["radius ρ"].value = noise, order, 0.75
+    few, false = round(300 * noise), VIEW["false_negative"].to_numpy()
+    assert 5 < false.sum() < 60
+    row = []  # evenly from the sorted scores of each kind
+    for part, size in ((SCORES[~false], 300 - few), (SCORES[false], few)):
+        row += [sorted(part)[int((k + 0.5) * len(part) / size)] for k in range(size)]
+    worst = dro.worst_case(torch.tensor(row), order=order, radius=0.75)
+    share = float(worst.weights[300 - few :].sum()) / 300
+    assert said(line)["their weight"] == pytest.approx(100 * share, abs=0.051)
+    assert said(line)["k₁"] == pytest.approx(float(worst.k1), rel=1e-3)
+    assert f"truncated {float(worst.truncated):.1%}" in line.value
+    assert said(line)["their weight"] <= said(line)["at most"] + 0.1
+    assert ("k₂" in line.value) == (noise > 0)
+    if noise:
+        assert said(line)["k₂"] == pytest.approx(share * 300 / few, rel=1e-3)
+    assert image.value != first and f"-p noise {noise:g} -p order {order:g}" in command.value
+
+
+def test_at_the_share_that_there_is_the_scores_are_the_user_s_own(live):
+    share = VIEW["false_negative"].mean()
+    _, _, _, line, _ = parts(explorers.false_negatives({"a": VIEW}, noise=share, radius=0.5))
+    w = dro.worst_case(torch.from_numpy(SCORES), order=2, radius=0.5).weights.numpy()
+    assert said(line)["k₂"] == pytest.approx(w[VIEW["false_negative"]].mean(), rel=1e-3)
+
+
+def test_false_negatives_stand_still_in_batch_and_none_are_refused(batch):
+    assert explorers.false_negatives({"a": VIEW}).data.startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="view 'b' needs negatives of both kinds"):
+        explorers.false_negatives({"a": VIEW, "b": VIEW.assign(false_negative=False)})
+
+
+def naive_bound(f, beta: float, c: float) -> float:
+    """At order 2."""
+    return beta + c * math.sqrt(np.mean(np.maximum(np.asarray(f) - beta, 0) ** 2))
+
+
+@pytest.fixture
+def users():
+    """Epoch -> scores of three users, one item of each masked, and their β."""
+    rng = np.random.default_rng(1)
+    scores = rng.normal([[-0.1], [0.0], [0.2]], 0.3, (3, 200))
+    scores[[0, 1, 2], [5, 6, 7]] = -np.inf
+    return {1: (scores / 2, np.full(3, 0.4)), 7: (scores, np.array([0.3, 0.1, -0.2]))}
+
+
+def test_the_margins_readout_is_the_bound_and_its_lowest_point(live, users):
+    explorer = explorers.margins(users, order=2, weight=1.8, users=["a", "b", "c"])
+    _, dials, image, line, _ = parts(explorer)
+    seen = set()
+    for epoch, user, c in ((7, 0, 1.8), (1, 2, 1.8), (7, 1, 3.0)):
+        dials["epoch"].value, dials["user"].value, dials["weight c"].value = epoch, user, c
+        f, beta = users[epoch][0][user], users[epoch][1][user]
+        f = f[f > -np.inf]
+        best = minimize_scalar(lambda b, f=f, c=c: naive_bound(f, b, c), bracket=(-1, 1))
+        found = said(line)
+        assert found["learnt β"] == pytest.approx(beta)
+        assert found["exact β"] == pytest.approx(best.x, abs=1e-4)
+        assert found["worst case"] == pytest.approx(best.fun, rel=1e-3)
+        assert found["gap"] == pytest.approx(naive_bound(f, beta, c) - best.fun, rel=1e-3)
+        seen.add(image.value)
+    assert len(seen) == 3
+
+
+def test_the_margins_of_all_users_and_the_best_one_for_all(live, users):
+    _, dials, _, line, _ = parts(explorers.margins(users, order=2, weight=1.8))
+    scores, beta = users[7]
+    rows = [row[row > -np.inf] for row in scores]
+    least = [
+        minimize_scalar(lambda b, f=f: naive_bound(f, b, 1.8), bracket=(-1, 1)).fun for f in rows
+    ]
+    gap = np.mean([naive_bound(f, b, 1.8) for f, b in zip(rows, beta, strict=True)]) - np.mean(
+        least
+    )
+    grid = np.linspace(-1, 1, 2001)
+    one = min(np.mean([naive_bound(f, b, 1.8) for f in rows]) for b in grid) - np.mean(least)
+    found = said(line)
+    assert found["mean gap"] == pytest.approx(gap, rel=1e-3)
+    assert found["at one β for all"] == pytest.approx(one, rel=1e-2) and one > 1e-3
+    dials["weight c"].value = 3.0  # the users stay as they were trained
+    assert said(line)["mean gap"] == found["mean gap"]
+
+
+def test_the_exact_margin_of_a_row_is_another_than_that_of_all(live, users):
+    _, dials, image, line, _ = parts(explorers.margins(users, order=2, weight=1.8, negatives=8))
+    whole, found, first = said(line)["exact β"], set(), image.value
+    for row in (1, 2, 3):
+        dials["solved on"].value = row
+        found.add(said(line)["exact β"])
+    assert len(found | {whole}) == 4 and image.value != first
+
+
+def test_at_weight_one_there_is_no_exact_margin_and_the_worst_case_is_the_mean(live, users):
+    buttons, dials, _, line, _ = parts(explorers.margins(users, order=2, weight=1.8))
+    buttons["c = 1"].click()
+    f = users[7][0][0]
+    assert said(line)["exact β"] == -math.inf
+    assert said(line)["worst case"] == pytest.approx(f[f > -np.inf].mean(), rel=1e-3)
+    buttons["reset"].click()
+    assert dials["weight c"].value == 1.8 and said(line)["exact β"] > -1
+
+
+def test_a_run_at_weight_one_has_margins_to_look_at(batch, users):
+    assert explorers.margins(users, order=2, weight=1.0).data.startswith(b"\x89PNG")
+
+
+def train_with(**settings):
+    run = runs.configure("synthetic", "sl", settings={"dim": 4, "negatives": 4} | settings)
+    return lambda on_epoch: runs.execute(run, on_epoch=on_epoch, progress=False)
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    return shown
+
+
+def test_a_stop_from_another_thread_is_heard_and_the_best_model_kept(live, displayed):
+    train, heard = train_with(epochs=5000, evaluate_every=1, patience=5000, lr=0.05), []
+
+    def press():
+        while not displayed or displayed[0].children[1].value == first:
+            time.sleep(0.01)
+        displayed[0].children[0].click()
+        heard.append(displayed[0].children[0].description)
+
+    first = None
+
+    def and_press(on_epoch):
+        nonlocal first
+        first = displayed[0].children[1].value  # the picture before the first epoch
+        threading.Thread(target=press, daemon=True).start()
+        return train(on_epoch=on_epoch)
+
+    outcome = explorers.monitor(and_press)
+    button, image, line = displayed[0].children
+    history = outcome.fit.history
+    assert heard == ["stops after this epoch"] and button.disabled
+    assert len(history) < 5000 and outcome.record["finished"] is None
+    assert button.description == f"stopped after {len(history)} epochs" and not line.value
+    assert outcome.fit.best_epoch <= len(history)
+    assert outcome.fit.valid["ndcg@20"].mean() == pytest.approx(history["ndcg@20"].max(), abs=1e-4)
+    assert image.value == plots.png(plots.training(history, title="Training"))
+
+
+def test_what_ends_a_training_is_said_in_place_and_raised(live, displayed):
+    def fails(on_epoch):
+        on_epoch({"epoch": 1, "loss": 0.5})
+        raise ArithmeticError("the loss is nan, of <SL>")
+
+    with pytest.raises(ArithmeticError):
+        explorers.monitor(fails)
+    button, _, line = displayed[0].children
+    assert "the loss is nan, of &lt;SL&gt;" in line.value and button.disabled
+
+
+def test_a_picture_that_fails_does_not_end_the_training(live, displayed, monkeypatch):
+    def broken(history, title):
+        raise OSError("no font")
+
+    monkeypatch.setattr(plots, "training", broken)
+    outcome = explorers.monitor(train_with(epochs=2))
+    assert len(outcome.fit.history) == 2 and "no font" in displayed[0].children[2].value
+
+
+def test_in_batch_it_trains_and_leaves_the_still_picture(batch, displayed):
+    outcome = explorers.monitor(train_with(epochs=2, evaluate_every=1), title="Two epochs")
+    assert outcome.record["finished"] and len(displayed) == 1
+    picture = plots.training(outcome.fit.history, title="Two epochs")
+    assert displayed[0].data == plots.png(picture)
+    best = picture.axes[1].get_title("left")
+    assert best.startswith(f"best so far {outcome.fit.history['ndcg@20'].max():.4f}")
 
 
 def test_the_quick_picture_is_the_full_one(batch):

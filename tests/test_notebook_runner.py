@@ -149,7 +149,9 @@ def test_find(tmp_path, monkeypatch):
         ({"epochs": 101}, r"outside \[1, 100\]"),
         ({"epochs": None}, "is not int"),
         ({"lr": 0.0}, r"outside \(0, 1\]"),
-        ({"lr": float("nan")}, r"outside"),
+        ({"lr": float("nan")}, r"lr = nan is not a number"),
+        ({"lr": "nan"}, r"lr = nan is not a number"),
+        ({"lr": "-inf"}, r"lr = -inf is outside"),
         ({"lr": "high"}, r"is not float \| None"),
         ({"losses": "sl"}, r"is not list\[str\]"),
         ({"losses": ["sl", "slc"]}, "losses = 'slc' is outside"),
@@ -215,17 +217,21 @@ def test_figures_are_inside_whatever_the_backend_outside(finished):
 
 
 def test_numbers_that_yaml_takes_for_text_and_paths_from_where_one_stands(tmp_path, monkeypatch):
-    cell = "order: float = 2.0\norders: list[float] = [1]\nfile: str = ''\nname: str = ''"
+    cell = "order: float = 2.0\norders: list[float] = [1]\nname: str = ''\nfiles: list[str] = []\n"
+    cell += "file: str = ''\nasked: str = ''"
     path = write(tmp_path / "shelf" / "a.ipynb", parameters=cell)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.csv").write_text("user,item\n")
-    given = {"order": "inf", "orders": [1, "1e-3", "inf"], "file": "own.csv", "name": "1e-3"}
+    given = {"order": "inf", "orders": [1, "1e-3", "inf", "-inf"], "name": "1e-3"}
+    given |= {"file": "own.csv", "asked": "own.csv?k_core=5&name=nan", "files": ["inf"]}
     told, _ = notebooks._values(path, given, tmp_path)
     assert told == {
         "order": float("inf"),
-        "orders": [1, 0.001, float("inf")],
+        "orders": [1, 0.001, float("inf"), -float("inf")],
         "file": str(tmp_path / "own.csv"),
+        "asked": str(tmp_path / "own.csv") + "?k_core=5&name=nan",
         "name": "1e-3",
+        "files": ["inf"],
     }
 
 

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -75,6 +77,41 @@ def test_start_here_by_the_bare_papermill_command(tmp_path):
     text = target.read_text()
     assert "image/png" in text and "application/vnd.jupyter.widget-view" not in text
     assert (tmp_path / "results.json").is_file()
+
+
+def test_your_data_from_a_file_to_exported_lists_by_one_parameter(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "films.tsv"
+    pairs = [(f"{u:03}", f"NA {i}", 1 + (u + i) % 5) for u in range(40) for i in rng.choice(60, 12)]
+    path.write_text("\n".join(["who\twhat\tstars", *(f"{u}\t{i}\t{r}" for u, i, r in pairs)]))
+    monkeypatch.chdir(tmp_path)  # the path is as one would type it, the kernel works elsewhere
+    options = "films.tsv?user=who&item=what&rating=stars&min_rating=2"
+    parameters = TINY["10_your_data"] | {"dataset": options, "k": 5}
+    record = notebooks.run(
+        "10", out_dir=tmp_path / "out", parameters=parameters, html=False, progress=False
+    )
+    results = record["results"]
+    liked = {(u, i) for u, i, stars in pairs if stars >= 2}
+    dropped = results["dropped"]
+    assert dropped["rated below min_rating"] == sum(stars < 2 for *_, stars in pairs)
+    assert sum(dropped.values()) + len(liked) == len(pairs)
+    assert {run["dataset"] for run in results["runs"].values()} == {options}
+    assert results["checks"]["recall@20 by chance"] == [
+        pytest.approx(20 / len({i for _, i in liked})),
+        True,
+    ]
+
+    # What was exported reads back under the file's own ids, and recommends as the vectors do.
+    folder, text = tmp_path / "out", {"user": str, "item": str}
+    table = pd.read_csv(folder / results["files"]["recommendations"], dtype=text)
+    assert {*table["user"]} == {u for u, _ in liked} and {*table["item"]} <= {i for _, i in liked}
+    assert (table.groupby("user")["rank"].agg(list).map(lambda r: r == [1, 2, 3, 4, 5])).all()
+    with np.load(folder / results["files"]["embeddings"]) as stored:
+        users = dict(zip(stored["user_ids"].tolist(), stored["users"], strict=True))
+        items = dict(zip(stored["item_ids"].tolist(), stored["items"], strict=True))
+    scores = [users[row.user] @ items[row.item] for row in table.itertuples()]
+    np.testing.assert_allclose(scores, table["score"], atol=1e-5)
+    assert table.groupby("user")["score"].apply(lambda s: s.is_monotonic_decreasing).all()
 
 
 @pytest.mark.data

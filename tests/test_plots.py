@@ -1,6 +1,8 @@
 """Figures and explorers: what is drawn is what was given, and nothing is left behind."""
 
 import gc
+import io
+import math
 import sys
 import threading
 
@@ -9,9 +11,12 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
+from PIL import Image as Raster
+from scipy.sparse import csr_array
 
-from drrl_core import explorers, losses, plots
+from drrl_core import dro, explorers, losses, plots
 
 HISTORY = pd.DataFrame({"epoch": [1, 2, 3, 4], "ndcg@20": [np.nan, 0.1, np.nan, 0.3]})
 SCORES = pd.DataFrame({"recall@20": [0.2, 0.1], "ndcg@20": [0.12, 0.3]}, index=["sl", "ccl"])
@@ -22,12 +27,31 @@ VIEW = pd.DataFrame(
         "false_negative": [False, False, True, True],
     }
 )
+PAIRS = csr_array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
+LIST = pd.DataFrame(
+    {"item": ["x", "a name that is too long"], "score": [0.9, -0.2], "test": [True, False]}
+).assign(popularity=[1200, 3])
+TRIED = pd.DataFrame({"order": [2, 5, 2], "radius": [1.0, 0.5, 0.5], "valid": [0.3, 0.2, 0.1]})
+USERS = pd.DataFrame({"k1": [4.0, 1.0, np.nan, 2.0], "truncated": [0.0, 0.5, 1.0, 0.25]})
+TURNED = pd.DataFrame(
+    {"k1": [9.0, 3.0, 4.0, 2.0], "truncated": [0.0, 0.0, 0.5, 0.25]},
+    index=pd.MultiIndex.from_product([[1.0, np.inf], [0, 1]], names=["order", "user"]),
+)
+DOTS = pd.DataFrame({"k1": [5.0], "truncated": [0.1]}, index=[2.0])
 FIGURES = {
     "curves": lambda: plots.learning_curves({"sl": HISTORY, "drrl": HISTORY}, dataset="toy"),
     "metrics": lambda: plots.metrics_by_loss(
         SCORES, dataset="toy", reference={"recall@20": 0.5, "ndcg@20": 0.1}
     ),
+    "users": lambda: plots.users_by_loss(
+        {"sl": USERS, "ccl": USERS}, ("k1", "truncated"), title="toy"
+    ),
+    "turned": lambda: plots.turned_by_user(
+        {"sl": TURNED, "fixed ρ": TURNED}, ("k1", "truncated"), title="toy", dots={"sl": DOTS}
+    ),
     "weights": lambda: plots.weights_by_score({"sl": VIEW, "ccl": VIEW}, dataset="toy", user=3),
+    "activity": lambda: plots.popularity_and_activity(PAIRS, dataset="toy"),
+    "recommended": lambda: plots.recommended({"sl": LIST, "ccl": LIST[:1]}, user="toy-7"),
 }
 
 
@@ -48,6 +72,22 @@ def test_learning_curves_draw_the_evaluated_epochs_and_mark_the_best():
     assert line.get_color() == plots.colour("sl")
 
 
+def test_users_are_counted_and_their_mean_is_marked():
+    axes = plots.users_by_loss({"sl": USERS}, ("k1", "truncated"), title="toy").axes
+    steps, mean = axes[0].lines
+    assert steps.get_xydata().tolist() == [[1, 1 / 3], [2, 2 / 3], [4, 1]]
+    assert mean.get_xdata()[0] == pytest.approx(7 / 3) and axes[0].get_xscale() == "log"
+    assert axes[1].lines[0].get_xdata().tolist() == [0, 0.25, 0.5, 1]
+
+
+def test_turned_draws_the_mean_over_users_along_1_over_the_conjugate_order():
+    figure = plots.turned_by_user({"sl": TURNED}, ("k1",), title="toy", dots={"sl": DOTS})
+    mean, dot = figure.axes[0].lines
+    assert mean.get_xydata().tolist() == [[0, 6], [1, 3]]
+    assert dot.get_xydata().tolist() == [[0.5, 5]]
+    assert figure.axes[0].get_title("left") == "SL"
+
+
 def test_metrics_are_bars_of_their_length():
     figure = plots.metrics_by_loss(
         SCORES, dataset="toy", reference={"recall@20": 0.5, "ndcg@20": 0.1}
@@ -55,6 +95,35 @@ def test_metrics_are_bars_of_their_length():
     for axes, metric in zip(figure.axes, SCORES.columns, strict=True):
         assert [bar.get_width() for bar in axes.patches] == SCORES[metric].tolist()
         assert axes.get_xlim()[1] > 0.5 * (metric == "recall@20")  # the reference is in sight
+
+
+def test_activity_counts_users_and_popularity_adds_up():
+    left, right = plots.popularity_and_activity(PAIRS, dataset="toy").axes
+    assert sum(bar.get_height() for bar in left.patches) == 3  # who has train pairs
+    assert "at most 1 train" in left.get_title("left")
+    curve = max(right.lines, key=lambda line: len(line.get_xdata()))
+    assert curve.get_xydata().tolist() == [[0, 0], [0.25, 0.75], [0.5, 1], [0.75, 1], [1, 1]]
+
+
+def test_radii_tried_draws_a_line_an_order_and_says_who_is_ahead():
+    for reference, word in ((0.29, "above"), (0.31, "below")):
+        figure = plots.radii_tried(np.linspace(0, 2, 50), TRIED, reference=reference)
+        above, below = figure.axes
+        assert sum(bar.get_height() for bar in above.patches) == 50
+        lines = {line.get_label(): line.get_xydata().tolist() for line in below.lines}
+        assert lines["γ = 2"] == [[0.5, 0.1], [1.0, 0.3]] and lines["γ = 5"] == [[0.5, 0.2]]
+        assert f"best of 3 is {word} SL" in below.get_title("left")
+        assert below.get_ylim()[0] < 0.1 and below.get_ylim()[1] > 0.31
+
+
+def test_recommended_shows_hits_in_full_and_own_ids():
+    figure = plots.recommended({"sl": LIST, "ccl": LIST}, user="ann")
+    for axes in figure.axes:
+        assert [bar.get_width() for bar in axes.patches] == [0.9, -0.2]
+        assert [bar.get_alpha() for bar in axes.patches] == [1.0, 0.3]
+        names = [text.get_text() for text in axes.get_yticklabels()]
+        assert names == ["x", "a name that i…"]
+        assert {text.get_text() for text in axes.texts} == {"1,200", "3"}
 
 
 def test_weights_tell_false_negatives_apart_and_say_their_share():
@@ -132,3 +201,20 @@ def test_moves_leave_no_figures_behind_and_may_come_from_another_thread(live):
     assert image.value == plots.png(slope(20))
     gc.collect()
     assert sum(type(thing) is Figure for thing in gc.get_objects()) <= before + 1
+
+
+def test_the_film_runs_there_and_back_on_axes_that_stay():
+    scores = torch.linspace(-1, 1, 50, dtype=torch.float64)
+    dial = {order: dro.worst_case(scores, order=order, radius=0.5) for order in (1, 2, math.inf)}
+    film = plots.order_film(scores.numpy(), dial, radius=0.5, pause=100)
+    assert film == plots.order_film(scores.numpy(), dial, radius=0.5, pause=100)
+    pictures = Raster.open(io.BytesIO(film))
+    frames = []
+    for frame in range(pictures.n_frames):
+        pictures.seek(frame)
+        frames.append((np.array(pictures.convert("L")).astype(int), pictures.info["duration"]))
+    assert [pause for _, pause in frames] == [600, 100, 600, 100]
+    (first, _), (middle, _), (last, _), (again, _) = frames
+    assert (middle == again).all() and (first != last).any()
+    axis = slice(0, 30)  # the labels left of the first panel
+    assert np.abs(first[40:, axis] - last[40:, axis]).max() < 40  # but for the palette

@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
+from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array
 
-from drrl_core import backbones, datasets, losses, metrics, runs
+from drrl_core import backbones, datasets, dro, losses, metrics, runs
 from drrl_core.datasets import Interactions
 from drrl_core.runs import RunError, configure, execute, get_or_train, parse_value
 from drrl_core.trainer import DivergedError, TrainConfig, tables
@@ -406,6 +407,104 @@ def test_typical_user():
     data = Interactions("x", 7, 5, csr_array(train), csr_array((7, 5)), csr_array(test))
     # Of 1, 2, 2 and 4 train pairs the median is 2, and user 5 has more test pairs than user 4.
     assert runs.typical_user(data) == 5
+
+
+@pytest.mark.parametrize("name", ["sl", "ccl"])
+def test_by_user_is_naive_loops_user_by_user(name):
+    outcome = outcome_of(name, **HYPER.get(name, {}))
+    found = runs.by_user(outcome)
+    assert found.index.tolist() == list(range(1, 20)) and found.index.name == "user"
+    test = outcome.data.test.toarray() > 0
+    for user in (1, 2, 7, 19):
+        view = naive_view(outcome, user)
+        w = {item: weight for item, (_, weight, _) in view.items()}
+        false = [x for _, x, marked in view.values() if marked]
+        held = [w[item] for item in np.flatnonzero(test[user]) if item in w]
+        row = {
+            "truncated": list(w.values()).count(0) / len(w),
+            "k1": max(w.values()),
+            "k2": sum(false) / len(false) if false else math.nan,
+            "effective_share": len(w) / sum(x * x for x in w.values()),
+            "k2_test": sum(held) / len(held) if held else math.nan,
+        }
+        assert found.loc[user].to_dict() == pytest.approx(row, rel=1e-4, nan_ok=True)
+    assert runs.by_user(outcome, users=5).index.tolist() == [1, 5, 10, 14, 19]
+    assert (found["k2_test"] - found["k2"]).abs().max() > 0.01
+
+
+def test_by_user_of_the_deaf_says_that_all_is_truncated():
+    found = runs.by_user(outcome_of("ccl", margin=0.999, epochs=1), users=3)
+    assert (found["truncated"] == 1).all()
+    assert found.drop(columns="truncated").isna().all(axis=None)
+
+
+def test_turned_is_the_worst_case_of_each_user_s_own_scores():
+    outcome = outcome_of("sl")
+    found = runs.turned(outcome, [1, 3.0, math.inf], radius=0.4, users=3)
+    assert found.index.names == ["order", "user"] and len(found) == 9
+    view = runs.negatives_of(outcome, 10)
+    f = torch.tensor(view["score"].to_numpy()).double()
+    for order in (1.0, 3.0, math.inf):
+        w = dro.worst_case(f, order=order, radius=0.4).weights.numpy()
+        row = found.loc[(order, 10)]
+        assert row["radius"] == pytest.approx(0.4) and row["k1"] == pytest.approx(w.max())
+        assert row["truncated"] == pytest.approx((w == 0).mean() if order > 1 else 0)
+        assert row["effective_share"] == pytest.approx(1 / np.mean(w**2))
+        assert row["k2"] == pytest.approx(w[view["false_negative"]].mean())
+    at_c = runs.turned(outcome, [3.0], radius=0.4, hold="weight", users=3)
+    assert at_c["radius"].to_numpy() == pytest.approx(0.3)
+
+
+def test_turned_at_each_user_s_own_radius_starts_from_the_loss_s_own_weights():
+    outcome = outcome_of("sl")
+    own, found = runs.by_user(outcome), runs.turned(outcome, [1.0, 5.0], users=None)
+    for name in ("k1", "k2", "k2_test", "effective_share"):
+        np.testing.assert_allclose(found.loc[1.0, name], own[name], rtol=1e-4)
+    radius = runs.places(outcome, users=None)["radius"]
+    np.testing.assert_allclose(found.loc[5.0, "radius"], radius, atol=1e-6)
+    deaf = outcome_of("ccl", margin=0.999, epochs=1)
+    assert runs.turned(deaf, [2.0], users=3).empty
+
+
+def test_margins_are_naive_minimisation_of_the_bound_user_by_user():
+    outcome = outcome_of("drrl", order=2, weight=1.5, start=0.1, dual_lr=0.1)
+    frame = runs.margins(outcome, users=5)
+    assert frame.index.tolist() == [1, 5, 10, 14, 19] and frame.index.name == "user"
+    scores = runs.scores_of(outcome, frame.index.to_numpy())
+    for (user, row), own in zip(frame.iterrows(), scores, strict=True):
+        f = runs.negatives_of(outcome, user)["score"].to_numpy()
+        assert own[own > -math.inf] == pytest.approx(f, abs=1e-6)
+
+        def bound(beta, f=f):
+            return beta + 1.5 * math.sqrt(np.mean(np.maximum(f - beta, 0) ** 2))
+
+        beta = outcome.loss.beta[user].item()
+        best = minimize_scalar(bound, bracket=(-1, 1), tol=1e-10)
+        assert row["pairs"] == outcome.data.train[[user]].nnz and row["beta"] == beta != 0.1
+        assert row["best"] == pytest.approx(best.x, abs=1e-4)
+        assert row["gap"] == pytest.approx(bound(beta) - best.fun, abs=1e-6)
+
+
+def test_margins_of_the_ablations_and_of_no_ball():
+    shared = outcome_of("drrl", weight=1.5, dual="shared", dual_lr=0.1)
+    assert runs.margins(shared)["beta"].unique().tolist() == [shared.loss.beta.item()]
+    exact = runs.margins(outcome_of("drrl", radius=0.5, dual="exact"))
+    assert (exact["beta"] != exact["best"]).all()  # a row's is not that of all negatives
+    assert (exact["gap"] >= 0).all() and exact["gap"].max() > 1e-6
+    none = outcome_of("drrl", weight=1.0, start=0.0)
+    frame, scores = runs.margins(none), runs.scores_of(none, np.arange(1, 20))
+    assert (frame["best"] == -math.inf).all()
+    f = scores[3][scores[3] > -math.inf]
+    bound = frame["beta"][4] + math.sqrt(np.mean(np.maximum(f - frame["beta"][4], 0) ** 2))
+    assert frame["gap"][4] == pytest.approx(bound - f.mean())
+
+
+@pytest.mark.parametrize(
+    "loss, settings", [("sl", {}), ("drrl", {"temperature": 0.3}), ("drrl", {"weight": 0.5})]
+)
+def test_margins_where_there_is_none(loss, settings):
+    with pytest.raises(ValueError, match="weight"):
+        runs.margins(outcome_of(loss, epochs=1, **settings))
 
 
 @pytest.mark.parametrize("loss", losses.REGISTRY)
@@ -989,3 +1088,115 @@ def test_two_epochs_on_amazon_beauty_beat_popularity():
     run = configure("amazon-beauty", "sl", settings={"epochs": 2, "lr": 0.01})
     record = execute(run, data=data, device="cpu", progress=False).record
     assert record["valid"]["ndcg@20"] > 1.5 * popular["ndcg@20"].mean() > 0.005
+
+
+# ---------------------------------------------------------------------------- what comes of it
+
+
+def own_ids(data: Interactions) -> Interactions:
+    """The same data under labels of which numbers, or an index, would make something else."""
+    users = np.array([f"{n:03}" for n in range(data.n_users)])
+    items = np.array([f"NA, {n}" for n in range(data.n_items)])
+    return replace(data, user_ids=users, item_ids=items)
+
+
+@pytest.mark.parametrize("loss", ["sl", "bpr"])  # cosine, and dot product
+@pytest.mark.parametrize("known", [("train",), ("train", "valid", "test")])
+def test_recommendations_are_those_of_naive_loops(loss, known):
+    data = own_ids(small())
+    outcome = outcome_of(loss, data)
+    users, items = (table.detach().double().numpy() for table in tables(outcome.model))
+    if loss == "sl":
+        users, items = (t / np.linalg.norm(t, axis=1, keepdims=True) for t in (users, items))
+    expected = []
+    for user in range(1, data.n_users):  # user 0 has no train pair
+        taken = {i for name in known for i in getattr(data, name)[[user]].indices}
+        left = [(-items[i] @ users[user], i) for i in range(data.n_items) if i not in taken]
+        for place, (score, i) in enumerate(sorted(left)[:5], 1):
+            expected.append((data.user_ids[user], place, data.item_ids[i], -score))
+    found = runs.recommend(outcome, k=5, known=known)
+    assert list(found) == ["user", "rank", "item", "score"]
+    assert [*zip(found["user"], found["rank"], found["item"], strict=True)] == [
+        row[:3] for row in expected
+    ]
+    np.testing.assert_allclose(found["score"], [row[3] for row in expected], atol=1e-6)
+
+
+def test_recommended_test_items_are_the_hits_of_the_record():
+    data = small()
+    outcome, wanted = outcome_of("sl", data), metrics.seekers(data.test)
+    found = runs.recommend(outcome, k=20, users=wanted)
+    hits = [
+        (u, i) in {*zip(*data.test.nonzero(), strict=True)}
+        for u, i in zip(found["user"], found["item"], strict=True)
+    ]
+    recall = found.assign(hit=hits).groupby("user")["hit"].sum() / np.diff(data.test.indptr)[wanted]
+    assert recall.mean() == pytest.approx(outcome.record["test"]["recall@20"])
+
+
+def test_a_user_with_few_candidates_gets_as_many():
+    data = small()
+    train = data.train.toarray()
+    train[3] = 1
+    train[3, [4, 9]] = 0
+    empty = csr_array(train.shape)
+    data = Interactions("few", 20, 30, csr_array(train), empty, empty)
+    found = runs.recommend(outcome_of("sl", data), k=40)
+    assert {*found.loc[found["user"] == 3, "item"]} == {4, 9}
+    assert (found.groupby("user").size() == 30 - np.diff(data.train.indptr)[1:]).all()
+
+
+@pytest.mark.parametrize(
+    "wrong, why",
+    [({"k": 0}, "k must be at least 1"), ({"known": ("tset",)}, "tset.*train, valid, test")],
+)
+def test_what_recommend_refuses(wrong, why):
+    with pytest.raises(ValueError, match=why):
+        runs.recommend(outcome_of(), **wrong)
+
+
+def test_many_users_are_scored_in_parts(monkeypatch):
+    outcome = outcome_of()
+    whole = runs.recommend(outcome, k=7)
+    monkeypatch.setattr(runs, "TILE", 100)
+    assert_frame_equal(runs.recommend(outcome, k=7), whole)
+
+
+@pytest.mark.parametrize("loss", ["sl", "bpr"])
+def test_export_reads_back_under_ones_own_ids(loss, tmp_path):
+    data = own_ids(small())
+    outcome = outcome_of(loss, data)
+    written = runs.export(outcome, tmp_path / "new" / "folder", k=4)
+    assert {path.parent for path in written.values()} == {tmp_path / "new" / "folder"}
+    options = {"dtype": {"user": str, "item": str}, "keep_default_na": False}
+    table = pd.read_csv(written["recommendations"], **options)
+    assert_frame_equal(table, runs.recommend(outcome, k=4), check_dtype=False)
+    with np.load(written["embeddings"], allow_pickle=False) as stored:
+        vectors = dict(stored)
+    assert vectors["user_ids"].tolist() == data.user_ids.tolist()
+    assert vectors["item_ids"].tolist() == data.item_ids.tolist()
+    user, item = (
+        {label: vector for label, vector in zip(vectors[f"{k}_ids"], vectors[f"{k}s"], strict=True)}
+        for k in ("user", "item")
+    )
+    scores = [user[row.user] @ item[row.item] for row in table.itertuples()]
+    np.testing.assert_allclose(scores, table["score"], atol=1e-5)
+    assert vectors["users"].dtype == vectors["items"].dtype == np.float32
+
+
+def test_export_numbers_those_who_came_without_ids(tmp_path):
+    written = runs.export(outcome_of(), tmp_path, k=2)
+    with np.load(written["embeddings"]) as stored:
+        assert stored["user_ids"].tolist() == list(range(20))
+    assert pd.read_csv(written["recommendations"])["user"].unique().tolist() == list(range(1, 20))
+
+
+def test_negative_scores_are_scores_of_negatives():
+    outcome = outcome_of()
+    found = runs.negative_scores(outcome, negatives=50, users=4)
+    assert found.shape == (4, 50)
+    known = np.arange(1, 20)
+    for row, user in zip(found, known[[0, 6, 12, 18]], strict=True):
+        own = runs.negatives_of(outcome, user)["score"].to_numpy()
+        assert np.isin(row.numpy(), own.astype(np.float64)).all()
+    assert torch.equal(found, runs.negative_scores(outcome, negatives=50, users=4))

@@ -52,9 +52,22 @@ def cases(n: int) -> dict:
         }
         for loss, order in {"sl": 1.0, "drrl": 2.0, "ccl": math.inf}.items()
     }
+    view = pd.DataFrame({"score": scores, "false_negative": scores + rng.normal(0, 0.3, n) > 0.7})
+    learnt = {
+        epoch: (rng.normal(0, 0.03 * epoch, (40, n)), rng.normal(0.1, 0.1, 40))
+        for epoch in (1, 3, 6, 10)
+    }
     return {
         "worst case": (lambda: explorers.worst_case({"a": scores}), ("order γ", "radius ρ")),
         "simplex": (explorers.simplex, ("order γ", "radius ρ", "scores rise")),
+        "false negatives": (
+            lambda: explorers.false_negatives({"a": view}),
+            ("noise", "order γ", "radius ρ"),
+        ),
+        "margins": (
+            lambda: explorers.margins(learnt, order=2, weight=2.0),
+            ("user", "epoch", "solved on", "weight c"),
+        ),
         "atlas": (lambda: explorers.atlas(scores, clouds), ("epoch",)),
     }
 
