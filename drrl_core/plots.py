@@ -275,15 +275,17 @@ def against_paper(tables: dict[str, pd.DataFrame], *, title: str) -> Figure:
 
 @styled
 def by_group(tables: dict[str, pd.DataFrame], *, of: str, metric: str, title: str) -> Figure:
-    """Accuracy over groups of users or items that are alike active or popular, a line a loss.
+    """Accuracy over groups of users or items that are alike active or popular, a bar a loss.
 
     Args:
         tables: loss -> as `metrics.by_activity` or `metrics.by_popularity` gives it.
         of: what is counted, for the axis.
     """
     figure, [[axes]] = new_figure(6.4, 3.6)
-    for loss, table in tables.items():
-        axes.plot(range(len(table)), table[metric], "o-", color=colour(loss), label=label(loss))
+    width = 0.8 / max(len(tables), 1)
+    for nth, (loss, table) in enumerate(tables.items()):
+        place = np.arange(len(table)) + width * (nth - (len(tables) - 1) / 2)
+        axes.bar(place, table[metric], width, color=colour(loss), label=label(loss))
     ends = zip(table["least"], table["most"], strict=True)
     names = [f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high in ends]
     axes.set_xticks(range(len(table)), names)

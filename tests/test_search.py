@@ -494,7 +494,7 @@ def counted(tmp_path_factory):
 
 
 def harvested(folder: Path) -> dict[str, bytes]:
-    files = [folder / "skew.csv", *sorted(folder.glob("per_user/*"))]
+    files = [path for path in sorted(folder.glob("**/*.csv*")) if path.name != "runs.csv"]
     return {path.name: path.read_bytes() for path in files}
 
 
@@ -576,6 +576,83 @@ def test_the_weights_of_every_loss_can_be_harvested(name):
     run = runs.configure("synthetic", line.loss, settings=settings)
     found = search._skew(runs.execute(run, progress=False), 5)
     assert found["k1"] >= 1 and found["k2"] >= 0 and 0 <= found["truncated"] < 1
+
+
+# --------------------------------------------------------------------------- plans, completed
+
+
+def test_a_row_tells_of_its_run(counted):
+    rows = pd.read_csv(counted / "results" / "runs.csv")
+    data_hash = datasets.load("synthetic").hash
+    for _, row in rows.iterrows():
+        assert runs.key(search.run_of(row), data_hash) == row["key"]
+
+
+def points(blocks: list[dict], tmp_path: Path) -> list[runs.Run]:
+    path = search.write_plan(blocks, tmp_path / "sweeps" / "plan.yaml")
+    assert "&" not in path.read_text()  # lists are written out where they stand
+    return [
+        runs.configure(each["dataset"], each["loss"], each["backbone"], each["settings"])
+        for _, each in search._read(path)
+    ]
+
+
+def test_the_plan_of_noise_is_each_final_again_at_every_ratio(counted, tmp_path):
+    finals = scorecard.finals(scorecard.read_runs(counted / "results" / "runs.csv"))
+    finals = finals[finals["noise"] == 0]
+    found = points(search.noise_plan(finals, (0, 0.3), range(2)), tmp_path)
+    assert [run.loss for run in found] == ["drrl"] * 4 + ["sl"] * 4
+    assert [(run.train.noise, run.train.seed) for run in found[4:]] == [
+        *((0, 0), (0, 1), (0.3, 0), (0.3, 1))
+    ]
+    known, data_hash = {*finals["key"]}, datasets.load("synthetic").hash
+    plain = {runs.key(run, data_hash) for run in found if run.train.noise == 0}
+    assert known <= plain  # those are not trained again
+
+
+def test_the_plan_of_orders_holds_c_and_then_the_radius(counted, tmp_path):
+    finals = scorecard.finals(scorecard.read_runs(counted / "results" / "runs.csv"))
+    final = finals[finals["loss"] == "drrl"].assign(
+        settings='{"loss.order": 2.0, "loss.radius": 0.5, "train.lr": 0.003}'
+    )
+    ends = final.assign(settings='{"loss.order": "inf", "loss.radius": 0.5}', variant="drrl-exact")
+    blocks = search.order_plan(pd.concat([final, ends, finals[finals["loss"] == "sl"]]), (4, 1.5))
+    assert len(blocks) == 2  # order ∞ has no finite neighbours to sweep, SL no order
+    found = points(blocks, tmp_path)
+    assert [run.loss_parameters["order"] for run in found[::3]] == [1.5, 2, 4] * 2
+    assert {run.loss_parameters["radius"] for run in found[:9]} == {0.5}
+    assert {run.loss_parameters["weight"] for run in found[9:]} == {1.284}  # e^(ρ/γ*) = e^.25
+    assert {run.train.lr for run in found} == {0.003} and len({str(run) for run in found}) == 18
+
+
+def test_what_was_recorded_is_completed_and_left_as_it_was(counted, store, tmp_path):
+    recorded, before = counted / "results", harvested(counted)
+    options = {"trials": 1, "seeds": 2, "settings": TINY, "place": search.Place(workers=0)}
+    e = search.complete(recorded, tmp_path / "a", "synthetic", ["bpr", "sl"], **options)
+    assert harvested(counted) == before and len(e.runs) == 2 + 8
+    cell = ("synthetic", "mf", 0.0, "ndcg@20")
+    assert e.of(cell, "bpr").index.tolist() == [0, 1] and e.at(cell)["sl"] > 0
+    assert set(runs.table()["loss"]) == {"bpr"}  # sl was recorded
+    options["plan"] = lambda finals: search.noise_plan(finals, (0, 0.5), range(2))
+    e = search.complete(recorded, tmp_path / "b", "synthetic", ["bpr"], **options)
+    assert e.mean(("synthetic", "mf", 0.5, "ndcg@20"), "bpr") > 0 and len(runs.table()) == 4
+    e = search.complete(tmp_path / "none", tmp_path / "c", "synthetic", ["bpr"])
+    assert e.means.empty and not (tmp_path / "c").exists()  # nothing recorded, nothing computed
+
+
+def test_a_run_that_the_file_has_is_not_run_again(counted, store, tmp_path):
+    csv = shutil.copy(counted / "results" / "runs.csv", tmp_path / "runs.csv")
+    found = search.sweep(write(tmp_path, COUNTING), csv=csv, place=search.Place(workers=0))
+    assert found.empty and runs.table().empty
+
+
+def test_without_workers_this_process_does_it():
+    def here(fail: bool) -> int:
+        return 1 // (not fail) + os.getpid()
+
+    jobs = [search.Job(fail, here, {"fail": fail}) for fail in (True, False)]
+    found = dict(search.carry_out(iter(jobs), search.Place(workers=0)))
+    assert found[False] == 1 + os.getpid() and isinstance(found[True], ZeroDivisionError)
 
 
 # --------------------------------------------------------------------------- workers that die
