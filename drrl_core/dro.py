@@ -607,7 +607,9 @@ def turn(
         raise ValueError(f"hold must be one of {', '.join(HOLDS)}, not {hold!r}")
     order, f = _order(order), _scores(scores)
     rho = _radius(radius, f).squeeze(-1)
-    if hold == "weight":
+    if hold == "weight" and order == 1:  # the whole simplex, where all orders are alike
+        rho, order = torch.where(rho > 0, math.inf, 0.0), math.inf
+    elif hold == "weight":
         rho = rho / 2 * order_conj(order)
     elif hold == "eta":
         rho = radius_from_eta(eta_from_radius(rho, 2), order) if order < math.inf else 0 * rho

@@ -117,7 +117,10 @@ def explore(
                 line.value = _red(error)
                 return
         line.value = f"<code>{html.escape(said)}</code>" if said else ""
-        words = " ".join(f"-p {name} {now[name]:g}" for name in parameters)
+        text = (
+            now[name] if isinstance(now[name], str) else f"{now[name]:g}" for name in parameters
+        )
+        words = " ".join(f"-p {name} {value}" for name, value in zip(parameters, text, strict=True))
         copied = f"papermill: <code style='user-select:all'>{html.escape(words)}</code>"
         command.value = copied if parameters else ""
 
@@ -389,6 +392,84 @@ def false_negatives(
     )
 
 
+HELD = {
+    "radius": "radius ρ",
+    "weight": "weight c (the paper's figures)",
+    "eta": "Cressie–Read η (its text)",
+    "temperature": "temperature λ (the penalty)",
+}
+
+
+def gamma_sweep(
+    sources: dict[str, np.ndarray],
+    *,
+    order: float = 2.0,
+    radius: float = 1.0,
+    hold: str = "radius",
+    recorded: pd.DataFrame | None = None,
+    metric: str = "ndcg@20",
+):
+    """The order turned while something is held: truncation, skew, data use, recorded accuracy.
+
+    Args:
+        sources: name -> (n,) scores, such as a user's negatives; -inf = masked.
+        order: γ in [1, inf]. radius: ρ in nats at order 2, where whatever is held is read off.
+        hold: what stays, one of `dro.HOLDS`.
+        recorded: a row a trained model, with columns order, hold and `metric`; a panel more.
+        metric: the name of the accuracy.
+    """
+    import ipywidgets as widgets
+
+    rows = {name: torch.from_numpy(_sorted(scores)) for name, scores in sources.items()}
+    orders, names = np.array(ORDERS[::2] + ORDERS[-1:]), ("truncated", "k1", "effective_share")
+    most = max(map(len, rows.values()))
+    values = recorded[metric].dropna() if recorded is not None else pd.Series(dtype=float)
+    ends = (float(values.min()), float(values.max())) if len(values) else None
+    scene = plots.sweep_scene(most, ends, f"recorded {metric.replace('ndcg', 'NDCG')}")
+
+    @lru_cache(32)  # a curve takes a while, a point on it does not
+    def curve(name: str, radius: float, hold: str) -> dict[str, np.ndarray]:
+        worst = [dro.turn(rows[name], order=one, radius=radius, hold=hold) for one in orders]
+        return {key: np.array([float(getattr(one, key)) for one in worst]) for key in names}
+
+    def draw(order, radius, hold, scores):
+        worst = dro.turn(rows[scores], order=order, radius=radius, hold=hold)
+        rho = float(dro.radius_of_weights(worst.weights, order))
+        now = {name: float(getattr(worst, name)) for name in names}
+        said = {"ρ (nats)": rho, "c": dro.weight_from_radius(rho, order)}
+        if order < math.inf:
+            said["η"] = dro.eta_from_radius(rho, order)
+        said |= {"truncated": f"{now['truncated']:.1%}", "k₁ (× mean)": now["k1"]}
+        said["effective share"] = f"{now['effective_share']:.1%}"
+        moved = {"orders": orders, "order": order, "now": now}
+        if ends:
+            known = recorded[recorded["hold"] == hold].dropna(subset=metric).sort_values("order")
+            moved["known"] = known["order"].to_numpy(), known[metric].to_numpy()
+            here = known.loc[np.isclose(1 / known["order"], 1 / order), metric]
+            said[metric] = f"{here.mean():.4f}" if len(here) else "not run"
+        moved["held_at"] = curve(scores, radius, hold)
+        moved["reference_at"] = curve(scores, radius, "radius")
+        moved["title_text"] = (
+            f"{HELD[hold].partition(' (')[0]} held, order {plots.order_label(order)}: "
+            f"{now['truncated']:.0%} truncated, {now['effective_share']:.0%} used"
+        )
+        return scene, moved, said
+
+    sized = _slider("ρ at order 2", radius, 0.05, math.ceil(20 * math.log(most)) / 20, 0.05)
+    sized.continuous_update = False
+    return explore(
+        draw,
+        presets=PRESETS,
+        parameters=("order", "radius", "hold"),
+        order=order_dial(order),
+        radius=sized,
+        hold=widgets.Dropdown(
+            options=[(words, name) for name, words in HELD.items()], value=hold, description="held"
+        ),
+        scores=widgets.Dropdown(options=list(rows), description="scores"),
+    )
+
+
 def margins(
     epochs: dict[int, tuple[np.ndarray, np.ndarray]],
     *,
@@ -524,6 +605,9 @@ def monitor(train: Callable, *, title: str = "Training"):
         return asked.is_set()
 
     button.on_click(stop)
+    # ipykernel 7.4 sends a comm's messages to whichever shell last wrote to it: here the one that
+    # is about to be busy. Without that note they come on the front end's own subshell.
+    vars(button.comm).pop("_reply_subshell_id", None)
     draw(pd.DataFrame())
     pause[:] = 0.0, 0.0  # the first picture takes longer, and is of nothing
     display(widgets.VBox([button, image, line]))

@@ -529,6 +529,67 @@ def recommended(lists: dict[str, pd.DataFrame], *, user: object) -> Figure:
     return figure
 
 
+@styled
+def popularity_moved(splits: dict[str, tuple[np.ndarray, np.ndarray]], said: dict) -> Figure:
+    """Each item's popularity in train against that in test, a panel a way to split.
+
+    Args:
+        splits: name of a split -> how many train, and how many test pairs each item has, (n,) both.
+        said: name of a split -> what its title adds.
+    """
+    figure, [panels] = new_figure(4.3 * len(splits), 4.4, len(splits))
+    points = {
+        name: [np.asarray(part) * len(part) / max(1, np.sum(part)) for part in counts]
+        for name, counts in splits.items()
+    }
+    top = 1.1 * max(part.max() for parts in points.values() for part in parts) or 1
+    for axes, (name, (x, y)) in zip(panels, points.items(), strict=True):
+        axes.plot([0, top], [0, top], color="#999999", linewidth=1, linestyle=":")
+        axes.plot(x, y, "o", ms=4, alpha=0.35, mew=0, color=DATA)
+        for scale in (axes.set_xscale, axes.set_yscale):
+            scale("function", functions=(np.sqrt, np.square))  # counts spread like their root
+        ticks = [tick for tick in (0, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if tick <= top]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set(xlim=(0, top), ylim=(0, top), xlabel="popularity in train (average item: 1)")
+        axes.set_title(f"{name}: {said[name]}")
+    panels[0].set_ylabel("popularity in test (average item: 1)")
+    return figure
+
+
+@styled
+def accuracy_moved(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
+    """What a shift costs each loss: accuracy on a random split and on one by time.
+
+    Args:
+        table: a row a loss (or "popularity"); columns random, time, each mean over the seeds;
+            random_low, random_high, time_low, time_high, their intervals, NaN where there is none.
+        metric: its name, as on the axis.
+    """
+    figure, [[axes]] = new_figure(7.4, 1.3 + 0.42 * len(table))
+    for y, (loss, row) in enumerate(table[::-1].iterrows()):
+        tone = colour(loss)
+        axes.plot([row["random"], row["time"]], [y, y], color=tone, alpha=0.35, linewidth=5)
+        for split, fill in (("random", "white"), ("time", tone)):
+            ends = row[f"{split}_low"], row[f"{split}_high"]
+            axes.plot(ends, [y, y], "|-", color=tone, ms=9, linewidth=1.4)
+            axes.plot(row[split], y, "o", ms=9, mfc=fill, mec=tone, mew=1.6)
+        kept = f"keeps {row['time'] / row['random']:.0%}"
+        right = dict(transform=axes.get_yaxis_transform(), va="center", size=9, color=tone)
+        axes.text(1.01, y, kept, **right)
+    names = [label(loss) for loss in table.index[::-1]]
+    axes.set_yticks(range(len(table)), names)
+    axes.set(xlabel=f"test {metric}", xlim=(0, None), ylim=(-0.6, len(table) - 0.4))
+    axes.set_title(title)
+    axes.grid(axis="y", visible=False)
+    looks = dict(ls="", marker="o", ms=8, color="#444444")
+    handles = [Line2D([], [], mfc=fill, **looks) for fill in ("white", "#444444")]
+    handles.append(Line2D([], [], color="#444444", marker="|", ms=8, lw=1.4))
+    words = ["random split", "split by time", "95% interval over seeds"]
+    figure.legend(handles, words, loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
 ORDER_TICKS = (1, 1.25, 1.5, 2, 3, 5, 10, math.inf)
 
 
@@ -579,8 +640,9 @@ def along_orders(
         ends: name -> value, at SL's end and at CCL's; drawn as lines across.
     """
     figure, [[axes]] = new_figure(7.0, 3.9)
-    looks = ("-", "#222222"), ("--", "#CC79A7"), (":", "#E69F00"), ("-.", "#56B4E9")
-    for (name, values), (line, tone) in zip(curves.items(), looks, strict=False):
+    for (name, values), line, tone in zip(
+        curves.items(), ("-", "--", ":", "-."), TONES, strict=False
+    ):
         axes.plot(1 - 1 / np.asarray(orders), values, ls=line, color=tone, label=name, lw=2.4)
     corners = ("sl", 1.0, "right"), ("ccl", 0.0, "left")
     for (name, value), (loss, side, align) in zip(ends.items(), corners, strict=True):
@@ -598,6 +660,7 @@ QUANTITIES = {
     "k2": "$k_2$: weight of a false\nnegative (× mean)",
     "k2_test": "$k_2$: weight of a held-out\ntest positive (× mean)",
     "truncated": "truncated share",
+    "truncated_best": "truncated share at the best β",
     "effective_share": "effective share $1/E w^2$",
 }
 RATIOS = ("k1", "k2", "k2_test")  # probability ratios, on logarithmic axes; the rest are shares
@@ -645,6 +708,32 @@ def users_by_loss(
     mean = Line2D([], [], ls="", marker="D", ms=7, color="#444444", label="mean over the users")
     figure.legend(handles=[*handles, mean], loc="outside lower center", ncols=len(found) + 1)
     figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+TONES = "#222222", "#CC79A7", "#E69F00", "#56B4E9"  # of what is no loss
+
+
+@styled
+def scores_of_users(
+    rows: dict[str, np.ndarray], margins: dict[str, float], *, title: str, words: str
+) -> Figure:
+    """Where a few users' scores lie, a curve a user, and a margin for each.
+
+    Args:
+        rows: who -> (n,) scores. margins: who -> β, score; `words` say which β it is.
+    """
+    figure, [[axes]] = new_figure(7.0, 3.6)
+    low, high = (end(map(end, rows.values())) for end in (min, max))
+    edges = np.linspace(low, high, 41)
+    for (who, scores), tone in zip(rows.items(), TONES, strict=False):
+        axes.hist(scores, edges, density=True, histtype="step", lw=2, color=tone, label=who)
+        axes.axvline(margins[who], color=tone, ls="--", lw=1.4)
+    handles, names = axes.get_legend_handles_labels()
+    handles.append(Line2D([], [], color="#777777", ls="--", lw=1.4))
+    axes.legend(handles, [*names, words], loc="upper right", fontsize=9)
+    axes.set(xlabel="score of the negative", ylabel="density")
+    axes.set_title(title)
     return figure
 
 
@@ -1003,12 +1092,67 @@ def false_negatives_scene() -> Scene:
             name.set_text(f"order {order_label(order)}: {at:.0%}")
             for artist in (line, spot, name):
                 artist.set_color(tone)
+            spot.set_markeredgecolor("white")
         here.set_xdata([noise] * 2)
         title.set_text(title_text)
         left.set_xlim(low - pad, high + pad)
         left.set_ylim(0, _raise(left, 1.3 * max(bar.max() for bar in bars)))
 
     return Scene(figure, [heard, false_heard, crowd, here, *lines, *spots, *names, title], move)
+
+
+@styled
+def sweep_scene(
+    n: int, accuracy: tuple[float, float] | None = None, metric: str = "accuracy"
+) -> Scene:
+    """What the adversary does along the order dial, and where the dial stands.
+
+    Moved by orders (a,), held and reference, quantity -> (a,) along them: as something is held, and
+    at a fixed radius; now, quantity -> its value at order; known, (m,) orders and (m,) accuracies
+    that were recorded; and title.
+
+    Args:
+        n: how many negatives there are: no weight is larger.
+        accuracy: ends of the axis of recorded accuracies; None leaves its panel out.
+    """
+    names = ("truncated", "k1", "effective_share")
+    figure, [panels] = new_figure(10.4 if accuracy is None else 13.2, 3.5, 3 + bool(accuracy))
+    held, reference, spots, heres = [], [], [], []
+    for axes, name in zip(panels, names, strict=False):
+        reference += axes.plot([], [], ":", color="#999999", lw=1.6)
+        held += axes.plot([], [], color="#222222")
+        _quantity(axes, name)
+    panels[1].set_ylim(0.9, 1.2 * n)
+    recorded = []
+    if accuracy:
+        recorded = panels[3].plot([], [], "D", ms=7, mec="white", color="#222222")
+        pad = 0.1 * (accuracy[1] - accuracy[0]) or 0.01
+        panels[3].set(ylabel=metric, ylim=(accuracy[0] - pad, accuracy[1] + pad))
+        recorded.append(panels[3].text(0.5, 0.5, "", transform=panels[3].transAxes, ha="center"))
+    for axes in panels:
+        _order_axis(axes)
+        heres.append(axes.axvline(0, color="#222222", ls="--", lw=1.1))
+        spots += axes.plot([], [], "o", ms=9, mec="white") if axes in panels[:3] else []
+    title = figure.suptitle(" ", x=0.01, ha="left", size=12, weight="bold")
+    words = ["as held", "at a fixed radius ρ"]
+    figure.legend([held[0], reference[0]], words, loc="outside upper right", ncols=2, fontsize=9)
+
+    def move(*, orders, held_at, reference_at, order, now, known=None, title_text=""):
+        x = 1 - 1 / np.asarray(orders)
+        for name, line, other, spot in zip(names, held, reference, spots, strict=True):
+            line.set_data(x, held_at[name])
+            other.set_data(x, reference_at[name])
+            spot.set_data([1 - 1 / order], [now[name]])
+            spot.set_color(order_colour(order))
+            spot.set_markeredgecolor("white")
+        for here in heres:
+            here.set_xdata([1 - 1 / order] * 2)
+        if recorded:
+            recorded[0].set_data(1 - 1 / np.asarray(known[0]), known[1])
+            recorded[1].set_text("" if len(known[0]) else "not run")
+        title.set_text(title_text)
+
+    return Scene(figure, [*reference, *held, *recorded, *heres, *spots, title], move)
 
 
 CORNERS = np.array([[0, 0], [1, 0], [0.5, 3**0.5 / 2]])  # of the simplex of three items

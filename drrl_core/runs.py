@@ -959,8 +959,8 @@ def turned(
         users: how many, evenly spread over those with a train pair; all when None.
 
     Returns:
-        A row a user and order: radius (nats, of the worst-case weights), k1, truncated,
-        effective_share, k2 and k2_test, as in `by_user`.
+        A row a user and order: radius (nats, of the worst-case weights), dual (β, at order 1 τ;
+        score), and k1, truncated, effective_share, k2 and k2_test as in `by_user`.
 
     Raises:
         ValueError: as `dro.turn`; where radius is None, as `places`.
@@ -975,7 +975,8 @@ def turned(
     known = _evenly(np.flatnonzero(np.diff(data.train.indptr)), users)
     if own is not None:  # users whose negatives are all truncated have no radius
         known = own.dropna().index.to_numpy(copy=True)
-    columns = ["order", "user", "radius", "k1", "truncated", "effective_share", *FALSE]
+    read = ["dual", "k1", "truncated", "effective_share"]
+    columns = ["order", "user", "radius", *read, *FALSE]
     rows = [pd.DataFrame(columns=columns, dtype=float)]
     for some, scores, _ in _listening(outcome.model, outcome.loss, data, similarity, known):
         scores = scores.double()
@@ -984,7 +985,7 @@ def turned(
         for order in orders:
             worst = dro.turn(scores, order=order, radius=size, hold=hold)
             row = {"radius": dro.radius_of_weights(worst.weights, order)}
-            row |= {name: getattr(worst, name) for name in columns[3:6]}
+            row |= {name: getattr(worst, name) for name in read}
             for name, marks in false.items():
                 row[name] = dro.k2(worst.weights, torch.from_numpy(marks).to(scores.device))
             row = {name: value.cpu().numpy() for name, value in row.items()}

@@ -207,8 +207,11 @@ class Evidence:
 
     def p(self, cell: tuple, a: str, b: str) -> float:
         """p of no difference: over users, paired, where their files are here (means over the
-        seeds); else over the seeds, Welch's, where there are two at least; else NaN."""
-        from scipy.stats import ttest_ind
+        seeds); else over the seeds, Welch's, where there are two at least; else NaN.
+
+        Where no seed changes anything in either, p is what Welch's tends to: 1 if they are equal,
+        else 0."""
+        from scipy.stats import ttest_ind_from_stats
 
         if self.printed:
             return math.nan
@@ -221,7 +224,12 @@ class Evidence:
             return tested.loc[cell[3], "p_bootstrap"]
         if min(map(len, pair)) < 2:
             return math.nan
-        return ttest_ind(*(rows["value"] for rows in pair), equal_var=False).pvalue
+        values = [rows["value"].to_numpy(float) for rows in pair]
+        if all(np.allclose(own, own[0], rtol=1e-12, atol=0) for own in values):
+            return float(np.isclose(*(own[0] for own in values), rtol=1e-12, atol=0))
+        # From means and spreads: of one sample that does not spread, SciPy would doubt the moments.
+        told = [stat for own in values for stat in (own.mean(), own.std(ddof=1), len(own))]
+        return ttest_ind_from_stats(*told, equal_var=False).pvalue
 
     def _users(self, keys: pd.Series) -> pd.DataFrame | None:
         paths = [self.folder / "per_user" / f"{key}.csv.gz" for key in keys]

@@ -29,6 +29,7 @@ import json
 import math
 import multiprocessing
 import os
+import platform
 import re
 import shutil
 import signal
@@ -39,7 +40,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -52,6 +53,11 @@ import torch
 from tqdm import tqdm
 
 from drrl_core import datasets, dro, losses, notebooks, runs, scorecard
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 COLUMNS = (
     *("key", "dataset", "data_hash", "backbone", "variant", "loss", "settings", "seed"),
@@ -740,6 +746,36 @@ def _enqueue(study, search: Search, settings: dict, storage, place: Place, bar: 
             study.enqueue_trial(point, {"from": loss}, skip_if_exists=True)
 
 
+@contextmanager
+def _alone_at(study: str, storage: str, folder: Path) -> Iterator[None]:
+    """One client at a study: two would each train on what the other is at, and spend its budget.
+
+    The lock is the system's own, on a file in the store: it goes with the process, however that
+    ends, so none is ever left behind. The process is written into it for the message alone.
+
+    Raises:
+        SearchError: another process has it.
+    """
+    if not fcntl:  # Windows
+        yield
+        return
+    digest = hashlib.sha256(f"{storage} {study}".encode()).hexdigest()[:16]
+    with (folder / f"{digest}.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            who = file.read() or "another process"
+            raise SearchError(
+                f"{study} is being tuned by {who}: wait for it or stop it, and the same command "
+                "continues"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
+
+
 def tune(
     dataset: str,
     variant: str = "sl",
@@ -757,7 +793,8 @@ def tune(
     Every trial is in an Optuna study, whose name tells data, backbone, variant and a digest of all
     that is fixed: the same call continues it. What was running when it was stopped is trained on;
     the sampler is seeded by the number of trials before, so that a stop changes nothing. One
-    process at a time may work at a study.
+    process at a time works at a study: a lock in the store sees to it, so that clients with stores
+    of their own, but one storage, must see to it themselves (as on Windows).
 
     After STARTUP trials, one is pruned where its best by some epoch, WARMUP or later, is below the
     median of the finished trials' best by then. The worker is told these medians when its trial
@@ -781,7 +818,8 @@ def tune(
         `results` of every finished trial, best first, but the best's further seeds before them.
 
     Raises:
-        SearchError: some trials failed: a message lists them, after all others are done.
+        SearchError: some trials failed: a message lists them, after all others are done. Or
+            another process is at this study: nothing was begun.
         ValueError: an unknown variant, or a setting that is refused.
     """
     optuna = _need("optuna", "tune")
@@ -792,7 +830,8 @@ def tune(
     search = _plan(data, dataset, variant, backbone, settings or {})
     name, folder = search.study, runs.store_folder(place.store)
     folder.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.get_storage(storage or f"sqlite:///{folder / 'studies.sqlite'}")
+    url = storage or f"sqlite:///{folder / 'studies.sqlite'}"
+    storage = optuna.storages.get_storage(url)
     options = {"direction": "maximize", "load_if_exists": True}
     study = optuna.create_study(study_name=name, storage=storage, **options)
 
@@ -800,8 +839,8 @@ def tune(
         _tell(study, task, result, place)
 
     over = sum(trial.state.is_finished() for trial in study.trials)
-    bar = tqdm(desc=name, total=trials, unit="trial", initial=over)
-    with bar, warnings.catch_warnings():
+    shown = {"desc": name, "total": trials, "unit": "trial", "initial": over}
+    with _alone_at(name, url, folder), tqdm(**shown) as bar, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Fixed parameter .* out of range")  # `mapped` may be
         if search.variant.loss == "drrl" and _spent(study) < trials:
             _enqueue(study, search, settings or {}, storage, place, bar)

@@ -751,6 +751,8 @@ def test_turning_the_order_holds_what_it_says(order, radius):
     assert size["radius"] == pytest.approx(radius)
     c, eta = math.exp(radius / 2), math.expm1(radius) / 2  # at order 2
     if order == 1:
+        covered = dro.turn(f, order=1, radius=radius, hold="weight")
+        assert covered.truncated == 7 / 8  # as it is next to order 1
         assert size["weight"] == pytest.approx(math.log(8)) and size["eta"] == pytest.approx(eta)
     else:
         conj = 1 if order == INF else order / (order - 1)

@@ -187,6 +187,64 @@ def test_false_negatives_stand_still_in_batch_and_none_are_refused(batch):
         explorers.false_negatives({"a": VIEW, "b": VIEW.assign(false_negative=False)})
 
 
+@pytest.mark.parametrize("hold", dro.HOLDS)
+def test_the_order_swept_is_the_solver_s_at_what_is_held(live, hold):
+    _, dials, image, line, command = parts(explorers.gamma_sweep({"a": SCORES}))
+    f, seen = torch.from_numpy(SCORES), {image.value}
+    dials["held"].value = hold
+    for order, radius in ((1.0, 0.5), (2.0, 0.5), (10.0, 1.2)):
+        dials["order γ"].value, dials["ρ at order 2"].value = order, radius
+        worst = dro.turn(f, order=order, radius=radius, hold=hold)
+        rho = float(dro.radius_of_weights(worst.weights, order))
+        found = said(line)
+        assert found["k₁"] == pytest.approx(float(worst.k1), rel=1e-3)
+        assert found["ρ"] == pytest.approx(rho, rel=1e-3)
+        assert found["truncated"] == pytest.approx(100 * float(worst.truncated), abs=0.051)
+        share = 100 * float(worst.effective_share)
+        assert found["effective share"] == pytest.approx(share, abs=0.051)
+        seen.add(image.value)
+    assert len(seen) == 4
+    assert f"-p order 10 -p radius 1.2 -p hold {hold}" in command.value
+
+
+def test_the_curve_goes_through_the_dial_s_point_and_meets_the_reference_at_order_2(live):
+    drawn = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots.Scene, "png", lambda self, **values: drawn.update(values) or b"")
+        explorers.gamma_sweep({"a": SCORES}, order=4.0, radius=0.8, hold="eta")
+    at = {float(order): place for place, order in enumerate(drawn["orders"])}
+    for name in ("truncated", "k1", "effective_share"):
+        held, reference = drawn["held_at"][name], drawn["reference_at"][name]
+        assert drawn["now"][name] == held[at[4.0]] != reference[at[4.0]]
+        assert held[at[2.0]] == pytest.approx(reference[at[2.0]])
+    assert drawn["reference_at"]["k1"][-1] == pytest.approx(math.exp(0.8))
+
+
+def test_recorded_accuracy_is_shown_where_it_was_run_and_said_to_be_missing_elsewhere(live):
+    recorded = pd.DataFrame(
+        {
+            "order": [1.25, 2.0, math.inf, 2.0],
+            "hold": ["radius", "radius", "radius", "weight"],
+            "ndcg@20": [0.1, 0.125, 0.15, np.nan],
+        }
+    )
+    explorer = explorers.gamma_sweep({"a": SCORES}, recorded=recorded)
+    _, dials, image, line, _ = parts(explorer)
+    assert said(line)["ndcg@20"] == 0.125
+    dials["order γ"].value = math.inf
+    assert said(line)["ndcg@20"] == 0.15
+    dials["order γ"].value = 4.0
+    assert "ndcg@20 not run" in line.value
+    dials["order γ"].value, shown = 2.0, image.value
+    dials["held"].value = "weight"
+    assert "ndcg@20 not run" in line.value and image.value != shown
+
+
+def test_the_sweep_stands_still_in_batch(batch):
+    few = explorers.gamma_sweep({"few": np.array([0.1, 0.4, -np.inf, 0.2])}, radius=0.3)
+    assert few.data.startswith(b"\x89PNG")
+
+
 def naive_bound(f, beta: float, c: float) -> float:
     """At order 2."""
     return beta + c * math.sqrt(np.mean(np.maximum(np.asarray(f) - beta, 0) ** 2))

@@ -52,6 +52,11 @@ HALF = SIDE[["ours", "low", "high"]] / 2
 NOISY = pd.concat({0.0: SIDE, 0.2: SIDE.assign(**HALF, p=0.5)}, names=["noise"])
 ALONG = SIDE.assign(k1=[9.0, 4.0, 2.0]).set_index(pd.Index([1.5, 2.0, 4.0], name="order"))
 GROUPS = pd.DataFrame({"least": [0, 3], "most": [2, 3], "ndcg@20": [0.1, 0.2]})
+SHIFTED = pd.DataFrame(
+    {"random": [0.4, 0.2], "time": [0.1, 0.15], "random_low": [0.3, np.nan]}
+    | {"random_high": [0.5, np.nan], "time_low": [0.05, np.nan], "time_high": [0.15, np.nan]},
+    index=["sl", "popularity"],
+)
 FIGURES = {
     "paper": lambda: plots.against_paper({"ndcg@20": SIDE}, title="toy"),
     "noise": lambda: plots.along_noise(NOISY, metric="ndcg@20", title="toy"),
@@ -66,11 +71,19 @@ FIGURES = {
     "users": lambda: plots.users_by_loss(
         {"sl": USERS, "ccl": USERS}, ("k1", "truncated"), title="toy"
     ),
+    "scores": lambda: plots.scores_of_users(
+        {"a": np.array([0.1, 0.3, 0.2]), "b": np.array([0.0, 0.5])},
+        {"a": 0.2, "b": 0.1},
+        title="toy",
+        words="β",
+    ),
     "turned": lambda: plots.turned_by_user(
         {"sl": TURNED, "fixed ρ": TURNED}, ("k1", "truncated"), title="toy", dots={"sl": DOTS}
     ),
     "weights": lambda: plots.weights_by_score({"sl": VIEW, "ccl": VIEW}, dataset="toy", user=3),
     "activity": lambda: plots.popularity_and_activity(PAIRS, dataset="toy"),
+    "moved": lambda: plots.popularity_moved({"time": [[3, 1, 0], [1, 1, 2]]}, {"time": "toy"}),
+    "shifted": lambda: plots.accuracy_moved(SHIFTED, metric="NDCG@20", title="toy"),
     "recommended": lambda: plots.recommended({"sl": LIST, "ccl": LIST[:1]}, user="toy-7"),
 }
 
@@ -181,6 +194,22 @@ def test_along_the_dial_the_first_panel_has_the_intervals():
     low, high = first.containers[0].lines[2][0].get_segments()[0][:, 1]
     assert (low, high) == pytest.approx((0.088, 0.092))
     assert second.get_yscale() == "log"
+
+
+def test_popularity_is_in_units_of_the_average_item_on_one_scale():
+    counts = {"random": ([6, 2, 4], [1, 1, 1]), "time": ([6, 2, 4], [0, 30, 0])}
+    left, right = plots.popularity_moved(counts, {"random": "a", "time": "b"}).axes
+    assert left.lines[1].get_xydata().tolist() == [[1.5, 1], [0.5, 1], [1, 1]]
+    assert right.lines[1].get_xydata().tolist() == [[1.5, 0], [0.5, 3], [1, 0]]
+    assert left.get_xlim() == right.get_ylim() == pytest.approx((0, 3.3))
+
+
+def test_accuracy_moved_says_what_is_kept():
+    axes = plots.accuracy_moved(SHIFTED, metric="NDCG@20", title="toy").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["keeps 75%", "keeps 25%"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["popularity", "SL"]
+    spans = [line.get_xdata() for line in axes.lines if line.get_marker() == "|"]
+    assert [*map(list, spans[2:])] == [[0.3, 0.5], [0.05, 0.15]]
 
 
 def test_weights_tell_false_negatives_apart_and_say_their_share():

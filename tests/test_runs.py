@@ -445,8 +445,10 @@ def test_turned_is_the_worst_case_of_each_user_s_own_scores():
     view = runs.negatives_of(outcome, 10)
     f = torch.tensor(view["score"].to_numpy()).double()
     for order in (1.0, 3.0, math.inf):
-        w = dro.worst_case(f, order=order, radius=0.4).weights.numpy()
+        worst = dro.worst_case(f, order=order, radius=0.4)
+        w = worst.weights.numpy()
         row = found.loc[(order, 10)]
+        assert row["dual"] == pytest.approx(float(worst.dual))
         assert row["radius"] == pytest.approx(0.4) and row["k1"] == pytest.approx(w.max())
         assert row["truncated"] == pytest.approx((w == 0).mean() if order > 1 else 0)
         assert row["effective_share"] == pytest.approx(1 / np.mean(w**2))

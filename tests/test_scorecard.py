@@ -291,6 +291,30 @@ def test_a_lead_has_to_be_significant_over_users(tmp_path, spread, verdict):
     assert judged(tmp_path, "best")["verdict"] == judged(tmp_path, "stars")["verdict"] == verdict
 
 
+@pytest.mark.parametrize(
+    "one, other, expected",
+    [
+        ((0.1, 0.1, 0.1), (0.1, 0.1, 0.1), 1.0),  # a seed that nothing depends on
+        ((0.1, 0.1, 0.1 * (1 + 1e-15)), (0.1, 0.1, 0.1), 1.0),
+        ((0.2, 0.2, 0.2), (0.1, 0.1, 0.1), 0.0),
+        ((0.2, 0.2, 0.2), (0.1, 0.11, 0.12), "welch"),  # SciPy would doubt the first one's moments
+        ((0.2, 0.21, 0.19), (0.1, 0.11, 0.12), "welch"),
+        ((0.1, 0.1 + 1e-9, 0.1), (0.1, 0.1, 0.1 - 2e-9), "welch"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_p_over_seeds_with_and_without_spread(tmp_path, one, other, expected):
+    rows = [run("sl", test=value, seed=seed) for seed, value in enumerate(one)]
+    rows += [run("ccl", test=value, seed=seed) for seed, value in enumerate(other)]
+    p = scorecard.measured(write(tmp_path, rows)).p(BEAUTY, "sl", "ccl")
+    if expected == "welch":  # retyped from the definition
+        a, b = ([*map(float, values)] for values in (one, other))
+        va, vb = (np.var(x, ddof=1) / 3 for x in (a, b))
+        t = (np.mean(a) - np.mean(b)) / np.sqrt(va + vb)
+        expected = 2 * stats.t.sf(abs(t), (va + vb) ** 2 / (va**2 / 2 + vb**2 / 2))
+    assert p == pytest.approx(expected, rel=1e-6)
+
+
 def test_without_users_the_seeds_decide_and_one_seed_cannot(tmp_path):
     write(tmp_path, everything(1.0, seeds=1))
     assert judged(tmp_path, "best")["verdict"] == "claim holds"

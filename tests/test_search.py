@@ -295,6 +295,62 @@ def test_failures_are_listed_the_others_kept_and_divergence_is_an_outcome(
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 2
 
 
+def test_one_client_at_a_study_and_another_is_told_who(store, at_once, monkeypatch):
+    begun, refused, train = threading.Event(), threading.Event(), search._train
+
+    def wait(run, **more):
+        begun.set()
+        assert refused.wait(60)
+        return train(run, **more)
+
+    monkeypatch.setattr(search, "_train", wait)
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(tune, trials=1)
+        assert begun.wait(60)
+        try:
+            with pytest.raises(
+                search.SearchError, match=rf"synthetic/mf/sl.*process {os.getpid()} on"
+            ):
+                tune(trials=2)
+        finally:
+            refused.set()
+        first.result()
+    assert [state for *_, state in trials_of(store)] == ["COMPLETE"]
+    assert len(tune(trials=2)) == 2  # the lock went with the first
+
+
+def test_other_studies_are_not_waited_for(store):
+    store.mkdir()
+    with search._alone_at("a", "one", store):
+        for study, storage in (("b", "one"), ("a", "another")):
+            with search._alone_at(study, storage, store):
+                pass
+        with pytest.raises(search.SearchError), search._alone_at("a", "one", store):
+            pass
+
+
+def test_a_killed_client_leaves_no_lock(store):
+    store.mkdir()
+    code = (
+        "import pathlib, sys, time; from drrl_core import search\n"
+        "with search._alone_at('study', 'url', pathlib.Path(sys.argv[1])):\n"
+        "    print('locked', flush=True); time.sleep(100)"
+    )
+    line = [sys.executable, "-c", code, str(store)]
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(search.SearchError, match=f"process {process.pid} on"):
+            search._alone_at("study", "url", store).__enter__()
+    finally:
+        process.kill()
+        process.communicate()
+    (left,) = store.glob("*.lock")
+    assert str(process.pid) in left.read_text()
+    with search._alone_at("study", "url", store):
+        assert left.read_text().startswith(f"process {os.getpid()} on")
+
+
 def test_the_storage_is_written_nowhere_else(store, at_once, tmp_path, capsys):
     url = f"sqlite:///{tmp_path / 'hunter2.sqlite'}"
     tune(trials=1, storage=url, csv=tmp_path / "runs.csv")

@@ -64,6 +64,7 @@ def cases(n: int) -> dict:
             lambda: explorers.false_negatives({"a": view}),
             ("noise", "order γ", "radius ρ"),
         ),
+        "gamma sweep": (lambda: explorers.gamma_sweep({"a": scores}, hold="weight"), ("order γ",)),
         "margins": (
             lambda: explorers.margins(learnt, order=2, weight=2.0),
             ("user", "epoch", "solved on", "weight c"),
