@@ -583,6 +583,7 @@ def monitor(train: Callable, *, title: str = "Training"):
 
     image, line, asked = widgets.Image(format="png"), widgets.HTML(), threading.Event()
     button = widgets.Button(description="Stop", icon="stop", button_style="danger")
+    button.layout.width = "auto"
     rows, pause = [], [0.0, 0.0]  # when the latest picture was there, and how long it took
 
     def stop(_button) -> None:
