@@ -206,6 +206,50 @@ def checks(data: Interactions) -> pd.DataFrame:
     return found.astype({"found": float, "look": bool})
 
 
+def shift(data: Interactions, *, split: str = "test", draws: int = 20) -> dict[str, float]:
+    """How far the items' popularity has moved from train to a split that was held out.
+
+    Popularity is an item's share of a split's pairs. Two samples of one distribution differ, too:
+    by_chance is the distance where train and split are pooled and dealt anew, in the same sizes.
+
+    Args:
+        data: the interactions.
+        split: "valid" or "test".
+        draws: how many times they are dealt anew, at least 1.
+
+    Returns:
+        distance, the total variation ½ Σ |p - q|, in [0, 1]: the share of the split's pairs that
+        would have to go to other items; by_chance, its mean over the draws; kept, the share of the
+        split's pairs that lie with the tenth of the items most popular in train, over the same
+        share in train (1: the same). NaN where a split is empty.
+
+    Example:
+        >>> found = shift(load("synthetic"))
+        >>> abs(found["distance"] - found["by_chance"]) < 0.01
+        True
+    """
+    sizes = [data.train.nnz, getattr(data, split).nnz]
+    pairs = np.concatenate([data.train.indices, getattr(data, split).indices])
+    if not min(sizes):
+        return dict.fromkeys(("distance", "by_chance", "kept"), float("nan"))
+
+    def popularity(items: np.ndarray) -> list[np.ndarray]:
+        parts = items[: sizes[0]], items[sizes[0] :]
+        return [np.bincount(part, minlength=data.n_items) / len(part) for part in parts]
+
+    def distance(items: np.ndarray) -> float:
+        before, after = popularity(items)
+        return float(np.abs(before - after).sum() / 2)
+
+    rng, (before, after) = np.random.default_rng(0), popularity(pairs)
+    top = np.argsort(-before, kind="stable")[: max(1, data.n_items // 10)]
+    return {
+        "distance": distance(pairs),
+        "by_chance": float(np.mean([distance(rng.permutation(pairs)) for _ in range(draws)])),
+        "kept": float(after[top].sum() / before[top].sum()),
+    }
+
+
 def _canonical(matrix) -> sparse.csr_array:
     """A copy: float32 ones, int64 indices (they index a tensor as they are), sorted, no repeats."""
     matrix = sparse.csr_array(matrix, dtype=np.float32, copy=True)

@@ -589,6 +589,7 @@ def monitor(train: Callable, *, title: str = "Training"):
 
     image, line, asked = widgets.Image(format="png"), widgets.HTML(), threading.Event()
     button = widgets.Button(description="Stop", icon="stop", button_style="danger")
+    button.layout.width = "auto"
     rows, pause = [], [0.0, 0.0]  # when the latest picture was there, and how long it took
 
     def stop(_button) -> None:
@@ -611,6 +612,9 @@ def monitor(train: Callable, *, title: str = "Training"):
         return asked.is_set()
 
     button.on_click(stop)
+    # ipykernel 7.4 sends a comm's messages to whichever shell last wrote to it: here the one that
+    # is about to be busy. Without that note they come on the front end's own subshell.
+    vars(button.comm).pop("_reply_subshell_id", None)
     draw(pd.DataFrame())
     pause[:] = 0.0, 0.0  # the first picture takes longer, and is of nothing
     display(widgets.VBox([button, image, line]))

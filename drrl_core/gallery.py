@@ -183,6 +183,7 @@ def _exporter(home: Path):
             page = put_back(page, _mathml)
             # nbconvert's own embed_images closes every <details> before its content
             page = re.sub(r'(<img\b[^>]*?\ssrc=")([^":]+)', embed, page)
+            page = re.sub(r'<a href="[^":]*\.md">(.*?)</a>', r"\1", page)  # not in a gallery
             return re.sub(r'(href="[^":]*)\.ipynb(?=["#])', r"\1.html", page)
 
     kinds = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg")
@@ -204,8 +205,9 @@ def _title(notebook, default: str) -> str:
 def export_html(executed, target, *, home: str = "") -> Path:
     """One HTML file that needs no network: pictures inside, formulas as MathML, no script.
 
-    Links to other notebooks become links to their pages; widgets are left out. A formula that
-    cannot be converted, or a picture that cannot be embedded, is warned about.
+    Links to other notebooks become links to their pages, those to Markdown files plain text;
+    widgets are left out. A formula that cannot be converted, or a picture that cannot be embedded,
+    is warned about.
 
     Args:
         executed: the notebook.

@@ -52,6 +52,12 @@ LABELS = {
     "bce": "BCE",
     "mse": "MSE",
 }
+VARIANTS = {
+    "drrl-exact": "DrRL, exact β",
+    "drrl-penalty": "DrRL, penalty",
+    "drrl-shared": "DrRL-w/o-P",
+    "drrl-fixed": "DrRL-w/o-LP",
+}
 FALSE_NEGATIVE = "#7A1F5C"
 DATA = "#5B6472"  # what is of no loss
 STYLE = {
@@ -72,13 +78,13 @@ STYLE = {
 
 
 def colour(loss: str) -> str:
-    """The loss's colour across the suite; black for one that has none."""
-    return COLOURS.get(loss, "#222222")
+    """The loss's colour across the suite, its variants' too; black for one that has none."""
+    return COLOURS.get(loss, COLOURS.get(loss.partition("-")[0], "#222222"))
 
 
 def label(loss: str) -> str:
     """The loss's name as the paper writes it."""
-    return LABELS.get(loss, loss)
+    return (LABELS | VARIANTS).get(loss, loss)
 
 
 def order_colour(order: float) -> tuple[float, float, float]:
@@ -202,9 +208,163 @@ def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | Non
         axes.set_yticks(place, [label(loss) for loss in scores.index])
         widest = max(values.max(), reference[metric] if reference else 0)
         axes.set(xlim=(0, widest * 1.25), ylim=(-0.6, len(scores) - 0.1))
-        axes.set_xlabel(f"test {metric.replace('recall', 'Recall').replace('ndcg', 'NDCG')}")
+        axes.set_xlabel(f"test {metric_label(metric)}")
         axes.grid(axis="y", visible=False)
     figure.suptitle(f"Ranking accuracy, {dataset}", x=0.01, ha="left", size=11, weight="bold")
+    return figure
+
+
+def metric_label(metric: str) -> str:
+    """As one writes it.
+
+    >>> metric_label("ndcg@20")
+    'NDCG@20'
+    """
+    return metric.replace("recall", "Recall").replace("ndcg", "NDCG")
+
+
+def held_label(held: str) -> str:
+    """What a sweep held fixed, as one says it.
+
+    >>> held_label("drrl, weight=1.649")
+    'DrRL at c = 1.65'
+    """
+    variant, _, size = held.partition(", ")
+    name, _, value = size.partition("=")
+    symbol = {"radius": "ρ", "weight": "c", "eta": "η", "temperature": "λ"}[name]
+    return f"{label(variant)} at {symbol} = {float(value):.3g}"
+
+
+def _points(axes: Axes, x, y, low, high, tone, **style) -> None:
+    """Means and their intervals, upright; a mean without one is a point alone."""
+    ends = np.array([np.asarray(y) - low, np.asarray(high) - y], float)
+    style = {"fmt": "o", "ms": 6, "capsize": 3, "elinewidth": 1.4, "color": tone} | style
+    axes.errorbar(x, y, yerr=np.nan_to_num(ends), **style)
+
+
+@styled
+def against_paper(tables: dict[str, pd.DataFrame], *, title: str) -> Figure:
+    """What was measured beside what the paper prints, a panel a metric and a line a loss.
+
+    Args:
+        tables: metric -> as `scorecard.comparison` gives it; the first one's order is the order.
+    """
+    losses = list(next(iter(tables.values())).index)[::-1]
+    size = 3.9 * len(tables) + 1.2, 1.5 + 0.34 * len(losses)
+    figure, [panels] = new_figure(*size, len(tables))
+    for axes, (metric, table) in zip(panels, tables.items(), strict=True):
+        for y, loss in enumerate(losses):
+            row, tone = table.loc[loss], colour(loss)
+            axes.plot([row["low"], row["high"]], [y, y], "|-", color=tone, lw=1.6, ms=8)
+            axes.plot(row["ours"], y, "o", color=tone, ms=8)
+            axes.plot(row["paper"], y, "D", mfc="white", mec=tone, mew=1.6, ms=7, zorder=1)
+            if np.isnan(row["ours"]):
+                at = axes.get_yaxis_transform()
+                axes.text(0.99, y, "not run", transform=at, ha="right", va="center", size=8)
+        names = [label(loss) for loss in losses]
+        axes.set_yticks(range(len(losses)), names if axes is panels[0] else [])
+        axes.set(xlabel=f"test {metric_label(metric)}", ylim=(-0.6, len(losses) - 0.4))
+    looks = dict(ls="", marker="o", ms=7), dict(ls="", marker="D", mfc="white", ms=7)
+    handles = [Line2D([], [], color="#444444", **look) for look in looks]
+    handles.append(Line2D([], [], color="#444444", marker="|", ms=8, lw=1.6))
+    words = ["ours, mean over seeds", "the paper", "95% interval (Student's t)"]
+    figure.legend(handles, words, loc="outside lower center", ncols=3, fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def by_group(tables: dict[str, pd.DataFrame], *, of: str, metric: str, title: str) -> Figure:
+    """Accuracy over groups of users or items that are alike active or popular, a bar a loss.
+
+    Args:
+        tables: loss -> as `metrics.by_activity` or `metrics.by_popularity` gives it.
+        of: what is counted, for the axis.
+    """
+    figure, [[axes]] = new_figure(6.4, 3.6)
+    width = 0.8 / max(len(tables), 1)
+    for nth, (loss, table) in enumerate(tables.items()):
+        place = np.arange(len(table)) + width * (nth - (len(tables) - 1) / 2)
+        axes.bar(place, table[metric], width, color=colour(loss), label=label(loss))
+    ends = zip(table["least"], table["most"], strict=True)
+    names = [f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high in ends]
+    axes.set_xticks(range(len(table)), names)
+    axes.set(xlabel=of, ylabel=f"test {metric_label(metric)}", ylim=(0, None))
+    axes.set_title(title)
+    axes.legend(loc="best")
+    return figure
+
+
+@styled
+def along_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
+    """Accuracy as false negatives grow, and DrRL's lead over the best other loss.
+
+    Args:
+        table: index noise (share of the negatives, ascending) and variant; columns as of
+            `scorecard.comparison`.
+    """
+    figure, [[left, right]] = new_figure(9.4, 3.9, 2)
+    wide = table["ours"].unstack()
+    step = 0.004 * max(wide.index.max(), 1e-9)
+    losses = [loss for loss in wide if wide[loss].notna().any()]
+    for place, loss in enumerate(losses):
+        rows = table.xs(loss, level="variant")
+        x = rows.index + step * (place - (len(losses) - 1) / 2)  # intervals beside each other
+        ends = (rows[name] for name in ("low", "high"))
+        _points(left, x, rows["ours"], *ends, colour(loss), fmt="o-", label=label(loss))
+    left.set(xlabel="noise ratio: share of false negatives", ylabel=f"test {metric_label(metric)}")
+    left.legend(fontsize=9)
+    right.axhline(0, color="#777777", lw=1.2)
+    if "drrl" in losses and len(losses) > 1:
+        others = wide[losses].drop(columns="drrl")
+        lead = 100 * (wide["drrl"] / others.max(axis=1) - 1)
+        sure = table.xs("drrl", level="variant")["p"].reindex(lead.index) < 0.05
+        right.plot(lead.index, lead, color=colour("drrl"))
+        for kind, fill in ((sure, colour("drrl")), (~sure, "white")):
+            style = dict(ls="", marker="o", ms=8, mfc=fill, mec=colour("drrl"))
+            right.plot(lead.index[kind], lead[kind], **style)
+        for x, value in lead.dropna().items():
+            rival = label(others.loc[x].idxmax())
+            right.annotate(
+                rival, (x, value), (0, 9), textcoords="offset points", size=8, ha="center"
+            )
+    right.set(xlabel="noise ratio", ylabel="DrRL's lead over the best other, %")
+    right.margins(y=0.25)
+    right.set_title("filled: p < 0.05; named: that other", size=9, weight="normal")
+    for axes in (left, right):
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def along_dial(sweeps: dict[str, pd.DataFrame], panels: dict[str, str], *, title: str) -> Figure:
+    """What trained models of one family do along the order, a panel a quantity.
+
+    Args:
+        sweeps: what was held fixed -> a row a model, index order γ, columns as `scorecard.along`.
+        panels: column -> what it is. Where there are low and high, they are the first one's.
+    """
+    figure, axes_of = new_figure(
+        9.4, 2.9 * math.ceil(len(panels) / 2), 2, math.ceil(len(panels) / 2)
+    )
+    looks = ("o-", "#222222"), ("s--", "#CC79A7"), ("^:", "#E69F00"), ("v-.", "#56B4E9")
+    for axes, (name, words) in zip(axes_of.flat, panels.items(), strict=False):
+        for (held, rows), (line, tone) in zip(sweeps.items(), looks, strict=False):
+            x, none = 1 - 1 / rows.index.to_numpy(float), np.full(len(rows), np.nan)
+            first = name == next(iter(panels))
+            ends = (rows["low"], rows["high"]) if first and "low" in rows else (none, none)
+            _points(axes, x, rows[name], *ends, tone, fmt=line, label=held_label(held))
+        _order_axis(axes)
+        axes.set(ylabel=words)
+        if name in ("k1", "k2"):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+    for axes in axes_of.flat[len(panels) :]:
+        axes.set_axis_off()
+    axes_of.flat[0].legend(fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
     return figure
 
 
@@ -366,6 +526,67 @@ def recommended(lists: dict[str, pd.DataFrame], *, user: object) -> Figure:
     figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
     title = f"User {user}: the best {longest} items without a train pair"
     figure.suptitle(title, x=0.01, ha="left", size=11, weight="bold")
+    return figure
+
+
+@styled
+def popularity_moved(splits: dict[str, tuple[np.ndarray, np.ndarray]], said: dict) -> Figure:
+    """Each item's popularity in train against that in test, a panel a way to split.
+
+    Args:
+        splits: name of a split -> how many train, and how many test pairs each item has, (n,) both.
+        said: name of a split -> what its title adds.
+    """
+    figure, [panels] = new_figure(4.3 * len(splits), 4.4, len(splits))
+    points = {
+        name: [np.asarray(part) * len(part) / max(1, np.sum(part)) for part in counts]
+        for name, counts in splits.items()
+    }
+    top = 1.1 * max(part.max() for parts in points.values() for part in parts) or 1
+    for axes, (name, (x, y)) in zip(panels, points.items(), strict=True):
+        axes.plot([0, top], [0, top], color="#999999", linewidth=1, linestyle=":")
+        axes.plot(x, y, "o", ms=4, alpha=0.35, mew=0, color=DATA)
+        for scale in (axes.set_xscale, axes.set_yscale):
+            scale("function", functions=(np.sqrt, np.square))  # counts spread like their root
+        ticks = [tick for tick in (0, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if tick <= top]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set(xlim=(0, top), ylim=(0, top), xlabel="popularity in train (average item: 1)")
+        axes.set_title(f"{name}: {said[name]}")
+    panels[0].set_ylabel("popularity in test (average item: 1)")
+    return figure
+
+
+@styled
+def accuracy_moved(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
+    """What a shift costs each loss: accuracy on a random split and on one by time.
+
+    Args:
+        table: a row a loss (or "popularity"); columns random, time, each mean over the seeds;
+            random_low, random_high, time_low, time_high, their intervals, NaN where there is none.
+        metric: its name, as on the axis.
+    """
+    figure, [[axes]] = new_figure(7.4, 1.3 + 0.42 * len(table))
+    for y, (loss, row) in enumerate(table[::-1].iterrows()):
+        tone = colour(loss)
+        axes.plot([row["random"], row["time"]], [y, y], color=tone, alpha=0.35, linewidth=5)
+        for split, fill in (("random", "white"), ("time", tone)):
+            ends = row[f"{split}_low"], row[f"{split}_high"]
+            axes.plot(ends, [y, y], "|-", color=tone, ms=9, linewidth=1.4)
+            axes.plot(row[split], y, "o", ms=9, mfc=fill, mec=tone, mew=1.6)
+        kept = f"keeps {row['time'] / row['random']:.0%}"
+        right = dict(transform=axes.get_yaxis_transform(), va="center", size=9, color=tone)
+        axes.text(1.01, y, kept, **right)
+    names = [label(loss) for loss in table.index[::-1]]
+    axes.set_yticks(range(len(table)), names)
+    axes.set(xlabel=f"test {metric}", xlim=(0, None), ylim=(-0.6, len(table) - 0.4))
+    axes.set_title(title)
+    axes.grid(axis="y", visible=False)
+    looks = dict(ls="", marker="o", ms=8, color="#444444")
+    handles = [Line2D([], [], mfc=fill, **looks) for fill in ("white", "#444444")]
+    handles.append(Line2D([], [], color="#444444", marker="|", ms=8, lw=1.4))
+    words = ["random split", "split by time", "95% interval over seeds"]
+    figure.legend(handles, words, loc="outside lower center", ncols=3, fontsize=9)
     return figure
 
 

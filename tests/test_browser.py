@@ -197,8 +197,8 @@ def jupyterlab(home: Path, settings: dict | None = None):
         yield address, log
 
 
-def run_all(page, address: str, name: str) -> None:
-    """Open a notebook, wait for its kernel, run every cell to the end."""
+def start_all(page, address: str, name: str) -> None:
+    """Open a notebook, wait for its kernel, have every cell run."""
     for attempt in (1, 2):
         page.goto(f"{address}/lab/tree/{name}?token=t&reset")
         try:
@@ -218,6 +218,11 @@ def run_all(page, address: str, name: str) -> None:
         "() => { window.ran = null; jupyterapp.commands.execute('notebook:run-all-cells')"
         ".then(() => { window.ran = true }) }"
     )
+
+
+def run_all(page, address: str, name: str) -> None:
+    """Open a notebook and run every cell to the end."""
+    start_all(page, address, name)
     page.wait_for_function("() => window.ran")
     counts = page.evaluate(
         "() => Array.from(jupyterapp.shell.currentWidget.content.model.cells)"
@@ -291,6 +296,31 @@ def test_without_subshells(chromium, tmp_path):
     with jupyterlab(tmp_path, settings) as (address, log), browsing(chromium, shot, log) as page:
         run_all(page, address, f"notebooks/{name}")
         play(Explorer(page), shot)
+        no_errors(page)
+
+
+def test_a_stop_is_heard_while_the_training_cell_runs(chromium, tmp_path):
+    code = """from drrl_core import explorers, runs
+small = {"dim": 4, "negatives": 4, "epochs": 100_000, "evaluate_every": 1, "patience": 100_000}
+run = runs.configure("synthetic", "sl", settings=small)
+outcome = explorers.monitor(lambda on_epoch: runs.execute(run, on_epoch=on_epoch, progress=False))
+print("trained for", len(outcome.fit.history), "epochs")"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
+    (tmp_path / "work").mkdir()
+    nbformat.write(notebook, tmp_path / "work" / "training.ipynb")
+    with jupyterlab(tmp_path) as (address, log), browsing(chromium, "monitor", log) as page:
+        start_all(page, address, "training.ipynb")
+        image, button = page.locator("img.widget-image"), page.get_by_role("button", name="Stop")
+        first = image.get_attribute("src")  # waits for it
+        eventually(lambda: image.get_attribute("src") != first, "a picture of a first epoch")
+        button.click()
+        page.wait_for_function("() => window.ran")
+        said = page.locator(".jp-OutputArea-output").last.inner_text()
+        epochs = int(re.search(r"trained for (\d+) epochs", said)[1])
+        assert 0 < epochs < 100_000
+        assert page.get_by_role("button", name=f"stopped after {epochs} epochs").is_disabled()
+        page.screenshot(path=SHOTS / "lab-monitor.png")
         no_errors(page)
 
 

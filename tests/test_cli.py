@@ -47,6 +47,12 @@ def python(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+def test_help_shows_the_defaults_that_are_said_in_words(drrl):
+    _, out, _ = drrl("train --help")
+    said = " ".join(out.split())
+    assert "[default: $DRRL_DATA, else data/downloads]" in said and "[default: 0]" in said
+
+
 def test_train_prints_the_record_as_the_last_line():
     line = (
         "train synthetic --loss sl --set temperature=0.2 --set lr=0.01 --negatives 16 --epochs 2 "

@@ -1086,3 +1086,35 @@ def test_checks_count_repeated_rows(tmp_path):
 def test_checks_of_nothing_at_all():
     table = datasets.checks(in_splits([[0, 0]], [[0, 0]], [[0, 0]]))
     assert table.loc["test pairs", "look"] and table["found"].notna().all()
+
+
+# ---------------------------------------------------------------------------- shift
+
+
+def test_shift_is_the_distance_of_shares():
+    train, test = [[1, 1, 0, 0], [1, 0, 1, 0]], [[0, 0, 0, 1], [0, 1, 0, 1]]
+    found = datasets.shift(in_splits(train, np.zeros((2, 4)), test))
+    p, q = (2 / 4, 1 / 4, 1 / 4, 0), (0, 1 / 3, 0, 2 / 3)
+    assert found["distance"] == pytest.approx(
+        sum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2
+    )
+    assert found["kept"] == 0  # the most popular item of four has no test pair
+    assert np.isnan([*datasets.shift(in_splits(train, test, np.zeros((2, 4)))).values()]).all()
+    assert datasets.shift(in_splits(train, train, test), split="valid")["distance"] == 0
+
+
+def test_shift_tells_a_drift_from_chance(tmp_path):
+    made = load("synthetic")
+    users, items = made.train.nonzero()
+    rng = np.random.default_rng(1)
+    season, noise = rng.random(made.n_items)[items], rng.random(len(items))
+    distances = []
+    for drift in (0, 0.3, 0.6):
+        table = {"user": users, "item": items, "timestamp": drift * season + (1 - drift) * noise}
+        pd.DataFrame(table).to_csv(tmp_path / "x.csv", index=False)
+        with warnings.catch_warnings(action="ignore"):
+            data = load(tmp_path / "x.csv", split="time", fractions=(0.6, 0.2, 0.2))
+        found = datasets.shift(data)
+        distances.append(found["distance"] - found["by_chance"])
+        assert found["by_chance"] < 0.25
+    assert abs(distances[0]) < 0.01 and 0.1 < distances[1] < distances[2]

@@ -17,7 +17,8 @@ from drrl_core import gallery
 PROSE = r"""# Which *negatives* count, at $c = 1$?
 
 Inline $f_j$, \\(\gamma^*\\), \(b_2\); a price of \$5, not \$6; code `$HOME`, `$$` and `$$`;
-[next](01_next.ipynb#play) and [elsewhere](https://example.org/a.ipynb). ![dot](dot.png)
+[next](01_next.ipynb#play), [a lesson](LESSON.md) and [elsewhere](https://example.org/a.ipynb).
+![dot](dot.png)
 
 $$R(f) = \max_{Q \in B} \mathbb{E}_Q[f] = \min_\beta \beta + c \, \lVert (f - \beta)_+ \rVert$$
 
@@ -89,6 +90,7 @@ def test_formulas_become_mathml_and_nothing_else_does(page):
 def test_folds_stay_closed_around_their_content_and_links_lead_to_pages(page):
     fold = re.search(r"<details>.*?</details>", page, re.DOTALL)[0]
     assert "Folded:" in fold and fold.count("<math") == 2
+    assert ", a lesson and " in page
     assert 'href="01_next.html#play"' in page and 'href="https://example.org/a.ipynb"' in page
 
 

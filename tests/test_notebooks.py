@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import statistics
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
-from drrl_core import notebooks
+from drrl_core import dro, notebooks
 
 SHELF = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 TINY = yaml.safe_load((Path(__file__).parent / "tiny.yaml").read_text())
@@ -125,3 +127,16 @@ def test_start_here_on_real_data_by_one_parameter(tmp_path):
         "00", out_dir=tmp_path, parameters=parameters, html=False, progress=False
     )
     assert {run["dataset"] for run in record["results"]["runs"].values()} == {"amazon-beauty"}
+
+
+def test_the_lesson_s_table_is_the_solver_s_and_its_links_lead_somewhere():
+    page = notebooks.folder() / "TEACHING.md"
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert (page.parent / target).is_file(), target
+    scores = torch.from_numpy(np.random.default_rng(0).normal(0, 0.3, 2000))  # as in 01
+    for name, order in (("SL", 1), ("DrRL", 2), ("CCL", math.inf)):
+        worst = dro.worst_case(scores, order=order, radius=1.0)
+        row = [f"{float(worst.value):.4g}", f"{float(worst.k1):.4g}"]
+        row += [f"{float(share):.1%}" for share in (worst.truncated, worst.effective_share)]
+        assert f"| {' | '.join([name, *row])} |" in text

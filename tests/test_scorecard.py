@@ -291,6 +291,30 @@ def test_a_lead_has_to_be_significant_over_users(tmp_path, spread, verdict):
     assert judged(tmp_path, "best")["verdict"] == judged(tmp_path, "stars")["verdict"] == verdict
 
 
+@pytest.mark.parametrize(
+    "one, other, expected",
+    [
+        ((0.1, 0.1, 0.1), (0.1, 0.1, 0.1), 1.0),  # a seed that nothing depends on
+        ((0.1, 0.1, 0.1 * (1 + 1e-15)), (0.1, 0.1, 0.1), 1.0),
+        ((0.2, 0.2, 0.2), (0.1, 0.1, 0.1), 0.0),
+        ((0.2, 0.2, 0.2), (0.1, 0.11, 0.12), "welch"),  # SciPy would doubt the first one's moments
+        ((0.2, 0.21, 0.19), (0.1, 0.11, 0.12), "welch"),
+        ((0.1, 0.1 + 1e-9, 0.1), (0.1, 0.1, 0.1 - 2e-9), "welch"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_p_over_seeds_with_and_without_spread(tmp_path, one, other, expected):
+    rows = [run("sl", test=value, seed=seed) for seed, value in enumerate(one)]
+    rows += [run("ccl", test=value, seed=seed) for seed, value in enumerate(other)]
+    p = scorecard.measured(write(tmp_path, rows)).p(BEAUTY, "sl", "ccl")
+    if expected == "welch":  # retyped from the definition
+        a, b = ([*map(float, values)] for values in (one, other))
+        va, vb = (np.var(x, ddof=1) / 3 for x in (a, b))
+        t = (np.mean(a) - np.mean(b)) / np.sqrt(va + vb)
+        expected = 2 * stats.t.sf(abs(t), (va + vb) ** 2 / (va**2 / 2 + vb**2 / 2))
+    assert p == pytest.approx(expected, rel=1e-6)
+
+
 def test_without_users_the_seeds_decide_and_one_seed_cannot(tmp_path):
     write(tmp_path, everything(1.0, seeds=1))
     assert judged(tmp_path, "best")["verdict"] == "claim holds"
@@ -414,6 +438,58 @@ def test_a_sweep_holds_all_but_the_order_and_the_seed():
     assert found["weight=1"]["order"].unique().tolist() == [1.2, 2, 2.5, 4]
     assert found["radius=1"]["seed"].tolist() == [0, 1] * 4
     assert (found["radius=1"]["noise"] == 0).all()
+
+
+def test_the_comparison_is_ours_beside_the_papers(tmp_path):
+    values = (0.090, 0.093, 0.096)
+    rows = [run("sl", test=(0.15, v), seed=s, seconds=10 + s) for s, v in enumerate(values)]
+    rows += [run("drrl-exact", test=(0.2, 0.08)), run("bpr", test=(0.2, 0.08), noise=0.2)]
+    write(tmp_path, rows)
+    table = scorecard.comparison(scorecard.measured(tmp_path), "amazon-beauty", "MF")
+    assert list(table.index[:2]) == ["sl", "drrl-exact"] and table.index[2] == "drrl"  # not run
+    sl = table.loc["sl"]
+    low, high = stats.t.interval(0.95, 2, 0.093, stats.sem(values))
+    assert (sl["ours"], sl["low"], sl["high"]) == pytest.approx((0.093, low, high))
+    assert sl["paper"] == 0.0941 and sl["difference"] == pytest.approx(100 * (0.093 / 0.0941 - 1))
+    assert (sl["seeds"], sl["trials"], sl["seconds"]) == (3, 20, 11)
+    assert np.isnan(table.loc["drrl-exact", "paper"]) and np.isnan(table.loc["bpr", "ours"])
+    noisy = scorecard.comparison(scorecard.measured(tmp_path), "amazon-beauty", noise=0.2)
+    assert list(noisy.index) == ["bpr"] and noisy["paper"].isna().all()
+
+
+def test_the_leader_is_tested_against_the_next_and_the_others_against_it(tmp_path):
+    rng = np.random.default_rng(0)
+    base, noise = rng.random(300), rng.normal(size=(3, 300))
+    rows = [run(name, test=test) for name, test in (("sl", 0.3), ("ccl", 0.2), ("bpr", 0.1))]
+    gains = (0.02, 0.02, -0.3)
+    users = {r["key"]: base + g + 0.1 * n for r, g, n in zip(rows, gains, noise, strict=True)}
+    write(tmp_path, rows, users=users)
+    p = scorecard.comparison(scorecard.measured(tmp_path), "amazon-beauty")["p"]
+    assert p["sl"] == p["ccl"] > 0.05 > p["bpr"]
+
+
+def test_along_a_sweep_are_its_means_and_its_weights(tmp_path):
+    rows = [
+        run("drrl", test=0.1 + g / 100 + s / 1000, seed=s, trials=None, settings=own)
+        for g in (1.2, 2, 4, 9)
+        for s in range(3)
+        for own in [{"loss.order": g, "loss.radius": 1.5}]
+    ]
+    of = {(json.loads(r["settings"])["loss.order"], r["seed"]): r["key"] for r in rows}
+    skews = [skew("drrl", order=g, k1=g + s, seed=s, key=k, held="x") for (g, s), k in of.items()]
+    final = skew("drrl", k1=99.0, key=rows[0]["key"])  # the same run as a final: not of the sweep
+    write(tmp_path, rows, skew=[*skews, final])
+    e = scorecard.measured(tmp_path)
+    assert scorecard.along(e, "amazon-beauty", "lightgcn") == {}
+    found = scorecard.along(e, "amazon-beauty")
+    assert list(found) == ["drrl, radius=1.5"]
+    table = found["drrl, radius=1.5"]
+    assert table.index.tolist() == [1.2, 2, 4, 9] and (table["seeds"] == 3).all()
+    assert table["ours"].tolist() == pytest.approx([0.113, 0.121, 0.141, 0.191])
+    assert (table["high"] - table["ours"]).tolist() == pytest.approx(
+        [0.001 * 4.3027 / 3**0.5] * 4, rel=1e-4
+    )
+    assert table["k1"].tolist() == pytest.approx([2.2, 3, 5, 10])
 
 
 def test_what_is_held_keeps_sweeps_apart(tmp_path):
