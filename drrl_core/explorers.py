@@ -352,27 +352,33 @@ def false_negatives(
 
     def share(scores: np.ndarray, false: np.ndarray, order: float, radius: float):
         worst = dro.worst_case(torch.from_numpy(scores), order=order, radius=radius)
-        heard = (worst.weights.numpy() * false).sum(-1) / scores.shape[-1]
-        return heard, worst
+        return (worst.weights.numpy() * false).sum(-1) / scores.shape[-1], worst
 
+    # Fewer negatives do for what is only drawn; the readouts are of all of them.
     @lru_cache(256)
     def curve(name: str, order: float, radius: float) -> np.ndarray:
-        n = min(sum(map(len, rows[name])), 400)  # enough for a curve
+        n = min(sum(map(len, rows[name])), 400)
         mixed = [_mixed(*rows[name], n, each) for each in grid]
         return share(*map(np.stack, zip(*mixed, strict=True)), order, radius)[0]
 
+    @lru_cache(256)
+    def end(name: str, noise: float, order: float, radius: float) -> float:
+        n = min(sum(map(len, rows[name])), 2000)
+        return share(*_mixed(*rows[name], n, noise), order, radius)[0]
+
     def draw(noise, order, radius, scores):
         row, false = _mixed(*rows[scores], sum(map(len, rows[scores])), noise)
+        heard, worst = share(row, false, order, radius)
         orders = (1.0, order, math.inf)
-        now = [share(row, false, one, radius) for one in orders]
-        heard, worst = now[1]
+        low, high = (end(scores, noise, one, radius) for one in (1.0, math.inf))
         said = {"noise": f"{false.mean():.1%}", "their weight": f"{heard:.1%}"}
+        said |= {"SL": f"{low:.1%}", "CCL": f"{high:.1%}"}
         said["at most"] = f"{min(1, (false.mean() * math.exp(radius)) ** (1 - 1 / order)):.1%}"
         if false.any():
             said["k₂ (× mean)"] = heard / false.mean()
         said |= {"k₁ (× mean)": worst.k1, "truncated": f"{float(worst.truncated):.1%}"}
         moved = {"scores": row, "false": false, "weights": worst.weights.numpy(), "grid": grid}
-        moved |= {"noise": false.mean(), "now": [heard for heard, _ in now]}
+        moved |= {"noise": false.mean(), "now": [low, heard, high]}
         moved["shares"] = [(one, curve(scores, one, radius)) for one in orders]
         moved["title_text"] = (
             f"Radius {radius:.2f} nats: {false.mean():.0%} false negatives draw "
