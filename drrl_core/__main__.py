@@ -364,6 +364,11 @@ def data_info(
         for kind, labels in (("users", data.user_ids), ("items", data.item_ids)):
             if labels is not None:
                 print(f"{kind}: {', '.join(map(str, labels[:5]))}{', ...' * (len(labels) > 5)}")
+        for why, count in data.dropped.items():
+            print(f"rows dropped, {why}: {count:,}")
+        checked = datasets.checks(data)
+        for check, row in checked[checked["look"]].iterrows():
+            print(f"look: {check}: {row['found']:.3g}. {row['then']}")
         return
     about = datasets.describe(name, data_dir=data_dir)
     files = about.pop("files")
