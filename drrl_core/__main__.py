@@ -119,7 +119,8 @@ def _yaml(text: str):
 
 
 Workers = Annotated[
-    int | None, typer.Option(help="Runs at a time; by default 1, or one for each of the cluster's.")
+    int | None,
+    typer.Option(help="Runs at a time; by default 1, or one for each of the cluster's; 0: here."),
 ]
 Threads = Annotated[int, typer.Option(help="Of each worker; no more in all than there are cores.")]
 Scheduler = Annotated[
@@ -288,6 +289,36 @@ def gallery(
     from drrl_core import gallery
 
     print(f"to read: {gallery.build(executed, out, extra=extra or ())}")
+
+
+@app.command()
+def plan(
+    dataset: Annotated[str, typer.Argument(help="A data set's name, as in runs.csv.")],
+    backbone: Annotated[str, typer.Option(help="mf, lightgcn or xsimgcl.")] = "mf",
+    results: Annotated[Path, typer.Option(help="Folder with runs.csv, where the finals are.")] = (
+        Path("data/results")
+    ),
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("data/sweeps"),
+):
+    """Write the sweeps of Figures 4 and 5 for the losses as they were tuned, for `drrl sweep`.
+
+    False negatives for SL, BSL, CCL, AdvInfoNCE and DrRL; the order at DrRL's own c and radius.
+    """
+    from drrl_core import scorecard, search
+
+    rows = scorecard.finals(scorecard.read_runs(results / "runs.csv"))
+    rows = rows[
+        (rows["dataset"] == dataset) & (rows["backbone"] == backbone) & (rows["noise"] == 0)
+    ]
+    for name, variants, make in (
+        ("noise", ("sl", "bsl", "ccl", "advinfonce", "drrl"), search.noise_plan),
+        ("order", ("drrl", "drrl-exact"), search.order_plan),
+    ):
+        own = rows[rows["variant"].isin(variants)]
+        if lacking := [one for one in variants if one not in {*own["variant"]}]:
+            print(f"{name}: not tuned for yet: {', '.join(lacking)}", file=sys.stderr)
+        if len(own):
+            print(search.write_plan(make(own), out / f"{dataset}_{backbone}_{name}.yaml"))
 
 
 @app.command()
