@@ -1065,10 +1065,11 @@ def false_negatives_scene() -> Scene:
     left.legend([heard, false_heard, crowd], words, loc="upper left", fontsize=9)
     right.plot([0, 1], [0, 1], ":", color="#777777", lw=1.3)
     right.text(0.345, 0.335, "all alike", color="#777777", size=9, va="top")
-    lines = [right.plot([], [])[0] for _ in range(3)]
-    spots = [right.plot([], [], "o", ms=8, mec="white")[0] for _ in range(3)]
-    plain = {"size": 9.5, "va": "center", "bbox": {"fc": "white", "ec": "none", "pad": 1}}
-    names = [right.text(0.01, 0.97 - 0.075 * row, "", **plain) for row in range(3)]
+    looks = (2, order_colour(1)), (3.2, "#444444"), (2, order_colour(math.inf))  # but see move
+    lines = [right.plot([], [], lw=width, color=tone)[0] for width, tone in looks]
+    spots = [right.plot([], [], "o", ms=8, mec="white", color=tone)[0] for _, tone in looks]
+    words = ["order 1 (SL)", "the dial's order", "order ∞ (CCL)"]
+    right.legend(lines, words, loc="upper left", fontsize=9, frameon=True, edgecolor="none")
     here = right.axvline(0, color="#222222", ls="--", lw=1.2)
     right.set(xlabel="noise ratio: share of false negatives", ylabel="their share of the weight")
     right.set(xlim=(0, 0.5), ylim=(0, 1.03))
@@ -1084,21 +1085,17 @@ def false_negatives_scene() -> Scene:
         bars = [np.histogram(scores, edges, weights=part)[0] / len(scores) for part in mass]
         for artist, bar in zip((heard, false_heard, crowd), bars, strict=True):
             artist.set_data(bar, edges)
-        parts = zip(lines, spots, names, shares, now, strict=True)
-        for line, spot, name, (order, share), at in parts:
-            tone = order_colour(order)
+        for line, spot, (order, share), at in zip(lines, spots, shares, now, strict=True):
             line.set_data(grid, share)
             spot.set_data([noise], [at])
-            name.set_text(f"order {order_label(order)}: {at:.0%}")
-            for artist in (line, spot, name):
-                artist.set_color(tone)
-            spot.set_markeredgecolor("white")
+            line.set_color(order_colour(order))
+            spot.set_markerfacecolor(order_colour(order))
         here.set_xdata([noise] * 2)
         title.set_text(title_text)
         left.set_xlim(low - pad, high + pad)
         left.set_ylim(0, _raise(left, 1.3 * max(bar.max() for bar in bars)))
 
-    return Scene(figure, [heard, false_heard, crowd, here, *lines, *spots, *names, title], move)
+    return Scene(figure, [heard, false_heard, crowd, here, *lines, *spots, title], move)
 
 
 @styled
@@ -1143,8 +1140,7 @@ def sweep_scene(
             line.set_data(x, held_at[name])
             other.set_data(x, reference_at[name])
             spot.set_data([1 - 1 / order], [now[name]])
-            spot.set_color(order_colour(order))
-            spot.set_markeredgecolor("white")
+            spot.set_markerfacecolor(order_colour(order))
         for here in heres:
             here.set_xdata([1 - 1 / order] * 2)
         if recorded:
@@ -1251,16 +1247,16 @@ def atlas_scene(
 
 
 @styled
-def margins_scene(low: float, high: float) -> Scene:
+def margins_scene(low: float, high: float, *, weight: float) -> Scene:
     """One user's bound as a function of β, and every user's β in use against the exact one.
 
     Moved by curve and whole, (b, 2) β and bound, on the scores looked at and on all negatives;
     trail (e, 2), the learnt β of the epochs so far on that curve; best, (β, bound) at the minimum,
     β -inf where there is none; shared, one β for all; users (u, 2), exact and learnt β; chosen,
-    a row of these; and titles.
+    a row of these; and title.
 
     Args:
-        low, high: the ends of the axes of β, score.
+        low, high: the ends of the axes of β, score. weight: the c that all were trained with.
     """
     figure, [[left, right]] = new_figure(9.4, 4.3, 2)
     (ghost,) = left.plot([], [], color="#BBBBBB", linewidth=1.6)
@@ -1278,14 +1274,15 @@ def margins_scene(low: float, high: float) -> Scene:
     (ring,) = right.plot([], [], "o", ms=11, mfc="none", mec="#222222", mew=1.8)
     right.set(xlabel="exact β on all negatives (score)", ylabel="learnt β (score)")
     right.set(xlim=(low, high), ylim=(low, high))
-    names = [axes.set_title(" ", loc="left") for axes in (left, right)]
+    right.set_title(f"All users, c = {weight:g} as trained")
+    title = left.set_title(" ")
     handles = [line, lowest, worst, now, past, one, ghost]
     words = ["bound", "exact β", "worst case", "learnt β", "the epochs before", "one β for all"]
     words += ["on all negatives"]
     tight = {"fontsize": 9, "columnspacing": 1.2, "handletextpad": 0.5}
     figure.legend(handles, words, loc="outside upper center", ncols=7, **tight)
 
-    def move(*, curve, whole, trail, best, shared, users, chosen, titles):
+    def move(*, curve, whole, trail, best, shared, users, chosen, title_text=""):
         line.set_data(*curve.T)
         ghost.set_data(*whole.T)
         past.set_data(*trail[:-1].T)
@@ -1297,10 +1294,9 @@ def margins_scene(low: float, high: float) -> Scene:
         level.set_ydata([shared] * 2)
         crowd.set_data(*users.T)
         ring.set_data(*users[chosen : chosen + 1].T)
-        for name, text in zip(names, titles, strict=True):
-            name.set_text(text)
+        title.set_text(title_text)
         floor = math.floor(10 * (best[1] - 0.03)) / 10
         left.set_ylim(floor, floor + 0.5)
 
-    moving = [ghost, line, worst, one, past, lowest, now, level, crowd, ring, *names]
+    moving = [ghost, line, worst, one, past, lowest, now, level, crowd, ring, title]
     return Scene(figure, moving, move)
