@@ -244,6 +244,15 @@ def test_harvest(drrl, tmp_path):
     assert (tmp_path / "skew.csv").read_text().startswith(",".join(scorecard.SKEW))
 
 
+def test_plan(drrl, tmp_path):
+    results, out = ROOT / "data" / "results", tmp_path / "sweeps"
+    code, said, _ = drrl(f"plan amazon-beauty --results {results} --out {out}")
+    files = [str(out / f"amazon-beauty_mf_{name}.yaml") for name in ("noise", "order")]
+    assert code == 0 and said.split() == files
+    code, said, err = drrl(f"plan gowalla --backbone xsimgcl --results {results} --out {out}")
+    assert code == 0 and not said and "noise: none of sl, bsl" in err
+
+
 def test_data_list(drrl, tmp_path):
     code, out, _ = drrl(f"data list --data-dir {tmp_path}")
     rows = {line.split()[0]: line.split() for line in out.splitlines()}
