@@ -1039,7 +1039,7 @@ def complete(
         dataset, backbones, names: what is to be there: these variants' finals, in this order.
         trials: the budget of each that is missing, and of what the plan adds; 0: compute nothing.
         seeds, settings: as in `tune`, of each that is missing.
-        plan: the finals of these -> blocks of a sweep to be run too, see `noise_plan`.
+        plan: what there is of these -> blocks of a sweep to be run too, see `noise_plan`.
         place: where to compute.
 
     Returns:
@@ -1053,7 +1053,7 @@ def complete(
         name = datasets.load(dataset, data_dir=place.data_dir).name
 
         def known() -> pd.DataFrame:
-            rows = scorecard.finals(scorecard.read_runs(csv))
+            rows = scorecard.read_runs(csv)
             mine = (rows["dataset"] == name) & (rows["noise"] == 0)
             return rows[mine & rows["variant"].isin(names) & rows["backbone"].isin(backbones)]
 
@@ -1080,17 +1080,18 @@ def _again(final: pd.Series, seeds, **changed) -> dict:
     return outer | {"settings": settings | {"train.seed": [*seeds]}}
 
 
-def noise_plan(finals: pd.DataFrame, ratios=NOISES, seeds=range(3)) -> list[dict]:
+def noise_plan(rows: pd.DataFrame, ratios=NOISES, seeds=range(3)) -> list[dict]:
     """The sweep of Fig. 4: losses as they were tuned, at shares of false negatives.
 
     Args:
-        finals: rows as `scorecard.finals`, without noise.
+        rows: as `scorecard.read_runs`; their finals without noise are run again.
         ratios: of each row's negatives, in [0, 1).
         seeds: of every point.
 
     Returns:
         Blocks as `sweep` takes them from a file. The sampler is per-row, which alone has noise.
     """
+    finals = scorecard.finals(rows[rows["noise"] == 0])
     one = finals.drop_duplicates(["dataset", "backbone", "variant"])
     return [
         _again(row, seeds, train__noise=[*map(float, ratios)], train__sampler="per-row")
@@ -1098,23 +1099,32 @@ def noise_plan(finals: pd.DataFrame, ratios=NOISES, seeds=range(3)) -> list[dict
     ]
 
 
-def order_plan(finals: pd.DataFrame, orders=ORDERS, seeds=range(3)) -> list[dict]:
-    """The sweep of Fig. 5: DrRL as it was tuned, along the order, once at its c, once at its ρ.
+def order_plan(
+    rows: pd.DataFrame, orders=ORDERS, seeds=range(3), *, between=(1.25, 20.0)
+) -> list[dict]:
+    """The sweep of Fig. 5: DrRL along the order, once at its c and once at its ρ.
+
+    It starts from the best on valid of an order well between the ends: an optimum that is SL's or
+    CCL's, see `mapped`, has a β that suits no other order.
 
     Args:
-        finals: rows as `scorecard.finals`; what is no ball of finite order is left out.
-        orders: γ in (1, ∞); the tuned one is added.
+        rows: as `scorecard.read_runs`; of DrRL's variants without noise one each is chosen.
+        orders: γ in (1, ∞); the chosen one's is added.
         seeds: of every point.
+        between: the chosen one's γ.
 
     Returns:
-        Two blocks a final, as `sweep` takes them from a file.
+        Two blocks a variant, as `sweep` takes them from a file.
     """
-    blocks = []
-    for _, row in finals.drop_duplicates(["dataset", "backbone", "variant"]).iterrows():
-        own = run_of(row).loss_parameters
-        if row["loss"] != "drrl" or own["temperature"] is not None or math.isinf(own["order"]):
-            continue
+    rows = rows[(rows["loss"] == "drrl") & (rows["noise"] == 0)]
+    rows = rows.sort_values(["valid_ndcg@20", "key"], ascending=False)
+    blocks, chosen = [], set()
+    for _, row in rows.iterrows():
+        own, group = run_of(row).loss_parameters, (row["dataset"], row["backbone"], row["variant"])
         order, radius = own["order"], own["radius"] or 0.0
+        if group in chosen or own["temperature"] or not between[0] <= order <= between[1]:
+            continue
+        chosen.add(group)
         if own["weight"] is not None:
             radius = dro.radius_from_weight(own["weight"], order)
         elif own["eta"] is not None:

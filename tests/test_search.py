@@ -654,31 +654,34 @@ def points(blocks: list[dict], tmp_path: Path) -> list[runs.Run]:
 
 
 def test_the_plan_of_noise_is_each_final_again_at_every_ratio(counted, tmp_path):
-    finals = scorecard.finals(scorecard.read_runs(counted / "results" / "runs.csv"))
-    finals = finals[finals["noise"] == 0]
-    found = points(search.noise_plan(finals, (0, 0.3), range(2)), tmp_path)
+    rows = scorecard.read_runs(counted / "results" / "runs.csv")
+    found = points(search.noise_plan(rows, (0, 0.3), range(2)), tmp_path)
     assert [run.loss for run in found] == ["drrl"] * 4 + ["sl"] * 4
     assert [(run.train.noise, run.train.seed) for run in found[4:]] == [
         *((0, 0), (0, 1), (0.3, 0), (0.3, 1))
     ]
-    known, data_hash = {*finals["key"]}, datasets.load("synthetic").hash
+    data_hash = datasets.load("synthetic").hash
     plain = {runs.key(run, data_hash) for run in found if run.train.noise == 0}
-    assert known <= plain  # those are not trained again
+    finals = scorecard.finals(rows[rows["noise"] == 0])
+    assert {*finals["key"]} <= plain  # those are not trained again
 
 
-def test_the_plan_of_orders_holds_c_and_then_the_radius(counted, tmp_path):
-    finals = scorecard.finals(scorecard.read_runs(counted / "results" / "runs.csv"))
-    final = finals[finals["loss"] == "drrl"].assign(
-        settings='{"loss.order": 2.0, "loss.radius": 0.5, "train.lr": 0.003}'
-    )
-    ends = final.assign(settings='{"loss.order": "inf", "loss.radius": 0.5}', variant="drrl-exact")
-    blocks = search.order_plan(pd.concat([final, ends, finals[finals["loss"] == "sl"]]), (4, 1.5))
-    assert len(blocks) == 2  # order ∞ has no finite neighbours to sweep, SL no order
-    found = points(blocks, tmp_path)
+def test_the_plan_of_orders_holds_the_radius_and_then_c(counted, tmp_path):
+    rows = scorecard.read_runs(counted / "results" / "runs.csv")
+    (final,) = rows[rows["loss"] == "drrl"].head(1).to_dict("records")
+    own = {"loss.radius": 0.5, "train.lr": 0.003}
+    made = [
+        final | {"settings": json.dumps(own | {"loss.order": order}), "valid_ndcg@20": valid}
+        for order, valid in ((2.0, 0.2), (3.0, 0.1), (1.02, 0.9), ("inf", 0.8))
+    ]
+    made += [made[0] | {"noise": 0.1, "valid_ndcg@20": 0.95}]
+    rows = pd.concat([pd.DataFrame(made), rows[rows["loss"] == "sl"]])
+    found = points(search.order_plan(rows, (4, 1.5)), tmp_path)
     assert [run.loss_parameters["order"] for run in found[::3]] == [1.5, 2, 4] * 2
     assert {run.loss_parameters["radius"] for run in found[:9]} == {0.5}
     assert {run.loss_parameters["weight"] for run in found[9:]} == {1.284}  # e^(ρ/γ*) = e^.25
     assert {run.train.lr for run in found} == {0.003} and len({str(run) for run in found}) == 18
+    assert search.order_plan(rows, between=(5, 9)) == []
 
 
 def test_what_was_recorded_is_completed_and_left_as_it_was(counted, store, tmp_path):
@@ -689,7 +692,7 @@ def test_what_was_recorded_is_completed_and_left_as_it_was(counted, store, tmp_p
     cell = ("synthetic", "mf", 0.0, "ndcg@20")
     assert e.of(cell, "bpr").index.tolist() == [0, 1] and e.at(cell)["sl"] > 0
     assert set(runs.table()["loss"]) == {"bpr"}  # sl was recorded
-    options["plan"] = lambda finals: search.noise_plan(finals, (0, 0.5), range(2))
+    options["plan"] = lambda rows: search.noise_plan(rows, (0, 0.5), range(2))
     e = search.complete(recorded, tmp_path / "b", "synthetic", ["bpr"], **options)
     assert e.mean(("synthetic", "mf", 0.5, "ndcg@20"), "bpr") > 0 and len(runs.table()) == 4
     e = search.complete(tmp_path / "none", tmp_path / "c", "synthetic", ["bpr"])
