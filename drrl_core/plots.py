@@ -770,8 +770,9 @@ def turned_by_user(
             _quantity(axes, name)
             axes.label_outer(remove_inner_ticks=False)
         ends = [axes.get_ylim() for axes in row]
-        for axes in row:
-            axes.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+        low, high = min(low for low, _ in ends), max(high for _, high in ends)
+        for axes in row:  # of a ratio no more than is readable: a tenth of the users may have none
+            axes.set_ylim(max(low, high / 1000) if name in RATIOS else low, high)
     handles = [Line2D([], [], color="#444444"), Patch(color="#D3D6DB")]
     names = ["mean over the users", "10% to 90% of them"]
     if dots:
