@@ -259,7 +259,7 @@ def against_paper(tables: dict[str, pd.DataFrame], *, title: str) -> Figure:
             axes.plot(row["ours"], y, "o", color=tone, ms=8)
             axes.plot(row["paper"], y, "D", mfc="white", mec=tone, mew=1.6, ms=7, zorder=1)
         absent = table["ours"].isna()
-        names = [label(loss) + ", not run" * absent[loss] for loss in losses]
+        names = [label(loss) + ", not run" * int(absent[loss]) for loss in losses]
         axes.set_yticks(range(len(losses)), names if axes is panels[0] else [])
         axes.set(xlabel=f"test {metric_label(metric)}", ylim=(-0.6, len(losses) - 0.4))
     looks = dict(ls="", marker="o", ms=7), dict(ls="", marker="D", mfc="white", ms=7)
