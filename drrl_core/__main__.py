@@ -119,7 +119,8 @@ def _yaml(text: str):
 
 
 Workers = Annotated[
-    int | None, typer.Option(help="Runs at a time; by default 1, or one for each of the cluster's.")
+    int | None,
+    typer.Option(help="Runs at a time; by default 1, or one for each of the cluster's; 0: here."),
 ]
 Threads = Annotated[int, typer.Option(help="Of each worker; no more in all than there are cores.")]
 Scheduler = Annotated[
@@ -291,6 +292,35 @@ def gallery(
 
 
 @app.command()
+def plan(
+    dataset: Annotated[str, typer.Argument(help="A data set's name, as in runs.csv.")],
+    backbone: Annotated[str, typer.Option(help="mf, lightgcn or xsimgcl.")] = "mf",
+    results: Annotated[Path, typer.Option(help="Folder with runs.csv, where the finals are.")] = (
+        Path("data/results")
+    ),
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("data/sweeps"),
+):
+    """Write the sweeps of Figures 4 and 5 for the losses as they were tuned, for `drrl sweep`.
+
+    False negatives for SL, BSL, CCL, AdvInfoNCE and DrRL; the order at DrRL's own c and radius.
+    What is not in runs.csv yet is left out: run it again when it is.
+    """
+    from drrl_core import scorecard, search
+
+    rows = scorecard.read_runs(results / "runs.csv")
+    rows = rows[(rows["dataset"] == dataset) & (rows["backbone"] == backbone)]
+    for name, variants, make in (
+        ("noise", ("sl", "bsl", "ccl", "advinfonce", "drrl"), search.noise_plan),
+        ("order", ("drrl", "drrl-exact"), search.order_plan),
+    ):
+        blocks = make(rows[rows["variant"].isin(variants)])
+        if blocks:
+            print(search.write_plan(blocks, out / f"{dataset}_{backbone}_{name}.yaml"))
+        else:
+            print(f"{name}: none of {', '.join(variants)} was tuned for", file=sys.stderr)
+
+
+@app.command()
 def harvest(
     results: Annotated[
         Path, typer.Option(help="Folder with runs.csv; skew.csv and per_user are written there.")
@@ -364,6 +394,11 @@ def data_info(
         for kind, labels in (("users", data.user_ids), ("items", data.item_ids)):
             if labels is not None:
                 print(f"{kind}: {', '.join(map(str, labels[:5]))}{', ...' * (len(labels) > 5)}")
+        for why, count in data.dropped.items():
+            print(f"rows dropped, {why}: {count:,}")
+        checked = datasets.checks(data)
+        for check, row in checked[checked["look"]].iterrows():
+            print(f"look: {check}: {row['found']:.3g}. {row['then']}")
         return
     about = datasets.describe(name, data_dir=data_dir)
     files = about.pop("files")

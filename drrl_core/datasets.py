@@ -168,15 +168,15 @@ def checks(data: Interactions) -> pd.DataFrame:
             *(data.test.nnz, not data.test.nnz),
             "none: accuracy cannot be told; larger fractions",
         ),
-        "held-out pairs whose user has no train pair": (
+        "held-out pairs whose user has no train pair, share": (
             *(cold_users, cold_users > 0.02),
             "such a user is ranked at random; split='random' keeps one pair to train",
         ),
-        "held-out pairs whose item has no train pair": (
+        "held-out pairs whose item has no train pair, share": (
             *(cold_items, cold_items > 0.02),
             "such an item is never found, and recall stays below 1 by so much; k_core=5",
         ),
-        "users without train pairs": (
+        "users without train pairs, share": (
             *((~users).mean(), (~users).mean() > 0.1),
             "ids with gaps, or another column: format='table' takes ids for labels",
         ),

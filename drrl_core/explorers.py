@@ -352,27 +352,33 @@ def false_negatives(
 
     def share(scores: np.ndarray, false: np.ndarray, order: float, radius: float):
         worst = dro.worst_case(torch.from_numpy(scores), order=order, radius=radius)
-        heard = (worst.weights.numpy() * false).sum(-1) / scores.shape[-1]
-        return heard, worst
+        return (worst.weights.numpy() * false).sum(-1) / scores.shape[-1], worst
 
+    # Fewer negatives do for what is only drawn; the readouts are of all of them.
     @lru_cache(256)
     def curve(name: str, order: float, radius: float) -> np.ndarray:
-        n = min(sum(map(len, rows[name])), 400)  # enough for a curve
+        n = min(sum(map(len, rows[name])), 400)
         mixed = [_mixed(*rows[name], n, each) for each in grid]
         return share(*map(np.stack, zip(*mixed, strict=True)), order, radius)[0]
 
+    @lru_cache(256)
+    def end(name: str, noise: float, order: float, radius: float) -> float:
+        n = min(sum(map(len, rows[name])), 2000)
+        return share(*_mixed(*rows[name], n, noise), order, radius)[0]
+
     def draw(noise, order, radius, scores):
         row, false = _mixed(*rows[scores], sum(map(len, rows[scores])), noise)
+        heard, worst = share(row, false, order, radius)
         orders = (1.0, order, math.inf)
-        now = [share(row, false, one, radius) for one in orders]
-        heard, worst = now[1]
+        low, high = (end(scores, noise, one, radius) for one in (1.0, math.inf))
         said = {"noise": f"{false.mean():.1%}", "their weight": f"{heard:.1%}"}
+        said |= {"SL": f"{low:.1%}", "CCL": f"{high:.1%}"}
         said["at most"] = f"{min(1, (false.mean() * math.exp(radius)) ** (1 - 1 / order)):.1%}"
         if false.any():
             said["k₂ (× mean)"] = heard / false.mean()
         said |= {"k₁ (× mean)": worst.k1, "truncated": f"{float(worst.truncated):.1%}"}
         moved = {"scores": row, "false": false, "weights": worst.weights.numpy(), "grid": grid}
-        moved |= {"noise": false.mean(), "now": [heard for heard, _ in now]}
+        moved |= {"noise": false.mean(), "now": [low, heard, high]}
         moved["shares"] = [(one, curve(scores, one, radius)) for one in orders]
         moved["title_text"] = (
             f"Radius {radius:.2f} nats: {false.mean():.0%} false negatives draw "
@@ -516,7 +522,8 @@ def margins(
         for f in scores
     ]
     low, high = low - 0.25, high + 0.25
-    scene, grid = plots.margins_scene(low, high), torch.linspace(low, high, 61).double()
+    scene = plots.margins_scene(low, high, weight=weight)
+    grid = torch.linspace(low, high, 41)  # float32: the curve is for the eye, and takes the time
 
     def draw(user, epoch, solved_on, weight_now):
         at, ball = list(tables).index(epoch), dro.radius_from_weight(weight_now, order)
@@ -528,7 +535,7 @@ def margins(
         exact = dro.worst_case(row, order=order, radius=ball)
 
         def bound(f: torch.Tensor, margins: torch.Tensor) -> np.ndarray:
-            rows = f.expand(len(margins), -1)
+            rows = f.to(margins.dtype).expand(len(margins), -1)
             value = dro.dual_objective(rows, margins, order=order, radius=ball)
             return torch.stack([margins, value], 1).numpy()
 
@@ -536,8 +543,9 @@ def margins(
         moved = {"curve": bound(row, grid), "trail": trail, "chosen": user, "users": points[at]}
         moved["whole"] = bound(whole, grid) if solved_on else np.empty((0, 2))
         moved |= {"best": (float(exact.dual), float(exact.value)), "shared": shared[at].x}
-        left = f"User {names[user]}, epoch {epoch}, {len(row)} negatives, c = {weight_now:g}"
-        moved["titles"] = left, f"All users, c = {weight:g} as trained"
+        moved["title_text"] = (
+            f"User {names[user]}, epoch {epoch}, {len(row)} negatives, c = {weight_now:g}"
+        )
         said = {"learnt β (score)": trail[-1, 0], "exact β (score)": exact.dual}
         said |= {"worst case (score)": exact.value, "gap (score)": trail[-1, 1] - exact.value}
         said["mean gap (score)"] = gaps[at]

@@ -52,6 +52,12 @@ LABELS = {
     "bce": "BCE",
     "mse": "MSE",
 }
+KINDS_OF_DRRL = {
+    "drrl-exact": "DrRL, exact β",
+    "drrl-penalty": "DrRL, penalty",
+    "drrl-shared": "DrRL-w/o-P",
+    "drrl-fixed": "DrRL-w/o-LP",
+}
 FALSE_NEGATIVE = "#7A1F5C"
 DATA = "#5B6472"  # what is of no loss
 STYLE = {
@@ -72,13 +78,13 @@ STYLE = {
 
 
 def colour(loss: str) -> str:
-    """The loss's colour across the suite; black for one that has none."""
-    return COLOURS.get(loss, "#222222")
+    """The loss's colour across the suite, its variants' too; black for one that has none."""
+    return COLOURS.get(loss, COLOURS.get(loss.partition("-")[0], "#222222"))
 
 
 def label(loss: str) -> str:
     """The loss's name as the paper writes it."""
-    return LABELS.get(loss, loss)
+    return (LABELS | KINDS_OF_DRRL).get(loss, loss)
 
 
 def order_colour(order: float) -> tuple[float, float, float]:
@@ -202,9 +208,162 @@ def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | Non
         axes.set_yticks(place, [label(loss) for loss in scores.index])
         widest = max(values.max(), reference[metric] if reference else 0)
         axes.set(xlim=(0, widest * 1.25), ylim=(-0.6, len(scores) - 0.1))
-        axes.set_xlabel(f"test {metric.replace('recall', 'Recall').replace('ndcg', 'NDCG')}")
+        axes.set_xlabel(f"test {metric_label(metric)}")
         axes.grid(axis="y", visible=False)
     figure.suptitle(f"Ranking accuracy, {dataset}", x=0.01, ha="left", size=11, weight="bold")
+    return figure
+
+
+def metric_label(metric: str) -> str:
+    """As one writes it.
+
+    >>> metric_label("ndcg@20")
+    'NDCG@20'
+    """
+    return metric.replace("recall", "Recall").replace("ndcg", "NDCG")
+
+
+def held_label(held: str) -> str:
+    """What a sweep held fixed, as one says it.
+
+    >>> held_label("drrl, weight=1.649")
+    'DrRL at c = 1.65'
+    """
+    variant, _, size = held.partition(", ")
+    name, _, value = size.partition("=")
+    symbol = {"radius": "ρ", "weight": "c", "eta": "η", "temperature": "λ"}[name]
+    return f"{label(variant)} at {symbol} = {float(value):.3g}"
+
+
+def _points(axes: Axes, x, y, low, high, tone, **style) -> None:
+    """Means and their intervals, upright; a mean without one is a point alone."""
+    ends = np.array([np.asarray(y) - low, np.asarray(high) - y], float)
+    style = {"fmt": "o", "ms": 6, "capsize": 3, "elinewidth": 1.4, "color": tone} | style
+    axes.errorbar(x, y, yerr=np.nan_to_num(ends), **style)
+
+
+@styled
+def against_paper(tables: dict[str, pd.DataFrame], *, title: str) -> Figure:
+    """What was measured beside what the paper prints, a panel a metric and a line a loss.
+
+    Args:
+        tables: metric -> as `scorecard.comparison` gives it; the first one's order is the order.
+    """
+    losses = list(next(iter(tables.values())).index)[::-1]
+    size = 3.9 * len(tables) + 1.2, 1.5 + 0.34 * len(losses)
+    figure, [panels] = new_figure(*size, len(tables))
+    for axes, (metric, table) in zip(panels, tables.items(), strict=True):
+        for y, loss in enumerate(losses):
+            row, tone = table.loc[loss], colour(loss)
+            axes.plot([row["low"], row["high"]], [y, y], "|-", color=tone, lw=1.6, ms=8)
+            axes.plot(row["ours"], y, "o", color=tone, ms=8)
+            axes.plot(row["paper"], y, "D", mfc="white", mec=tone, mew=1.6, ms=7, zorder=1)
+        absent = table["ours"].isna()
+        names = [label(loss) + ", not run" * int(absent[loss]) for loss in losses]
+        axes.set_yticks(range(len(losses)), names if axes is panels[0] else [])
+        axes.set(xlabel=f"test {metric_label(metric)}", ylim=(-0.6, len(losses) - 0.4))
+    looks = dict(ls="", marker="o", ms=7), dict(ls="", marker="D", mfc="white", ms=7)
+    handles = [Line2D([], [], color="#444444", **look) for look in looks]
+    handles.append(Line2D([], [], color="#444444", marker="|", ms=8, lw=1.6))
+    words = ["ours, mean over seeds", "the paper", "95% interval (Student's t)"]
+    columns = 3 if len(tables) > 1 else 1
+    figure.legend(handles, words, loc="outside lower center", ncols=columns, fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def by_group(tables: dict[str, pd.DataFrame], *, of: str, metric: str, title: str) -> Figure:
+    """Accuracy over groups of users or items that are alike active or popular, a bar a loss.
+
+    Args:
+        tables: loss -> as `metrics.by_activity` or `metrics.by_popularity` gives it.
+        of: what is counted, for the axis.
+    """
+    figure, [[axes]] = new_figure(6.4, 3.6)
+    width = 0.8 / max(len(tables), 1)
+    for nth, (loss, table) in enumerate(tables.items()):
+        place = np.arange(len(table)) + width * (nth - (len(tables) - 1) / 2)
+        axes.bar(place, table[metric], width, color=colour(loss), label=label(loss))
+    ends = zip(table["least"], table["most"], strict=True)
+    names = [f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high in ends]
+    axes.set_xticks(range(len(table)), names)
+    axes.set(xlabel=of, ylabel=f"test {metric_label(metric)}", ylim=(0, None))
+    axes.set_title(title)
+    axes.legend(loc="best")
+    return figure
+
+
+@styled
+def along_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
+    """Accuracy as false negatives grow, and DrRL's lead over the best other loss.
+
+    Args:
+        table: index noise (share of the negatives, ascending) and variant; columns as of
+            `scorecard.comparison`.
+    """
+    figure, [[left, right]] = new_figure(9.4, 3.9, 2)
+    wide = table["ours"].unstack()
+    step = 0.004 * max(wide.index.max(), 1e-9)
+    losses = [loss for loss in wide if wide[loss].notna().any()]
+    for place, loss in enumerate(losses):
+        rows = table.xs(loss, level="variant")
+        x = rows.index + step * (place - (len(losses) - 1) / 2)  # intervals beside each other
+        ends = (rows[name] for name in ("low", "high"))
+        _points(left, x, rows["ours"], *ends, colour(loss), fmt="o-", label=label(loss))
+    left.set(xlabel="noise ratio: share of false negatives", ylabel=f"test {metric_label(metric)}")
+    left.legend(fontsize=9)
+    right.axhline(0, color="#777777", lw=1.2)
+    if "drrl" in losses and len(losses) > 1:
+        others = wide[losses].drop(columns="drrl")
+        lead = 100 * (wide["drrl"] / others.max(axis=1) - 1)
+        sure = table.xs("drrl", level="variant")["p"].reindex(lead.index) < 0.05
+        right.plot(lead.index, lead, color=colour("drrl"))
+        for kind, fill in ((sure, colour("drrl")), (~sure, "white")):
+            style = dict(ls="", marker="o", ms=8, mfc=fill, mec=colour("drrl"))
+            right.plot(lead.index[kind], lead[kind], **style)
+        for x, value in lead.dropna().items():
+            rival = label(others.loc[x].idxmax())
+            right.annotate(
+                rival, (x, value), (0, 9), textcoords="offset points", size=8, ha="center"
+            )
+    right.set(xlabel="noise ratio", ylabel="DrRL's lead over the best other, %")
+    right.margins(y=0.25)
+    right.set_title("filled: p < 0.05; named: that other", size=9, weight="normal")
+    for axes in (left, right):
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def along_dial(sweeps: dict[str, pd.DataFrame], panels: dict[str, str], *, title: str) -> Figure:
+    """What trained models of one family do along the order, a panel a quantity.
+
+    Args:
+        sweeps: what was held fixed -> a row a model, index order γ, columns as `scorecard.along`.
+        panels: column -> what it is. Where there are low and high, they are the first one's.
+    """
+    figure, axes_of = new_figure(
+        9.4, 2.9 * math.ceil(len(panels) / 2), 2, math.ceil(len(panels) / 2)
+    )
+    looks = ("o-", "#222222"), ("s--", "#CC79A7"), ("^:", "#E69F00"), ("v-.", "#56B4E9")
+    for axes, (name, words) in zip(axes_of.flat, panels.items(), strict=False):
+        for (held, rows), (line, tone) in zip(sweeps.items(), looks, strict=False):
+            x, none = 1 - 1 / rows.index.to_numpy(float), np.full(len(rows), np.nan)
+            first = name == next(iter(panels))
+            ends = (rows["low"], rows["high"]) if first and "low" in rows else (none, none)
+            _points(axes, x, rows[name], *ends, tone, fmt=line, label=held_label(held))
+        _order_axis(axes)
+        axes.set(ylabel=words)
+        if name in ("k1", "k2"):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+    for axes in axes_of.flat[len(panels) :]:
+        axes.set_axis_off()
+    axes_of.flat[0].legend(fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
     return figure
 
 
@@ -905,10 +1064,11 @@ def false_negatives_scene() -> Scene:
     left.legend([heard, false_heard, crowd], words, loc="upper left", fontsize=9)
     right.plot([0, 1], [0, 1], ":", color="#777777", lw=1.3)
     right.text(0.345, 0.335, "all alike", color="#777777", size=9, va="top")
-    lines = [right.plot([], [])[0] for _ in range(3)]
-    spots = [right.plot([], [], "o", ms=8, mec="white")[0] for _ in range(3)]
-    plain = {"size": 9.5, "va": "center", "bbox": {"fc": "white", "ec": "none", "pad": 1}}
-    names = [right.text(0.01, 0.97 - 0.075 * row, "", **plain) for row in range(3)]
+    looks = (2, order_colour(1)), (3.2, "#444444"), (2, order_colour(math.inf))  # but see move
+    lines = [right.plot([], [], lw=width, color=tone)[0] for width, tone in looks]
+    spots = [right.plot([], [], "o", ms=8, mec="white", color=tone)[0] for _, tone in looks]
+    words = ["order 1 (SL)", "the dial's order", "order ∞ (CCL)"]
+    right.legend(lines, words, loc="upper left", fontsize=9, frameon=True, edgecolor="none")
     here = right.axvline(0, color="#222222", ls="--", lw=1.2)
     right.set(xlabel="noise ratio: share of false negatives", ylabel="their share of the weight")
     right.set(xlim=(0, 0.5), ylim=(0, 1.03))
@@ -924,21 +1084,17 @@ def false_negatives_scene() -> Scene:
         bars = [np.histogram(scores, edges, weights=part)[0] / len(scores) for part in mass]
         for artist, bar in zip((heard, false_heard, crowd), bars, strict=True):
             artist.set_data(bar, edges)
-        parts = zip(lines, spots, names, shares, now, strict=True)
-        for line, spot, name, (order, share), at in parts:
-            tone = order_colour(order)
+        for line, spot, (order, share), at in zip(lines, spots, shares, now, strict=True):
             line.set_data(grid, share)
             spot.set_data([noise], [at])
-            name.set_text(f"order {order_label(order)}: {at:.0%}")
-            for artist in (line, spot, name):
-                artist.set_color(tone)
-            spot.set_markeredgecolor("white")
+            line.set_color(order_colour(order))
+            spot.set_markerfacecolor(order_colour(order))
         here.set_xdata([noise] * 2)
         title.set_text(title_text)
         left.set_xlim(low - pad, high + pad)
         left.set_ylim(0, _raise(left, 1.3 * max(bar.max() for bar in bars)))
 
-    return Scene(figure, [heard, false_heard, crowd, here, *lines, *spots, *names, title], move)
+    return Scene(figure, [heard, false_heard, crowd, here, *lines, *spots, title], move)
 
 
 @styled
@@ -983,8 +1139,7 @@ def sweep_scene(
             line.set_data(x, held_at[name])
             other.set_data(x, reference_at[name])
             spot.set_data([1 - 1 / order], [now[name]])
-            spot.set_color(order_colour(order))
-            spot.set_markeredgecolor("white")
+            spot.set_markerfacecolor(order_colour(order))
         for here in heres:
             here.set_xdata([1 - 1 / order] * 2)
         if recorded:
@@ -1091,16 +1246,16 @@ def atlas_scene(
 
 
 @styled
-def margins_scene(low: float, high: float) -> Scene:
+def margins_scene(low: float, high: float, *, weight: float) -> Scene:
     """One user's bound as a function of β, and every user's β in use against the exact one.
 
     Moved by curve and whole, (b, 2) β and bound, on the scores looked at and on all negatives;
     trail (e, 2), the learnt β of the epochs so far on that curve; best, (β, bound) at the minimum,
     β -inf where there is none; shared, one β for all; users (u, 2), exact and learnt β; chosen,
-    a row of these; and titles.
+    a row of these; and title.
 
     Args:
-        low, high: the ends of the axes of β, score.
+        low, high: the ends of the axes of β, score. weight: the c that all were trained with.
     """
     figure, [[left, right]] = new_figure(9.4, 4.3, 2)
     (ghost,) = left.plot([], [], color="#BBBBBB", linewidth=1.6)
@@ -1118,14 +1273,15 @@ def margins_scene(low: float, high: float) -> Scene:
     (ring,) = right.plot([], [], "o", ms=11, mfc="none", mec="#222222", mew=1.8)
     right.set(xlabel="exact β on all negatives (score)", ylabel="learnt β (score)")
     right.set(xlim=(low, high), ylim=(low, high))
-    names = [axes.set_title(" ", loc="left") for axes in (left, right)]
+    right.set_title(f"All users, c = {weight:g} as trained")
+    title = left.set_title(" ")
     handles = [line, lowest, worst, now, past, one, ghost]
     words = ["bound", "exact β", "worst case", "learnt β", "the epochs before", "one β for all"]
     words += ["on all negatives"]
     tight = {"fontsize": 9, "columnspacing": 1.2, "handletextpad": 0.5}
     figure.legend(handles, words, loc="outside upper center", ncols=7, **tight)
 
-    def move(*, curve, whole, trail, best, shared, users, chosen, titles):
+    def move(*, curve, whole, trail, best, shared, users, chosen, title_text=""):
         line.set_data(*curve.T)
         ghost.set_data(*whole.T)
         past.set_data(*trail[:-1].T)
@@ -1137,10 +1293,9 @@ def margins_scene(low: float, high: float) -> Scene:
         level.set_ydata([shared] * 2)
         crowd.set_data(*users.T)
         ring.set_data(*users[chosen : chosen + 1].T)
-        for name, text in zip(names, titles, strict=True):
-            name.set_text(text)
+        title.set_text(title_text)
         floor = math.floor(10 * (best[1] - 0.03)) / 10
         left.set_ylim(floor, floor + 0.5)
 
-    moving = [ghost, line, worst, one, past, lowest, now, level, crowd, ring, *names]
+    moving = [ghost, line, worst, one, past, lowest, now, level, crowd, ring, title]
     return Scene(figure, moving, move)

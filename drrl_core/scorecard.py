@@ -47,6 +47,18 @@ VARIANTS = {  # the paper's names, and ours
 }
 BASELINES = ("mse", "bce", "bpr", "ccl", "llpauc", "sl", "bsl", "advinfonce")
 ACCURACY = ("recall@20", "ndcg@20")
+BESIDE = (
+    "variant",
+    "paper",
+    "ours",
+    "low",
+    "high",
+    "difference",
+    "seeds",
+    "trials",
+    "p",
+    "seconds",
+)
 CELL = ["dataset", "backbone", "noise", "metric"]
 SIZES = ("radius", "weight", "eta", "temperature")  # DrRL takes one of them
 CLOSE, LEVEL = 0.03, 0.05
@@ -130,7 +142,7 @@ def sweeps(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 NO_RUNS = pd.DataFrame(columns=[*RUNS, "noise", "config"])
-NO_SKEW = pd.DataFrame(columns=[*SKEW, "order", "held"])
+NO_SKEW = pd.DataFrame(columns=[*SKEW, "order", "held", "key"])
 
 
 @dataclass(eq=False)
@@ -231,7 +243,8 @@ def measured(folder: str | Path) -> Evidence:
     runs, path = read_runs(folder / "runs.csv"), folder / "skew.csv"
     skew = pd.read_csv(path) if path.exists() else NO_SKEW
     _need(skew, SKEW, path)
-    skew = skew.assign(order=skew.get("order", np.nan), held=skew.get("held", ""), noise=0.0)
+    more = {"order": np.nan, "held": "", "key": ""}
+    skew = skew.assign(**{name: skew.get(name, other) for name, other in more.items()}, noise=0.0)
     ids = [*CELL[:3], "variant", "seed"]
     rows = finals(runs).rename(columns={f"test_{name}": name for name in ACCURACY})
     numbers = [
@@ -634,6 +647,70 @@ def verdict(paper: float, ours: float, *, less_is_better: bool = False) -> str:
     if abs(ours / paper - 1) <= CLOSE + 1e-12:
         return "reproduced within 3%"
     return "better" if (ours > paper) != less_is_better else "worse"
+
+
+def comparison(
+    e: Evidence, dataset: str, backbone: str = "mf", *, metric: str = "ndcg@20", noise: float = 0.0
+) -> pd.DataFrame:
+    """The losses side by side in one cell, ours and the paper's, the best of ours first.
+
+    Returns:
+        A row a variant; paper, and ours, the mean over the seeds, NaN where there is none; low and
+        high, its 95% interval by Student's t; difference, ours over the paper's in percent; seeds;
+        trials, the budget of the tuning; p of no difference from the best of the others, as
+        `Evidence.p`; seconds, of training a seed.
+
+    >>> comparison(measured("nowhere"), "amazon-beauty")["paper"].idxmax()
+    'drrl'
+    """
+    cell, paper = (dataset, _backbone(backbone), noise, metric), printed()
+    ours, rows, seconds = e.at(cell), [], e.runs.set_index("key")["seconds"]
+    theirs = paper.at(cell).reindex(ours.index)
+    for variant in ours.index[ours.notna() | theirs.notna()]:
+        own, others = e.of(cell, variant), ours.drop(variant).dropna()
+        low, high = interval(own["value"])
+        known = len(own) and len(others)
+        rows.append(
+            dict(
+                variant=variant,
+                paper=theirs[variant],
+                ours=ours[variant],
+                low=low,
+                high=high,
+                difference=100 * (ours[variant] / theirs[variant] - 1),
+                seeds=len(own),
+                trials=own["trials"].max() if len(own) else math.nan,
+                p=e.p(cell, variant, others.idxmax()) if known else math.nan,
+                seconds=seconds.reindex(own["key"]).mean() if len(own) else math.nan,
+            )
+        )
+    found = pd.DataFrame(rows, columns=BESIDE).set_index("variant")
+    return found.sort_values(["ours", "paper"], ascending=False)
+
+
+def along(e: Evidence, dataset: str, backbone: str = "mf", *, metric: str = "ndcg@20") -> dict:
+    """The sweeps along the order: what each model that was trained there does.
+
+    Returns:
+        Variant and what was held fixed, such as "drrl, weight=2" -> a row an order γ: ours, the
+        mean of the metric over the seeds; low and high, its 95% interval; seeds; truncated, k1, k2
+        and effective_share, as `skew.csv` has them, NaN where it has not.
+
+    >>> along(measured("nowhere"), "amazon-beauty")
+    {}
+    """
+    found = {}
+    for rows in sweeps(e.runs[(e.runs["dataset"] == dataset) & (e.runs["backbone"] == backbone)]):
+        groups = rows.groupby("order")[f"test_{metric}"]
+        ends = {order: interval(values) for order, values in groups}
+        table = groups.agg(ours="mean", seeds="count").join(
+            pd.DataFrame.from_dict(ends, "index", columns=["low", "high"])
+        )
+        weighed = e.skew[e.skew["key"].isin(rows["key"]) & e.skew["order"].notna()]
+        numbers = ["truncated", "k1", "k2", "effective_share"]
+        table = table.join(weighed.groupby("order")[numbers].mean())
+        found[f"{rows['variant'].iloc[0]}, {rows['held'].iloc[0]}"] = table
+    return found
 
 
 def _tuned(dataset: str, variant: str, backbone: str, trials: int = 20) -> str:

@@ -31,13 +31,14 @@ import multiprocessing
 import os
 import platform
 import re
+import shutil
 import signal
 import sys
 import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -49,7 +50,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from drrl_core import datasets, dro, losses, notebooks, runs, scorecard
@@ -144,12 +144,10 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def _skew(outcome: runs.Outcome, users: int | None) -> dict[str, float]:
-    """Table 1's numbers and their like: a false negative is a test item, or what the truth says."""
-    data, similarity = outcome.data, outcome.record["parameters"]["train"]["similarity"]
-    data = replace(data, valid=csr_array(data.valid.shape))
-    asked, users = (outcome.model, outcome.loss, data, similarity), users or data.n_users
-    found = runs.diagnostics(*asked, users=users) | {"users": len(runs.askable(data, users))}
-    return {name: found[name] for name in WEIGHED}
+    """Table 1's numbers and their like: a false negative is a test item."""
+    rows = runs.by_user(outcome, users=users)
+    found = rows.assign(k2=rows["k2_test"], users=len(rows)).mean()
+    return found[[*WEIGHED]].to_dict()
 
 
 def harvest(
@@ -170,7 +168,7 @@ def harvest(
     Args:
         folder: with `runs.csv`; `skew.csv` and `per_user` are written there, as `scorecard` has
             them, the same bytes for the same runs.
-        users: weights are averaged over so many users with a test pair; None: over all.
+        users: weights are averaged over so many users; None: over all with a train pair.
         store: see `runs.store_folder`.
         data_dir: see `datasets.data_folder`.
 
@@ -197,7 +195,7 @@ def harvest(
     load = cache(lambda name: datasets.load(name, data_dir=data_dir))
     wanted = pd.concat([finals, weighed]).drop_duplicates("key").set_index("key")["dataset"]
     missing = {}
-    for key, dataset in tqdm(wanted.items(), "harvest", len(wanted), unit="run"):
+    for key, dataset in tqdm(wanted.items(), "harvest", len(wanted), unit="run", disable=None):
         to_write = key in homes and not homes[key].exists()
         to_weigh = key in {*weighed["key"]} - values.keys()
         if not (to_write or to_weigh):
@@ -233,7 +231,8 @@ class Place:
         store: see `runs.store_folder`.
         data_dir: see `datasets.data_folder`; on a cluster, of the workers.
         device: "auto", "cpu", "cuda", ...
-        workers: how many at a time; by default one, or as many as the cluster has.
+        workers: how many at a time; by default one, or as many as the cluster has. 0: at home,
+            this process itself, which saves a process's start and lacks its shelter.
         threads: of each; at home no more than keeps all workers to the cores there are.
         scheduler: a Dask scheduler's address. Whoever reaches it can run any code on its workers:
             keep it to a trusted network, or use TLS (`tls://` and Dask's own configuration).
@@ -247,9 +246,9 @@ class Place:
     scheduler: str | None = None
 
     def __post_init__(self):
-        for name in ("workers", "threads"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        for name, least in (("workers", 0), ("threads", 1)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
 
     def share(self) -> int:
         """Threads a worker."""
@@ -367,6 +366,18 @@ def _process() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=spawn, initializer=_settle)
 
 
+class _Here(Executor):
+    """This process: a job is done when it has been submitted."""
+
+    def submit(self, function: Callable, /, **arguments) -> Future:
+        future = Future()
+        try:
+            future.set_result(function(**arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
 def carry_out(jobs: Iterator[Job], place: Place) -> Iterator[tuple[object, object]]:
     """Compute jobs, as many at a time as there are workers; each is asked for when one is free.
 
@@ -390,6 +401,8 @@ def carry_out(jobs: Iterator[Job], place: Place) -> Iterator[tuple[object, objec
         client = _need("distributed", "cluster").Client(place.scheduler)
         executor = client.get_executor(pure=False)
         free: list[Executor] = [executor] * (place.workers or max(1, len(client.nthreads())))
+    elif place.workers == 0:
+        free = [_Here()]
     else:
         free = [_process() for _ in range(place.workers or 1)]
     running, again = {}, deque()
@@ -938,8 +951,8 @@ def sweep(
           out: out/sweep                            # the default: a folder in it for each
 
     `settings` may be a list of such grids. All is checked before anything starts. A run that the
-    store has, or a notebook that left its record, is done; delete it to have it again. Notebooks
-    on a cluster need `out` on a shared disk.
+    store or `csv` has, or a notebook that left its record, is done; delete it to have it again.
+    Notebooks on a cluster need `out` on a shared disk.
 
     Args:
         path: the file.
@@ -947,13 +960,14 @@ def sweep(
         place: where to compute.
 
     Returns:
-        `results` of the runs, in the file's order.
+        `results` of the runs that the store has now, in the file's order.
 
     Raises:
         ValueError: the file, or a configuration in it, is refused: names block and setting.
         SearchError: some failed: a message lists them, after all others are done.
     """
     folder, keys, jobs = runs.store_folder(place.store), {}, []
+    done = {*pd.read_csv(csv)["key"]} if csv and Path(csv).exists() else set()
     data_hash = cache(lambda name: datasets.load(name, data_dir=place.data_dir).hash)
     for where, each in _read(path):
         try:
@@ -968,7 +982,7 @@ def sweep(
             key = runs.key(run, data_hash(each["dataset"]))
         except (TypeError, ValueError, datasets.DataError, notebooks.NotebookError) as error:
             raise ValueError(f"{where}: {error}") from error
-        if key not in keys and not (folder / key).exists():
+        if key not in {*keys, *done} and not (folder / key).exists():
             shown = ", ".join(f"{k}={v}" for k, v in settings.items())
             name = f"{each['loss']} on {each['backbone']}, {each['dataset']} ({shown})"
             jobs.append(place.job(Task(name, key), run, data_hash(each["dataset"])))
@@ -980,3 +994,153 @@ def sweep(
         merge(found, csv)
     _complain(failed, len(jobs))
     return found
+
+
+# ---------------------------------------------------------------------------------------------
+# What the paper's figures take
+
+NOISES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
+ORDERS = (1.1, 1.25, 1.5, 2.0, 3.0, 6.0, 51.0)  # γ* from 11 to 1.02
+
+
+def run_of(row: pd.Series) -> runs.Run:
+    """The run that a row of `results` tells of.
+
+    >>> row = pd.Series({"dataset": "synthetic", "loss": "drrl", "backbone": "mf", "seed": 3})
+    >>> row["settings"] = '{"loss.order": "inf"}'
+    >>> run = run_of(pd.concat([row, pd.Series({"sampler": "per-row", "negatives": 8})]))
+    >>> run.loss_parameters["order"], run.train.seed, run.train.negatives
+    (inf, 3, 8)
+    """
+    settings = {f"train.{name}": row[name] for name in ("seed", "sampler", "negatives")}
+    for name, value in json.loads(row["settings"]).items():
+        settings[name] = runs.parse_value(value) if isinstance(value, str) else value
+    return runs.configure(row["dataset"], row["loss"], row["backbone"], settings)
+
+
+def complete(
+    recorded: str | Path,
+    folder: str | Path,
+    dataset: str,
+    names: list[str],
+    *,
+    backbones: list[str] = ("mf",),
+    trials: int = 0,
+    seeds: int = 3,
+    settings: dict | None = None,
+    plan: Callable[[pd.DataFrame], list[dict]] | None = None,
+    place: Place = Place(),
+) -> scorecard.Evidence:
+    """What was recorded, and what was not, computed now: a folder of results of one's own.
+
+    Args:
+        recorded: a folder of results, which is only read; it need not be there.
+        folder: a copy of it is made here, and what is computed is added.
+        dataset, backbones, names: what is to be there: these variants' finals, in this order.
+        trials: the budget of each that is missing, and of what the plan adds; 0: compute nothing.
+        seeds, settings: as in `tune`, of each that is missing.
+        plan: what there is of these -> blocks of a sweep to be run too, see `noise_plan`.
+        place: where to compute.
+
+    Returns:
+        `scorecard.measured` of the folder. Weights are averaged over 200 users.
+    """
+    folder, csv = Path(folder), Path(folder) / "runs.csv"
+    shutil.rmtree(folder, ignore_errors=True)
+    if Path(recorded).is_dir():
+        shutil.copytree(recorded, folder)
+    if trials:
+        name = datasets.load(dataset, data_dir=place.data_dir).name
+
+        def known() -> pd.DataFrame:
+            rows = scorecard.read_runs(csv)
+            mine = (rows["dataset"] == name) & (rows["noise"] == 0)
+            return rows[mine & rows["variant"].isin(names) & rows["backbone"].isin(backbones)]
+
+        for backbone, variant in itertools.product(backbones, names):
+            here = known()
+            if not ((here["backbone"] == backbone) & (here["variant"] == variant)).any():
+                options = {"backbone": backbone, "trials": trials, "seeds": seeds}
+                tune(dataset, variant, **options, settings=settings, csv=csv, place=place)
+        if plan:
+            sweep(write_plan(plan(known()), folder / "sweep.yaml"), csv=csv, place=place)
+        harvest(folder, users=200, store=place.store, data_dir=place.data_dir)
+    return scorecard.measured(folder)
+
+
+def _again(final: pd.Series, seeds, **changed) -> dict:
+    """A block of a sweep: a final once more, but for what is changed (None: left out)."""
+    parts = run_of(final).parameters.items()
+    own = {f"{group}.{name}": value for group, part in parts for name, value in part.items()}
+    names = [*json.loads(final["settings"]), "train.sampler", "train.negatives"]
+    settings = {name: own[name] for name in names}
+    settings |= {name.replace("__", "."): value for name, value in changed.items()}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    outer = {name: final[name] for name in ("dataset", "backbone", "loss")}
+    return outer | {"settings": settings | {"train.seed": [*seeds]}}
+
+
+def noise_plan(rows: pd.DataFrame, ratios=NOISES, seeds=range(3)) -> list[dict]:
+    """The sweep of Fig. 4: losses as they were tuned, at shares of false negatives.
+
+    Args:
+        rows: as `scorecard.read_runs`; their finals without noise are run again.
+        ratios: of each row's negatives, in [0, 1).
+        seeds: of every point.
+
+    Returns:
+        Blocks as `sweep` takes them from a file. The sampler is per-row, which alone has noise.
+    """
+    finals = scorecard.finals(rows[rows["noise"] == 0])
+    one = finals.drop_duplicates(["dataset", "backbone", "variant"])
+    return [
+        _again(row, seeds, train__noise=[*map(float, ratios)], train__sampler="per-row")
+        for _, row in one.iterrows()
+    ]
+
+
+def order_plan(
+    rows: pd.DataFrame, orders=ORDERS, seeds=range(3), *, between=(1.25, 20.0)
+) -> list[dict]:
+    """The sweep of Fig. 5: DrRL along the order, once at its c and once at its ρ.
+
+    It starts from the best on valid of an order well between the ends: an optimum that is SL's or
+    CCL's, see `mapped`, has a β that suits no other order.
+
+    Args:
+        rows: as `scorecard.read_runs`; of DrRL's variants without noise one each is chosen.
+        orders: γ in (1, ∞); the chosen one's is added.
+        seeds: of every point.
+        between: the chosen one's γ.
+
+    Returns:
+        Two blocks a variant, as `sweep` takes them from a file.
+    """
+    rows = rows[(rows["loss"] == "drrl") & (rows["noise"] == 0)]
+    rows = rows.sort_values(["valid_ndcg@20", "key"], ascending=False)
+    blocks, chosen = [], set()
+    for _, row in rows.iterrows():
+        own, group = run_of(row).loss_parameters, (row["dataset"], row["backbone"], row["variant"])
+        order, radius = own["order"], own["radius"] or 0.0
+        if group in chosen or own["temperature"] or not between[0] <= order <= between[1]:
+            continue
+        chosen.add(group)
+        if own["weight"] is not None:
+            radius = dro.radius_from_weight(own["weight"], order)
+        elif own["eta"] is not None:
+            radius = dro.radius_from_eta(own["eta"], order)
+        sizes = {"radius": radius, "weight": dro.weight_from_radius(radius, order)}
+        free = {f"loss__{name}": None for name in scorecard.SIZES}
+        for name, size in sizes.items():
+            held = {f"loss__{name}": float(f"{float(size):.4g}")}
+            held["loss__order"] = sorted({*map(float, orders), order})
+            blocks.append(_again(row, seeds, **free | held))
+    return blocks
+
+
+def write_plan(blocks: list[dict], path: str | Path) -> Path:
+    """Blocks as a file for `sweep`."""
+    yaml, path = _need("yaml", "tune"), Path(path)
+    text = yaml.safe_dump(blocks, sort_keys=False, default_flow_style=None, width=99)
+    _put(path, text.encode())
+    return path

@@ -53,6 +53,17 @@ def test_help_shows_the_defaults_that_are_said_in_words(drrl):
     assert "[default: $DRRL_DATA, else data/downloads]" in said and "[default: 0]" in said
 
 
+def test_data_info_says_what_was_dropped_and_what_looks_wrong(drrl, tmp_path):
+    path = tmp_path / "own.csv"
+    rows = [f"u{u},i{i},{1 + (u + i) % 5}" for u in range(30) for i in range(20)]
+    path.write_text("\n".join(["user,item,rating", *rows, *rows[:7]]))
+    code, out, _ = drrl(f"data info {path}?min_rating=2")
+    assert code == 0
+    assert "rows dropped, rated below min_rating: 122\n" in out  # of five alike, and 2 of the 7
+    assert "rows dropped, repeated: 5\n" in out
+    assert "look: recall@20 by chance: 1. so few items" in out and "look: test pairs" not in out
+
+
 def test_train_prints_the_record_as_the_last_line():
     line = (
         "train synthetic --loss sl --set temperature=0.2 --set lr=0.01 --negatives 16 --epochs 2 "
@@ -231,6 +242,15 @@ def test_harvest(drrl, tmp_path):
     code, out, _ = drrl(f"harvest --results {tmp_path} --users 9")
     assert code == 0 and out.endswith("per_user: 0 runs are missing\n")
     assert (tmp_path / "skew.csv").read_text().startswith(",".join(scorecard.SKEW))
+
+
+def test_plan(drrl, tmp_path):
+    results, out = ROOT / "data" / "results", tmp_path / "sweeps"
+    code, said, _ = drrl(f"plan amazon-beauty --results {results} --out {out}")
+    files = [str(out / f"amazon-beauty_mf_{name}.yaml") for name in ("noise", "order")]
+    assert code == 0 and said.split() == files
+    code, said, err = drrl(f"plan gowalla --backbone xsimgcl --results {results} --out {out}")
+    assert code == 0 and not said and "noise: none of sl, bsl" in err
 
 
 def test_data_list(drrl, tmp_path):

@@ -1032,15 +1032,15 @@ TRAPS = {
     "pairs in two splits": ((SQUARE, SQUARE, np.roll(SQUARE, 7, 1)), 1080),
     "valid pairs": ((SQUARE, NONE, np.roll(SQUARE, 6, 1)), 0),
     "test pairs": ((SQUARE, np.roll(SQUARE, 6, 1), NONE), 0),
-    "held-out pairs whose user has no train pair": (
+    "held-out pairs whose user has no train pair, share": (
         (np.where(np.arange(180)[:, None] < 18, 0, SQUARE), np.roll(SQUARE, 6, 1), LAST),
         None,
     ),
-    "held-out pairs whose item has no train pair": (
+    "held-out pairs whose item has no train pair, share": (
         (np.where(np.arange(180) == 179, 0, SQUARE), np.roll(SQUARE, 6, 1), LAST),
         None,
     ),
-    "users without train pairs": (
+    "users without train pairs, share": (
         (np.where(np.arange(180)[:, None] < 36, 0, SQUARE), NONE, NONE),
         0.2,
     ),

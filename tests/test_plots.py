@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image as Raster
 from scipy.sparse import csr_array
 
-from drrl_core import dro, explorers, losses, plots
+from drrl_core import dro, explorers, losses, plots, search
 
 HISTORY = pd.DataFrame({"epoch": [1, 2, 3, 4], "ndcg@20": [np.nan, 0.1, np.nan, 0.3]})
 SCORES = pd.DataFrame({"recall@20": [0.2, 0.1], "ndcg@20": [0.12, 0.3]}, index=["sl", "ccl"])
@@ -38,12 +38,32 @@ TURNED = pd.DataFrame(
     index=pd.MultiIndex.from_product([[1.0, np.inf], [0, 1]], names=["order", "user"]),
 )
 DOTS = pd.DataFrame({"k1": [5.0], "truncated": [0.1]}, index=[2.0])
+SIDE = pd.DataFrame(
+    {
+        "ours": [0.09, 0.08, np.nan],
+        "low": [0.088, np.nan, np.nan],
+        "high": [0.092, np.nan, np.nan],
+        "paper": [0.095, np.nan, 0.07],
+        "p": [0.01, 0.01, np.nan],
+    },
+    index=pd.Index(["drrl", "sl", "bpr"], name="variant"),
+)
+HALF = SIDE[["ours", "low", "high"]] / 2
+NOISY = pd.concat({0.0: SIDE, 0.2: SIDE.assign(**HALF, p=0.5)}, names=["noise"])
+ALONG = SIDE.assign(k1=[9.0, 4.0, 2.0]).set_index(pd.Index([1.5, 2.0, 4.0], name="order"))
+GROUPS = pd.DataFrame({"least": [0, 3], "most": [2, 3], "ndcg@20": [0.1, 0.2]})
 SHIFTED = pd.DataFrame(
     {"random": [0.4, 0.2], "time": [0.1, 0.15], "random_low": [0.3, np.nan]}
     | {"random_high": [0.5, np.nan], "time_low": [0.05, np.nan], "time_high": [0.15, np.nan]},
     index=["sl", "popularity"],
 )
 FIGURES = {
+    "paper": lambda: plots.against_paper({"ndcg@20": SIDE}, title="toy"),
+    "noise": lambda: plots.along_noise(NOISY, metric="ndcg@20", title="toy"),
+    "dial": lambda: plots.along_dial(
+        {"drrl, radius=1": ALONG}, {"ours": "x", "k1": "y"}, title="toy"
+    ),
+    "groups": lambda: plots.by_group({"sl": GROUPS}, of="pairs", metric="ndcg@20", title="toy"),
     "curves": lambda: plots.learning_curves({"sl": HISTORY, "drrl": HISTORY}, dataset="toy"),
     "metrics": lambda: plots.metrics_by_loss(
         SCORES, dataset="toy", reference={"recall@20": 0.5, "ndcg@20": 0.1}
@@ -139,6 +159,42 @@ def test_recommended_shows_hits_in_full_and_own_ids():
         assert {text.get_text() for text in axes.texts} == {"1,200", "3"}
 
 
+def test_ours_is_a_full_mark_and_the_papers_a_hollow_one():
+    (axes,) = FIGURES["paper"]().axes
+    marks = {
+        name: {tuple(line.get_xydata()[0]): line.get_markeredgecolor() for line in lines}
+        for name, lines in {
+            kind: [
+                line for line in axes.lines if line.get_marker() == kind and len(line.get_xdata())
+            ]
+            for kind in "oD"
+        }.items()
+    }
+    assert marks["o"][0.09, 2] == marks["D"][0.095, 2] == plots.colour("drrl")
+    assert marks["o"][0.08, 1] == plots.colour("sl") and (0.07, 0) in marks["D"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["BPR, not run", "SL", "DrRL"]
+
+
+def test_the_lead_is_over_the_best_other_and_filled_where_it_is_sure():
+    right = FIGURES["noise"]().axes[1]
+    _, line, sure, unsure = right.lines
+    assert line.get_ydata().tolist() == pytest.approx([12.5, 12.5])
+    assert sure.get_xdata().tolist() == [0.0] and unsure.get_xdata().tolist() == [0.2]
+    assert [text.get_text() for text in right.texts] == ["SL", "SL"]
+
+
+def test_along_the_dial_the_first_panel_has_the_intervals():
+    first, second = FIGURES["dial"]().axes
+    bars = [len(axes.containers[0].lines[1]) for axes in (first, second)]  # caps
+    assert bars[0] == 2
+    line = first.containers[0].lines[0]
+    assert line.get_xdata().tolist() == pytest.approx([1 / 3, 1 / 2, 3 / 4])
+    assert second.containers[0].lines[0].get_ydata().tolist() == [9, 4, 2]
+    low, high = first.containers[0].lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((0.088, 0.092))
+    assert second.get_yscale() == "log"
+
+
 def test_popularity_is_in_units_of_the_average_item_on_one_scale():
     counts = {"random": ([6, 2, 4], [1, 1, 1]), "time": ([6, 2, 4], [0, 30, 0])}
     left, right = plots.popularity_moved(counts, {"random": "a", "time": "b"}).axes
@@ -168,6 +224,10 @@ def test_every_loss_has_a_colour_and_a_label_of_its_own():
     assert losses.REGISTRY.keys() <= plots.COLOURS.keys() == plots.LABELS.keys()
     main = [plots.colour(name) for name in ("sl", "ccl", "drrl")]
     assert len(set(main)) == 3
+    kinds = {name for name in search.variants(8) if name not in losses.REGISTRY}
+    assert kinds == plots.KINDS_OF_DRRL.keys()
+    assert {plots.colour(name) for name in kinds} == {plots.colour("drrl")}
+    assert plots.label("drrl-shared") == "DrRL-w/o-P"
 
 
 def test_the_style_does_not_leak_and_pyplot_is_never_loaded():

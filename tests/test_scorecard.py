@@ -440,6 +440,58 @@ def test_a_sweep_holds_all_but_the_order_and_the_seed():
     assert (found["radius=1"]["noise"] == 0).all()
 
 
+def test_the_comparison_is_ours_beside_the_papers(tmp_path):
+    values = (0.090, 0.093, 0.096)
+    rows = [run("sl", test=(0.15, v), seed=s, seconds=10 + s) for s, v in enumerate(values)]
+    rows += [run("drrl-exact", test=(0.2, 0.08)), run("bpr", test=(0.2, 0.08), noise=0.2)]
+    write(tmp_path, rows)
+    table = scorecard.comparison(scorecard.measured(tmp_path), "amazon-beauty", "MF")
+    assert list(table.index[:2]) == ["sl", "drrl-exact"] and table.index[2] == "drrl"  # not run
+    sl = table.loc["sl"]
+    low, high = stats.t.interval(0.95, 2, 0.093, stats.sem(values))
+    assert (sl["ours"], sl["low"], sl["high"]) == pytest.approx((0.093, low, high))
+    assert sl["paper"] == 0.0941 and sl["difference"] == pytest.approx(100 * (0.093 / 0.0941 - 1))
+    assert (sl["seeds"], sl["trials"], sl["seconds"]) == (3, 20, 11)
+    assert np.isnan(table.loc["drrl-exact", "paper"]) and np.isnan(table.loc["bpr", "ours"])
+    noisy = scorecard.comparison(scorecard.measured(tmp_path), "amazon-beauty", noise=0.2)
+    assert list(noisy.index) == ["bpr"] and noisy["paper"].isna().all()
+
+
+def test_the_leader_is_tested_against_the_next_and_the_others_against_it(tmp_path):
+    rng = np.random.default_rng(0)
+    base, noise = rng.random(300), rng.normal(size=(3, 300))
+    rows = [run(name, test=test) for name, test in (("sl", 0.3), ("ccl", 0.2), ("bpr", 0.1))]
+    gains = (0.02, 0.02, -0.3)
+    users = {r["key"]: base + g + 0.1 * n for r, g, n in zip(rows, gains, noise, strict=True)}
+    write(tmp_path, rows, users=users)
+    p = scorecard.comparison(scorecard.measured(tmp_path), "amazon-beauty")["p"]
+    assert p["sl"] == p["ccl"] > 0.05 > p["bpr"]
+
+
+def test_along_a_sweep_are_its_means_and_its_weights(tmp_path):
+    rows = [
+        run("drrl", test=0.1 + g / 100 + s / 1000, seed=s, trials=None, settings=own)
+        for g in (1.2, 2, 4, 9)
+        for s in range(3)
+        for own in [{"loss.order": g, "loss.radius": 1.5}]
+    ]
+    of = {(json.loads(r["settings"])["loss.order"], r["seed"]): r["key"] for r in rows}
+    skews = [skew("drrl", order=g, k1=g + s, seed=s, key=k, held="x") for (g, s), k in of.items()]
+    final = skew("drrl", k1=99.0, key=rows[0]["key"])  # the same run as a final: not of the sweep
+    write(tmp_path, rows, skew=[*skews, final])
+    e = scorecard.measured(tmp_path)
+    assert scorecard.along(e, "amazon-beauty", "lightgcn") == {}
+    found = scorecard.along(e, "amazon-beauty")
+    assert list(found) == ["drrl, radius=1.5"]
+    table = found["drrl, radius=1.5"]
+    assert table.index.tolist() == [1.2, 2, 4, 9] and (table["seeds"] == 3).all()
+    assert table["ours"].tolist() == pytest.approx([0.113, 0.121, 0.141, 0.191])
+    assert (table["high"] - table["ours"]).tolist() == pytest.approx(
+        [0.001 * 4.3027 / 3**0.5] * 4, rel=1e-4
+    )
+    assert table["k1"].tolist() == pytest.approx([2.2, 3, 5, 10])
+
+
 def test_what_is_held_keeps_sweeps_apart(tmp_path):
     def along(held, *shares):
         pairs = zip((1.2, 2, 4), shares, strict=True)

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -388,8 +387,8 @@ def test_place_keeps_to_the_cores_there_are():
     assert search.Place(threads=10**6).share() == cores
     assert search.Place(workers=10**6, threads=8).share() == 1
     assert search.Place(scheduler="tcp://far", threads=10**6).share() == 10**6
-    with pytest.raises(ValueError, match="workers must be at least 1"):
-        search.Place(workers=0)
+    with pytest.raises(ValueError, match="workers must be at least 0"):
+        search.Place(workers=-1)
 
 
 # --------------------------------------------------------------------------- results
@@ -551,7 +550,7 @@ def counted(tmp_path_factory):
 
 
 def harvested(folder: Path) -> dict[str, bytes]:
-    files = [folder / "skew.csv", *sorted(folder.glob("per_user/*"))]
+    files = [path for path in sorted(folder.glob("**/*.csv*")) if path.name != "runs.csv"]
     return {path.name: path.read_bytes() for path in files}
 
 
@@ -603,8 +602,8 @@ def test_harvest_keeps_what_the_store_has_not_and_drops_what_counts_no_more(coun
         search.harvest(tmp_path)
 
 
-def test_weights_are_harvested_over_all_users_with_test_items():
-    data = replace(datasets.load("synthetic"), truth=None)
+def test_weights_are_harvested_over_all_users():
+    data = datasets.load("synthetic")
     run = runs.configure("synthetic", "sl", settings=TINY | {"temperature": 0.3, "epochs": 8})
     outcome = runs.execute(run, data=data, progress=False)
     users, items = (t.detach().double().numpy() for t in trainer.tables(outcome.model))
@@ -612,15 +611,15 @@ def test_weights_are_harvested_over_all_users_with_test_items():
     k1, k2 = [], []
     for user in range(data.n_users):
         train, test = (part[[user]].indices for part in (data.train, data.test))
-        if len(train) and len(test):
+        if len(train):
             weight = np.exp(items @ users[user] / 0.3)
             negatives = np.setdiff1d(np.arange(data.n_items), train)
             k1.append(weight[negatives].max() / weight[negatives].mean())
-            k2.append(weight[test].mean() / weight[negatives].mean())
+            k2.append(weight[test].mean() / weight[negatives].mean() if len(test) else np.nan)
     found = search._skew(outcome, None)
     assert found["users"] == len(k1) > 900 and found["truncated"] == 0
     assert found["k1"] == pytest.approx(np.mean(k1), rel=1e-4)
-    assert found["k2"] == pytest.approx(np.mean(k2), rel=1e-4)
+    assert found["k2"] == pytest.approx(np.nanmean(k2), rel=1e-4)
     assert search._skew(outcome, 10)["users"] == 10
 
 
@@ -633,6 +632,86 @@ def test_the_weights_of_every_loss_can_be_harvested(name):
     run = runs.configure("synthetic", line.loss, settings=settings)
     found = search._skew(runs.execute(run, progress=False), 5)
     assert found["k1"] >= 1 and found["k2"] >= 0 and 0 <= found["truncated"] < 1
+
+
+# --------------------------------------------------------------------------- plans, completed
+
+
+def test_a_row_tells_of_its_run(counted):
+    rows = pd.read_csv(counted / "results" / "runs.csv")
+    data_hash = datasets.load("synthetic").hash
+    for _, row in rows.iterrows():
+        assert runs.key(search.run_of(row), data_hash) == row["key"]
+
+
+def points(blocks: list[dict], tmp_path: Path) -> list[runs.Run]:
+    path = search.write_plan(blocks, tmp_path / "sweeps" / "plan.yaml")
+    assert "&" not in path.read_text()  # lists are written out where they stand
+    return [
+        runs.configure(each["dataset"], each["loss"], each["backbone"], each["settings"])
+        for _, each in search._read(path)
+    ]
+
+
+def test_the_plan_of_noise_is_each_final_again_at_every_ratio(counted, tmp_path):
+    rows = scorecard.read_runs(counted / "results" / "runs.csv")
+    found = points(search.noise_plan(rows, (0, 0.3), range(2)), tmp_path)
+    assert [run.loss for run in found] == ["drrl"] * 4 + ["sl"] * 4
+    assert [(run.train.noise, run.train.seed) for run in found[4:]] == [
+        *((0, 0), (0, 1), (0.3, 0), (0.3, 1))
+    ]
+    data_hash = datasets.load("synthetic").hash
+    plain = {runs.key(run, data_hash) for run in found if run.train.noise == 0}
+    finals = scorecard.finals(rows[rows["noise"] == 0])
+    assert {*finals["key"]} <= plain  # those are not trained again
+
+
+def test_the_plan_of_orders_holds_the_radius_and_then_c(counted, tmp_path):
+    rows = scorecard.read_runs(counted / "results" / "runs.csv")
+    (final,) = rows[rows["loss"] == "drrl"].head(1).to_dict("records")
+    own = {"loss.radius": 0.5, "train.lr": 0.003}
+    made = [
+        final | {"settings": json.dumps(own | {"loss.order": order}), "valid_ndcg@20": valid}
+        for order, valid in ((2.0, 0.2), (3.0, 0.1), (1.02, 0.9), ("inf", 0.8))
+    ]
+    made += [made[0] | {"noise": 0.1, "valid_ndcg@20": 0.95}]
+    rows = pd.concat([pd.DataFrame(made), rows[rows["loss"] == "sl"]])
+    found = points(search.order_plan(rows, (4, 1.5)), tmp_path)
+    assert [run.loss_parameters["order"] for run in found[::3]] == [1.5, 2, 4] * 2
+    assert {run.loss_parameters["radius"] for run in found[:9]} == {0.5}
+    assert {run.loss_parameters["weight"] for run in found[9:]} == {1.284}  # e^(ρ/γ*) = e^.25
+    assert {run.train.lr for run in found} == {0.003} and len({str(run) for run in found}) == 18
+    assert search.order_plan(rows, between=(5, 9)) == []
+
+
+def test_what_was_recorded_is_completed_and_left_as_it_was(counted, store, tmp_path):
+    recorded, before = counted / "results", harvested(counted)
+    options = {"trials": 1, "seeds": 2, "settings": TINY, "place": search.Place(workers=0)}
+    e = search.complete(recorded, tmp_path / "a", "synthetic", ["bpr", "sl"], **options)
+    assert harvested(counted) == before and len(e.runs) == 2 + 8
+    cell = ("synthetic", "mf", 0.0, "ndcg@20")
+    assert e.of(cell, "bpr").index.tolist() == [0, 1] and e.at(cell)["sl"] > 0
+    assert set(runs.table()["loss"]) == {"bpr"}  # sl was recorded
+    options["plan"] = lambda rows: search.noise_plan(rows, (0, 0.5), range(2))
+    e = search.complete(recorded, tmp_path / "b", "synthetic", ["bpr"], **options)
+    assert e.mean(("synthetic", "mf", 0.5, "ndcg@20"), "bpr") > 0 and len(runs.table()) == 4
+    e = search.complete(tmp_path / "none", tmp_path / "c", "synthetic", ["bpr"])
+    assert e.means.empty and not (tmp_path / "c").exists()  # nothing recorded, nothing computed
+
+
+def test_a_run_that_the_file_has_is_not_run_again(counted, store, tmp_path):
+    csv = shutil.copy(counted / "results" / "runs.csv", tmp_path / "runs.csv")
+    found = search.sweep(write(tmp_path, COUNTING), csv=csv, place=search.Place(workers=0))
+    assert found.empty and runs.table().empty
+
+
+def test_without_workers_this_process_does_it():
+    def here(fail: bool) -> int:
+        return 1 // (not fail) + os.getpid()
+
+    jobs = [search.Job(fail, here, {"fail": fail}) for fail in (True, False)]
+    found = dict(search.carry_out(iter(jobs), search.Place(workers=0)))
+    assert found[False] == 1 + os.getpid() and isinstance(found[True], ZeroDivisionError)
 
 
 # --------------------------------------------------------------------------- workers that die
