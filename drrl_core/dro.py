@@ -282,7 +282,9 @@ def _root(
         if step > 1:
             good = good & (size < (0.9 if step < 6 else 0.5) * size1)
         last = torch.where(good, (x - x1).abs(), 1.0) if step else 1.0
-        target = torch.where(good, target, (lo + hi) / 2)
+        away = 1e-3 + 8 * (x - x1).abs() if step else math.inf  # the bracket may reach far out
+        middle = ((lo + hi) / 2).clamp(x - away, x + away)
+        target = torch.where(good, target, middle)
         target = torch.where(done | (size <= noise), x, target)
         done = (target - x).abs() * last <= close  # about the distance to the zero that is left
         x1, f1, f2, size1, inverse1, x = x, f, f1, size, inverse, target
@@ -319,10 +321,30 @@ def _nearly_uniform(rows: _Rows, order: float, s: float, radius: Tensor) -> tupl
     factor = 1 - cubic * first / 2 + (5 / 8 * cubic**2 - quartic / 2) * first**2
     nearly = first * rows.spread < (20 * torch.finfo(m2.dtype).eps) ** 0.2
     factor = torch.where(nearly, factor, 1 / (1 + cubic * first / 2).clamp(0.5, 2))
-    if order > 1:  # exact at order 2 if nothing is truncated
+    if order > 1:
         first = torch.where(nearly, first, (2 * (a * radius).expm1() / (a * order * m2)).sqrt())
     theta = first * factor
     return (1 / theta if order == 1 else mean + s / theta), nearly
+
+
+def _at_order_2(rows: _Rows, radius: Tensor) -> Tensor:
+    """Distance from the largest score to β, in closed form: a quadratic for each active set.
+
+    With weights ∝ t - b over the k smallest distances b, E w² = n/k·(1 + var/(t - mean)²) = e^ρ,
+    so that (t - mean)² is var over an excess of e^ρ·k/n - 1.
+    """
+    below, (mean, variance, excess) = _ascending(rows.below), rows.work
+    k = torch.arange(1, below.shape[-1] + 1, dtype=below.dtype, device=below.device)
+    below -= (middle := below.mean(-1, keepdim=True))
+    torch.mul(below, below, out=excess)
+    torch.cumsum(below, -1, out=mean).div_(k)
+    torch.cumsum(excess, -1, out=variance).div_(k).addcmul_(mean, mean, value=-1).clamp_min_(0)
+    torch.div(k, rows.count, out=excess).sub_(1).mul_(radius.exp()).add_(radius.expm1())
+    # The next score is active too if the k above it are not spread out enough with β at it.
+    apart = below[..., 1:].sub_(mean[..., :-1]).square_().mul_(excess[..., :-1])
+    last = (variance[..., :-1] >= apart).sum(-1, keepdim=True)
+    mean, variance, excess = (x.gather(-1, last) for x in (mean, variance, excess))
+    return middle + mean + (variance / excess).sqrt()
 
 
 def _solve(
@@ -368,7 +390,10 @@ def _solve(
             second = _lowest(rows.below, _positive(rows.below, rows.work[0]), rows.work[1])
             second = second.minimum(rows.spread) * (0.01 if order == 1 else max(1.0, s / 100))
             lo, hi = second, (reach if order == 1 else reach + rows.spread).maximum(second)
-            guess, nearly = _nearly_uniform(rows, order, s, radius)
+            if order == 2:
+                guess, nearly = _at_order_2(rows, radius), radius < 1e4 * info.eps
+            else:
+                guess, nearly = _nearly_uniform(rows, order, s, radius)
             slope = -2.0
         lo, hi = (end.clamp(info.tiny, info.max / 4).log() for end in (lo, hi))
         log_t = lo

@@ -52,7 +52,7 @@ LABELS = {
     "bce": "BCE",
     "mse": "MSE",
 }
-VARIANTS = {
+KINDS_OF_DRRL = {
     "drrl-exact": "DrRL, exact β",
     "drrl-penalty": "DrRL, penalty",
     "drrl-shared": "DrRL-w/o-P",
@@ -84,7 +84,7 @@ def colour(loss: str) -> str:
 
 def label(loss: str) -> str:
     """The loss's name as the paper writes it."""
-    return (LABELS | VARIANTS).get(loss, loss)
+    return (LABELS | KINDS_OF_DRRL).get(loss, loss)
 
 
 def order_colour(order: float) -> tuple[float, float, float]:
@@ -258,17 +258,16 @@ def against_paper(tables: dict[str, pd.DataFrame], *, title: str) -> Figure:
             axes.plot([row["low"], row["high"]], [y, y], "|-", color=tone, lw=1.6, ms=8)
             axes.plot(row["ours"], y, "o", color=tone, ms=8)
             axes.plot(row["paper"], y, "D", mfc="white", mec=tone, mew=1.6, ms=7, zorder=1)
-            if np.isnan(row["ours"]):
-                at = axes.get_yaxis_transform()
-                axes.text(0.99, y, "not run", transform=at, ha="right", va="center", size=8)
-        names = [label(loss) for loss in losses]
+        absent = table["ours"].isna()
+        names = [label(loss) + ", not run" * int(absent[loss]) for loss in losses]
         axes.set_yticks(range(len(losses)), names if axes is panels[0] else [])
         axes.set(xlabel=f"test {metric_label(metric)}", ylim=(-0.6, len(losses) - 0.4))
     looks = dict(ls="", marker="o", ms=7), dict(ls="", marker="D", mfc="white", ms=7)
     handles = [Line2D([], [], color="#444444", **look) for look in looks]
     handles.append(Line2D([], [], color="#444444", marker="|", ms=8, lw=1.6))
     words = ["ours, mean over seeds", "the paper", "95% interval (Student's t)"]
-    figure.legend(handles, words, loc="outside lower center", ncols=3, fontsize=9)
+    columns = 3 if len(tables) > 1 else 1
+    figure.legend(handles, words, loc="outside lower center", ncols=columns, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
     return figure
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image as Raster
 from scipy.sparse import csr_array
 
-from drrl_core import dro, explorers, losses, plots
+from drrl_core import dro, explorers, losses, plots, search
 
 HISTORY = pd.DataFrame({"epoch": [1, 2, 3, 4], "ndcg@20": [np.nan, 0.1, np.nan, 0.3]})
 SCORES = pd.DataFrame({"recall@20": [0.2, 0.1], "ndcg@20": [0.12, 0.3]}, index=["sl", "ccl"])
@@ -172,8 +172,7 @@ def test_ours_is_a_full_mark_and_the_papers_a_hollow_one():
     }
     assert marks["o"][0.09, 2] == marks["D"][0.095, 2] == plots.colour("drrl")
     assert marks["o"][0.08, 1] == plots.colour("sl") and (0.07, 0) in marks["D"]
-    assert [text.get_text() for text in axes.texts] == ["not run"]
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["BPR", "SL", "DrRL"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["BPR, not run", "SL", "DrRL"]
 
 
 def test_the_lead_is_over_the_best_other_and_filled_where_it_is_sure():
@@ -225,6 +224,10 @@ def test_every_loss_has_a_colour_and_a_label_of_its_own():
     assert losses.REGISTRY.keys() <= plots.COLOURS.keys() == plots.LABELS.keys()
     main = [plots.colour(name) for name in ("sl", "ccl", "drrl")]
     assert len(set(main)) == 3
+    kinds = {name for name in search.variants(8) if name not in losses.REGISTRY}
+    assert kinds == plots.KINDS_OF_DRRL.keys()
+    assert {plots.colour(name) for name in kinds} == {plots.colour("drrl")}
+    assert plots.label("drrl-shared") == "DrRL-w/o-P"
 
 
 def test_the_style_does_not_leak_and_pyplot_is_never_loaded():
