@@ -1,8 +1,12 @@
 """Shared by all tests: a run store of their own, and where skips are not allowed."""
 
 import os
+import signal
 
 import pytest
+
+# Tests press Ctrl-C; a shell's background jobs, and all they start, would not hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

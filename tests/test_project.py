@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from drrl_core import losses
+from drrl_core import scorecard
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "drrl_core"
@@ -129,13 +129,12 @@ def test_ci_runs_the_command_of_the_readme():
 
 def test_the_measured_table_is_what_the_records_say():
     readme = (ROOT / "README.md").read_text()
-    lines = (ROOT / "data" / "results" / "beauty_mf.jsonl").read_text().splitlines()
-    for record in map(json.loads, lines):
-        values = [record["valid"]["ndcg@20"], *record["test"].values()]
-        cells = " | ".join(f"{value:.4f}" for value in values)
-        assert any(
-            cells in row and f"| {record['best_epoch']} |" in row for row in readme.split("\n")
-        )
-        for name, value in record["parameters"]["loss"].items():
-            default = losses.hyperparameters(record["loss"])[name]
-            assert value == default or f"{name}={value:g}" in readme
+    runs = scorecard.read_runs(ROOT / "data" / "results" / "runs.csv")
+    finals = scorecard.finals(runs).query("dataset == 'amazon-beauty' and noise == 0")
+    rows = [row for row in readme.splitlines() if " ± " in row]
+    assert len(rows) >= 5
+    for _, own in finals.groupby("variant"):
+        means = own[["valid_ndcg@20", "test_recall@20", "test_ndcg@20"]].mean()
+        settings = [f"{n.split('.')[-1]}={v}" for n, v in json.loads(own["config"].iloc[0]).items()]
+        words = [*(f"| {mean:.4f} ± " for mean in means), *settings]
+        assert any(all(word in row for word in words) for row in rows), words
