@@ -184,9 +184,15 @@ def _numbers(value):
     return float(value) if text else value
 
 
-def _values(source: Path, given: dict, out_dir: Path) -> tuple[dict, dict]:
-    """What the notebook is told, and the value of every parameter it has."""
-    declared = parameters(source)
+def checked(source: Path, given: dict) -> dict:
+    """Values for a notebook's parameters, as its kernel can use them.
+
+    Numbers that YAML takes for text become numbers, data files' paths absolute.
+
+    Raises:
+        NotebookError: an unknown name, a value of another type or out of range.
+    """
+    declared, given = parameters(source), dict(given)
     for name, value in given.items():
         if name not in declared:
             raise NotebookError(f"{source.stem} has no parameter {name!r}: {_hint(name, declared)}")
@@ -203,6 +209,12 @@ def _values(source: Path, given: dict, out_dir: Path) -> tuple[dict, dict]:
             declared[name].check(value)
         except ValueError as error:
             raise NotebookError(f"{source.stem}: {error} ({declared[name].help})") from error
+    return given
+
+
+def _values(source: Path, given: dict, out_dir: Path) -> tuple[dict, dict]:
+    """What the notebook is told, and the value of every parameter it has."""
+    declared, given = parameters(source), checked(source, given)
     told = {"out_dir": str(out_dir)} | given if "out_dir" in declared else given
     return told, {name: each.default for name, each in declared.items()} | told
 

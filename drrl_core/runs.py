@@ -614,11 +614,12 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _put(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+def put(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; its folder is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        draft.write_text(text)
+        draft.write_bytes(content)
         _sync(draft)
         os.replace(draft, path)
     finally:
@@ -626,9 +627,10 @@ def _put(path: Path, text: str) -> None:
     _sync(path.parent)
 
 
-def _list(files: dict[str, bytes]) -> str:
+def _list(files: dict[str, bytes]) -> bytes:
     """The content of SHA256SUMS for these."""
-    return "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in files)
+    lines = (f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in files)
+    return "".join(lines).encode()
 
 
 def content(outcome: Outcome) -> dict[str, bytes]:
@@ -680,7 +682,7 @@ def keep(files: dict[str, bytes], *, store: str | Path | None = None) -> dict:
         for name in FILES:
             (draft / name).write_bytes(files[name])
             _sync(draft / name)
-        _put(draft / SUMS, _list(files))
+        put(draft / SUMS, _list(files))
         os.rename(draft, home)
         _sync(home.parent)
     except OSError:
@@ -700,8 +702,8 @@ def checkpoint_of(name: str, store: str | Path | None = None) -> Path:
 def _keep_diagnostics(history: pd.DataFrame, home: Path) -> None:
     """Add diagnostics to a kept run: they count from the moment that SHA256SUMS lists them."""
     found = history[["epoch", *(name for name in DIAGNOSTICS if name in history)]]
-    _put(home / LATER, found.to_csv(index=False))
-    _put(home / SUMS, _list({name: (home / name).read_bytes() for name in [*_sums(home), LATER]}))
+    put(home / LATER, found.to_csv(index=False).encode())
+    put(home / SUMS, _list({name: (home / name).read_bytes() for name in [*_sums(home), LATER]}))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -1044,8 +1046,7 @@ def negative_scores(outcome: Outcome, *, negatives: int, users: int = 100) -> Te
     >>> negative_scores(outcome, negatives=64, users=5).shape
     torch.Size([5, 64])
     """
-    known = np.flatnonzero(np.diff(outcome.data.train.indptr))
-    known = known[np.linspace(0, len(known) - 1, min(users, len(known))).astype(int)]
+    known = _evenly(np.flatnonzero(np.diff(outcome.data.train.indptr)), users)
     draw = np.random.default_rng(0).choice
     rows = [draw(negatives_of(outcome, int(user))["score"], negatives) for user in known]
     return torch.tensor(np.array(rows), dtype=torch.float64)
@@ -1060,11 +1061,8 @@ def scores_of(outcome: Outcome, users: np.ndarray) -> np.ndarray:
     >>> scores_of(outcome, np.array([3, 7])).shape
     (2, 800)
     """
-    similarity = outcome.record["parameters"]["train"]["similarity"]
-    rows, items = (metrics.unit_or_raw(table, similarity) for table in tables(outcome.model))
-    index = torch.tensor(users, device=rows.device)
-    with torch.no_grad():
-        scores = (rows[index] @ items.T).double().cpu().numpy()
+    rows, items = _ranked_with(outcome)
+    scores = (rows[torch.tensor(users)] @ items.T).double().numpy()
     scores[outcome.data.train[users].nonzero()] = -math.inf
     return scores
 

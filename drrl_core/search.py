@@ -59,11 +59,6 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-COLUMNS = (
-    *("key", "dataset", "data_hash", "backbone", "variant", "loss", "settings", "seed"),
-    *("sampler", "negatives", "trials", "valid_recall@20", "valid_ndcg@20", "test_recall@20"),
-    *("test_ndcg@20", "best_epoch", "seconds", "device", "torch", "commit", "finished"),
-)
 WEIGHED = ("k1", "k2", "truncated", "effective_share", "users")
 STARTUP, WARMUP = 5, 25  # finished trials, and epochs, before any trial is pruned
 DEATHS = 3  # of workers, after which what they were at is given up
@@ -98,7 +93,7 @@ def results(
         trials: the budget they were tuned with, if they were.
         store: see `runs.store_folder`.
 
-    >>> list(results([])) == list(COLUMNS)
+    >>> list(results([])) == list(scorecard.RUNS)
     True
     """
     rows = []
@@ -113,13 +108,13 @@ def results(
             if value != plain.parameters[group][name]
             and name not in ("seed", "sampler", "negatives")
         }
-        row = {name: about[name] for name in COLUMNS if name in about}
+        row = {name: about[name] for name in scorecard.RUNS if name in about}
         row |= {name: own["train"][name] for name in ("seed", "sampler", "negatives")}
         row |= {"variant": variant_of(about["loss"], own["loss"]), "trials": trials}
         row |= {f"{s}_{name}": v for s in runs.SPLITS for name, v in about[s].items()}
         row |= {"settings": json.dumps(settings), "torch": about["versions"]["torch"]}
         rows.append(row)
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"trials": "Int64"})
+    return pd.DataFrame(rows, columns=scorecard.RUNS).astype({"trials": "Int64"})
 
 
 def merge(found: pd.DataFrame, path: str | Path) -> None:
@@ -132,15 +127,7 @@ def merge(found: pd.DataFrame, path: str | Path) -> None:
         found["trials"] = found["trials"].where(found["trials"] != "", known)
         found = pd.concat([before[~before["key"].isin(found["key"])], found])
     order = ["dataset", "backbone", "variant", "sampler", "negatives", "finished", "key"]
-    _put(path, found.sort_values(order).to_csv(index=False).encode())
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(content)
-    os.replace(draft, path)
+    runs.put(path, found.sort_values(order).to_csv(index=False).encode())
 
 
 def _skew(outcome: runs.Outcome, users: int | None) -> dict[str, float]:
@@ -208,14 +195,14 @@ def harvest(
             continue
         if to_write:
             text = outcome.fit.test[[*scorecard.ACCURACY]].to_csv(float_format="%.5g")
-            _put(homes[key], gzip.compress(text.encode(), mtime=0))
+            runs.put(homes[key], gzip.compress(text.encode(), mtime=0))
         if to_weigh:
             values[key] = _skew(outcome, users)
     found = pd.DataFrame.from_dict(values, "index", columns=WEIGHED).rename_axis("key")
     ids = ["dataset", "backbone", "variant", "held", "order", "seed"]
     table = weighed[[*ids, "key"]].merge(found.reset_index(), on="key").sort_values([*ids, "key"])
     table = table[[*scorecard.SKEW, "users", "order", "held", "key"]].astype({"users": int})
-    _put(path, table.to_csv(index=False, float_format="%.6g").encode())
+    runs.put(path, table.to_csv(index=False, float_format="%.6g").encode())
     return missing
 
 
@@ -916,13 +903,7 @@ def _read(path: str | Path) -> Iterator[tuple[str, dict]]:
 def _notebook_job(each: dict, place: Place) -> Job | None:
     """The execution of a notebook; None where it is done."""
     source, given = notebooks.find(each["notebook"]), dict(each["parameters"])
-    declared = notebooks.parameters(source)
-    for name, value in given.items():
-        if name not in declared:
-            raise ValueError(f"{source.stem} has no parameter {name!r}: {', '.join(declared)}")
-        if isinstance(value, str) and "str" not in declared[name].type:
-            given[name] = runs.parse_value(value)  # YAML reads 1e-3 as text
-        declared[name].check(given[name])
+    given = notebooks.checked(source, given)
     words = re.sub(r"[^\w.=-]+", "_", " ".join(f"{k}={v}" for k, v in given.items()))[:80]
     digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:6]
     out = Path(each["out"]) / f"{source.stem} {words} {digest}".replace(" ", "_")
@@ -1142,5 +1123,5 @@ def write_plan(blocks: list[dict], path: str | Path) -> Path:
     """Blocks as a file for `sweep`."""
     yaml, path = _need("yaml", "tune"), Path(path)
     text = yaml.safe_dump(blocks, sort_keys=False, default_flow_style=None, width=99)
-    _put(path, text.encode())
+    runs.put(path, text.encode())
     return path

@@ -191,7 +191,7 @@ def test_the_best_is_chosen_on_valid_and_trained_with_further_seeds(store, at_on
     again = runs.execute(run, progress=False).record  # a row says all that it takes
     assert (again["key"], again["test"]["ndcg@20"]) == (row["key"], row["test_ndcg@20"])
     written = pd.read_csv(tmp_path / "runs.csv", dtype=str)
-    assert tuple(written) == search.COLUMNS
+    assert tuple(written) == scorecard.RUNS
     merged = written.set_index("key").loc[found["key"]]
     assert [float(text) for text in merged["test_ndcg@20"]] == list(found["test_ndcg@20"])
 
@@ -470,7 +470,10 @@ def test_a_sweep_lists_what_failed_and_keeps_the_rest(store, at_once, tmp_path, 
         ("- {dataset: synthetic, loss: [sl, sel]}", "block 1: no loss is called 'sel'"),
         ("- {notebook: '77'}", "block 1: no notebook '77'"),
         ("- {notebook: '00', parameters: {epoch: 1}}", "block 1: 00_start_here has no parameter"),
-        ("- {notebook: '00', parameters: {epochs: many}}", "block 1: epochs = 'many' is not int"),
+        (
+            "- {notebook: '00', parameters: {epochs: many}}",
+            "block 1: 00_start_here: epochs = 'many' is not int",
+        ),
     ],
 )
 def test_a_sweep_is_checked_before_anything_starts(store, tmp_path, text, match):
