@@ -32,6 +32,10 @@ except ImportError:  # torch does without, only its sort is slower
     numpy = None
 
 
+SAMPLE = 256  # scores of a row that a first guess is made from, about
+TINY = 1e4  # times the precision: a radius of which a root finder would lose the digits
+
+
 class WorstCase(NamedTuple):
     """The worst case of each row, and what it looks like.
 
@@ -83,7 +87,7 @@ def _read(scores: Tensor) -> _Rows:
     valid, count = None, torch.full_like(top, scores.shape[-1])
     if spread.isinf().any():
         below.clamp_max_(info.max)
-        valid = (scores > -math.inf).to(scores.dtype)
+        valid = torch.gt(scores, -math.inf, out=torch.empty_like(scores))
         count, spread = _sum(valid), (below * valid).amax(-1, keepdim=True)
     work = tuple(torch.empty_like(below) for _ in range(3))
     tied = scores.shape[-1] - _sum(_positive(below, work[0]))
@@ -332,24 +336,32 @@ def _nearly_uniform(rows: _Rows, order: float, s: float, radius: Tensor) -> tupl
     return (1 / theta if order == 1 else mean + s / theta), nearly
 
 
-def _at_order_2(rows: _Rows, radius: Tensor) -> Tensor:
-    """Distance from the largest score to β, in closed form: a quadratic for each active set.
+def _at_order_2(rows: _Rows, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance t from the largest score to β, in closed form: a quadratic for each active set.
 
     With weights ∝ t - b over the k smallest distances b, E w² = n/k·(1 + var/(t - mean)²) = e^ρ,
-    so that (t - mean)² is var over an excess of e^ρ·k/n - 1.
+    so that (t - mean)² is var over an excess of e^ρ·k/n - 1. Of many scores, unless a radius is so
+    small that nothing would be known better, that is the answer for a sample of a few hundred: a
+    first guess. With it, the slope of log(e^D - 1) there in log t.
     """
-    below, (mean, variance, excess) = _ascending(rows.below), rows.work
+    tiny = bool((radius < TINY * torch.finfo(radius.dtype).eps).any())
+    stride = 1 if tiny else max(1, rows.below.shape[-1] // SAMPLE)
+    below = rows.below[..., ::stride]
+    valid = torch.ones_like(below) if rows.valid is None else rows.valid[..., ::stride]
+    count = _sum(valid).clamp_min(1)
+    middle = _sum(below * valid) / count
+    below = _ascending(below).sub_(middle)
     k = torch.arange(1, below.shape[-1] + 1, dtype=below.dtype, device=below.device)
-    below -= (middle := below.mean(-1, keepdim=True))
-    torch.mul(below, below, out=excess)
-    torch.cumsum(below, -1, out=mean).div_(k)
-    torch.cumsum(excess, -1, out=variance).div_(k).addcmul_(mean, mean, value=-1).clamp_min_(0)
-    torch.div(k, rows.count, out=excess).sub_(1).mul_(radius.exp()).add_(radius.expm1())
+    mean = below.cumsum(-1) / k
+    variance = (below * below).cumsum(-1).div_(k).addcmul_(mean, mean, value=-1).clamp_min_(0)
+    excess = (k / count).sub_(1).mul_(radius.exp()).add_(radius.expm1())
     # The next score is active too if the k above it are not spread out enough with β at it.
-    apart = below[..., 1:].sub_(mean[..., :-1]).square_().mul_(excess[..., :-1])
+    apart = (below[..., 1:] - mean[..., :-1]).square_().mul_(excess[..., :-1])
     last = (variance[..., :-1] >= apart).sum(-1, keepdim=True)
     mean, variance, excess = (x.gather(-1, last) for x in (mean, variance, excess))
-    return middle + mean + (variance / excess).sqrt()
+    above = (variance / excess).sqrt()  # t - mean
+    t = middle + mean + above
+    return t, -2 * t / above * excess / (excess + 1 - (last + 1) / count)
 
 
 def _solve(
@@ -396,10 +408,9 @@ def _solve(
             second = second.minimum(rows.spread) * (0.01 if order == 1 else max(1.0, s / 100))
             lo, hi = second, (reach if order == 1 else reach + rows.spread).maximum(second)
             if order == 2:
-                guess, nearly = _at_order_2(rows, radius), radius < 1e4 * info.eps
+                (guess, slope), nearly = _at_order_2(rows, radius), radius < TINY * info.eps
             else:
-                guess, nearly = _nearly_uniform(rows, order, s, radius)
-            slope = -2.0
+                (guess, nearly), slope = _nearly_uniform(rows, order, s, radius), -2.0
         lo, hi = (end.clamp(info.tiny, info.max / 4).log() for end in (lo, hi))
         log_t = lo
         if guess is not None:
@@ -439,7 +450,7 @@ def _solve(
             start, slope = (0.7 * count).log(), -1.0
         else:
             # Where what is lost would show: expm1(D) is known to so many digits only.
-            exact = bool((floor < 1e4 * info.eps).any())
+            exact = bool((floor < TINY * info.eps).any())
             noise = 4 * info.eps if exact else info.eps * (8 + 4 / floor)
             noise = torch.where(whole | spike, math.inf, noise)
             # exact at order ∞, and close to it for normally distributed scores

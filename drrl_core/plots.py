@@ -8,6 +8,8 @@ reference. `show` saves it and hands a notebook something it can display.
 
 import io
 import math
+import struct
+import zlib
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -923,25 +925,38 @@ class Scene:
 
     def png(self, **values) -> bytes:
         """The picture after a move, as PNG bytes."""
-        with mpl.rc_context(STYLE):
-            self._move(**values)
-            ends = tuple((*axes.get_xlim(), *axes.get_ylim()) for axes in self.figure.axes)
-            if ends not in self._backgrounds:
-                for artist in self.moving:
-                    artist.set_animated(True)
-                self._canvas.draw()
-                self.figure.set_layout_engine("none")  # the panels stay where they are
-                if len(self._backgrounds) == 16:
-                    self._backgrounds.clear()
-                self._backgrounds[ends] = self._canvas.copy_from_bbox(self.figure.bbox)
-            self._canvas.restore_region(self._backgrounds[ends])
+        self._move(**values)
+        ends = tuple((*axes.get_xlim(), *axes.get_ylim()) for axes in self.figure.axes)
+        if ends not in self._backgrounds:
             for artist in self.moving:
-                (artist.axes or self.figure).draw_artist(artist)
-            size, pixels = self._canvas.get_width_height(), self._canvas.buffer_rgba()
-            buffer = io.BytesIO()
-            picture = Raster.frombuffer("RGBA", size, pixels, "raw", "RGBA", 0, 1).convert("RGB")
-            picture.save(buffer, format="png", compress_level=1)
-            return buffer.getvalue()
+                artist.set_animated(True)
+            with mpl.rc_context(STYLE):  # for ticks, which are made as they are needed
+                self._canvas.draw()
+            self.figure.set_layout_engine("none")  # the panels stay where they are
+            if len(self._backgrounds) == 16:
+                self._backgrounds.clear()
+            self._backgrounds[ends] = self._canvas.copy_from_bbox(self.figure.bbox)
+        self._canvas.restore_region(self._backgrounds[ends])
+        for artist in self.moving:
+            (artist.axes or self.figure).draw_artist(artist)
+        return _encoded(np.asarray(self._canvas.buffer_rgba())[..., :3])
+
+
+def _encoded(pixels: np.ndarray) -> bytes:
+    """(height, width, 3) bytes as a PNG, in a third of the time of Pillow, which tries filters."""
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # a row begins with its filter, 0: none
+    rows[:, 1:] = pixels.reshape(height, -1)
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0),
+        b"IDAT": zlib.compress(rows, 1),
+        b"IEND": b"",
+    }
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for name, data in chunks.items():
+        parts += [struct.pack(">I", len(data)), name, data]
+        parts += [struct.pack(">I", zlib.crc32(name + data))]
+    return b"".join(parts)
 
 
 def _raise(axes: Axes, value: float) -> float:
