@@ -47,7 +47,7 @@ TO_ACCURACY = {
     | {"order": 2.11, "weight": 2.6, "start": -0.16, "dual_lr": 5e-5, "lr": 3e-3},
     "sl": naive.SL | {"lr": 3e-3},
 }
-FASTER = {"drrl": {"lr": 1e-2}, "sl": {"lr": 1e-2}}
+FASTER = {"drrl": {"lr": 2e-2, "batch_size": 2048}, "sl": {"lr": 3e-2, "batch_size": 4096}}
 LARGE = (1_000_000, 500_000, 20_000_000)  # users, items, pairs
 LARGE_RUN = LEARNED | {"optimiser": "row-sparse-adam"}
 
@@ -122,7 +122,7 @@ def naive_to_accuracy(loss: str, _device: str, _goal) -> dict:
 
 def our_to_accuracy(loss: str, device: str, goal: float) -> dict:
     data = datasets.load("amazon-beauty")
-    settings = TO_ACCURACY[loss] | {"epochs": 60, "evaluate_every": 2} | FASTER[loss]
+    settings = TO_ACCURACY[loss] | {"epochs": 60, "evaluate_every": 4} | FASTER[loss]
     run = runs.configure(data.name, settings.pop("loss"), settings=settings)
     start, seen = time.perf_counter(), []
 
