@@ -56,11 +56,10 @@ class Interactions:
     Raises:
         ValueError: an array's shape is not that of n_users and n_items.
 
-    Example:
-        >>> data = load("synthetic")
-        >>> data
-        Interactions(name='synthetic', n_users=1000, n_items=800)
-        >>> false_negative = data.truth & (data.train.toarray() == 0)
+    >>> data = load("synthetic")
+    >>> data
+    Interactions(name='synthetic', n_users=1000, n_items=800)
+    >>> false_negative = data.truth & (data.train.toarray() == 0)
     """
 
     name: str
@@ -92,9 +91,8 @@ class Interactions:
     def hash(self) -> str:
         """SHA-256 (hex) of the sizes and the three splits, the same on every platform.
 
-        Example:
-            >>> load("synthetic").hash == load("synthetic", seed=1).hash
-            False
+        >>> load("synthetic").hash == load("synthetic", seed=1).hash
+        False
         """
         digest = hashlib.sha256(np.array([self.n_users, self.n_items], "<i8").tobytes())
         for split in (self.train, self.valid, self.test):
@@ -109,9 +107,8 @@ class Interactions:
             Counts of users, items and pairs; density: all pairs / (users x items), dimensionless.
             `pd.concat([a.stats(), b.stats()], axis=1)` sets two data sets side by side.
 
-        Example:
-            >>> load("synthetic").stats().loc["users", "synthetic"]
-            1000
+        >>> load("synthetic").stats().loc["users", "synthetic"]
+        1000
         """
         pairs = {f"{key} pairs": int(getattr(self, key).nnz) for key in SPLITS}
         users_without, items_without = _without_train(self)
@@ -131,24 +128,19 @@ class Interactions:
 def checks(data: Interactions) -> pd.DataFrame:
     """What makes models useless on one's own data, looked for one by one.
 
-    Args:
-        data: the interactions.
-
     Returns:
         A row a check: found, a count or a share (dimensionless); look, whether that is worth a
         look, by a rule of thumb; then, what follows from it, and the way out.
 
-    Example:
-        >>> checks(load("synthetic"))["look"].any()
-        np.False_
+    >>> checks(load("synthetic"))["look"].any()
+    np.False_
     """
     degree = np.diff(data.train.indptr)
     fame = np.bincount(data.train.indices, minlength=data.n_items)
     users, items = degree > 0, fame > 0
-    held = [part.tocoo() for part in (data.valid, data.test)]
-    total = max(1, sum(part.nnz for part in held))
-    cold_users = sum(int((~users[part.row]).sum()) for part in held) / total
-    cold_items = sum(int((~items[part.col]).sum()) for part in held) / total
+    user, item = np.hstack([data.valid.nonzero(), data.test.nonzero()])
+    total = max(1, len(user))
+    cold_users, cold_items = (~users[user]).sum() / total, (~items[item]).sum() / total
     splits = [data.train, data.valid, data.test]
     shared = sum(int(a.multiply(b).nnz) for a, b in itertools.combinations(splits, 2))
     top = np.sort(fame)[::-1][: max(1, data.n_items // 100)].sum() / max(1, fame.sum())
@@ -213,7 +205,6 @@ def shift(data: Interactions, *, split: str = "test", draws: int = 20) -> dict[s
     by_chance is the distance where train and split are pooled and dealt anew, in the same sizes.
 
     Args:
-        data: the interactions.
         split: "valid" or "test".
         draws: how many times they are dealt anew, at least 1.
 
@@ -223,10 +214,9 @@ def shift(data: Interactions, *, split: str = "test", draws: int = 20) -> dict[s
         split's pairs that lie with the tenth of the items most popular in train, over the same
         share in train (1: the same). NaN where a split is empty.
 
-    Example:
-        >>> found = shift(load("synthetic"))
-        >>> abs(found["distance"] - found["by_chance"]) < 0.01
-        True
+    >>> found = shift(load("synthetic"))
+    >>> abs(found["distance"] - found["by_chance"]) < 0.01
+    True
     """
     sizes = [data.train.nnz, getattr(data, split).nnz]
     pairs = np.concatenate([data.train.indices, getattr(data, split).indices])
@@ -234,7 +224,7 @@ def shift(data: Interactions, *, split: str = "test", draws: int = 20) -> dict[s
         return dict.fromkeys(("distance", "by_chance", "kept"), float("nan"))
 
     def popularity(items: np.ndarray) -> list[np.ndarray]:
-        parts = items[: sizes[0]], items[sizes[0] :]
+        parts = np.split(items, sizes[:1])
         return [np.bincount(part, minlength=data.n_items) / len(part) for part in parts]
 
     def distance(items: np.ndarray) -> float:
@@ -272,9 +262,8 @@ def _without_train(data: Interactions) -> tuple[int, int]:
 def names() -> list[str]:
     """The registered names, the embedded set first.
 
-    Example:
-        >>> names()[:2]
-        ['synthetic', 'amazon-beauty']
+    >>> names()[:2]
+    ['synthetic', 'amazon-beauty']
     """
     return list(_SETS)
 
@@ -289,16 +278,12 @@ def load(name: str | os.PathLike, *, data_dir=None, seed: int = 0, **options) ->
         seed: generates `synthetic` and splits your own file, int >= 0; the public sets come split.
         **options: for your own file, see `load_file`; they take precedence over those in the path.
 
-    Returns:
-        The interactions.
-
     Raises:
         DataError: the name is unknown, or the data cannot be had or read.
         TypeError: an option of `load_file` was given with a named set.
 
-    Example:
-        >>> load("synthetic").train.nnz > 10_000
-        True
+    >>> load("synthetic").train.nnz > 10_000
+    True
     """
     file, _, query = os.fspath(name).partition("?")
     if Path(name).exists():  # whatever its name holds
@@ -321,7 +306,7 @@ def load(name: str | os.PathLike, *, data_dir=None, seed: int = 0, **options) ->
             f"{data_folder(data_dir) / name}: user {user}, item {item} is in more than "
             "one split. Delete the folder and fetch the set again."
         )
-    return _warned(_interactions(name, source.shape, splits))
+    return _interactions(name, source.shape, splits)
 
 
 def data_folder(data_dir=None) -> Path:
@@ -331,9 +316,8 @@ def data_folder(data_dir=None) -> Path:
         data_dir: used as it is when given; else `$DRRL_DATA`; else `data/downloads` of the
             checkout this runs from; else the user's cache folder.
 
-    Example:
-        >>> data_folder("elsewhere").name
-        'elsewhere'
+    >>> data_folder("elsewhere").name
+    'elsewhere'
     """
     if chosen := data_dir or os.environ.get("DRRL_DATA"):
         return Path(chosen).expanduser()
@@ -356,9 +340,8 @@ def fetch(name: str, *, data_dir=None) -> list[Path]:
         DataError: a file differs from the registry's, or is missing and cannot be downloaded
             (`DRRL_OFFLINE` set, no network, no disk). No partial file is left.
 
-    Example:
-        >>> fetch("synthetic")
-        []
+    >>> fetch("synthetic")
+    []
     """
     source, registry = _source(name), _registry(data_dir)
     missing = [key for key in source.files if not _verified(registry, key)]
@@ -399,9 +382,8 @@ def describe(name: str, *, data_dir=None) -> dict:
     Raises:
         DataError: the name is unknown.
 
-    Example:
-        >>> describe("amazon-beauty")["train"]
-        51455
+    >>> describe("amazon-beauty")["train"]
+    51455
     """
     source, registry = _source(name), _registry(data_dir)
     files = []
@@ -455,15 +437,12 @@ def _verified(registry: pooch.Pooch, key: str) -> bool:
 
 
 def _interactions(name: str, shape, splits: list[np.ndarray], **more) -> Interactions:
-    """From keys user * n_items + item, one sorted array a split."""
+    """From keys user * n_items + item, one sorted array a split; warns where train has gaps."""
     splits = [
         sparse.csr_array((np.ones(len(keys)), np.divmod(keys, shape[1])), shape=shape)
         for keys in splits
     ]
-    return Interactions(name, int(shape[0]), int(shape[1]), *splits, **more)
-
-
-def _warned(data: Interactions) -> Interactions:
+    data = Interactions(name, int(shape[0]), int(shape[1]), *splits, **more)
     users, items = _without_train(data)
     if users or items:
         warnings.warn(
@@ -622,21 +601,17 @@ def load_file(
         seed: of the random split, int >= 0; the same pairs in another order split alike.
         name: of the set; None: the file's.
 
-    Returns:
-        The interactions.
-
     Raises:
         DataError: the file cannot be read; the message names the line.
         ValueError: `format`, `sep`, `k_core`, `split` or `fractions` is out of its domain.
 
-    Example:
-        >>> import pathlib, tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = pathlib.Path(folder, "films.csv")
-        ...     _ = path.write_text("user,item\\nann,Alien\\nann,Brazil\\nbob,Brazil\\n")
-        ...     data = load_file(path, fractions=(1, 0, 0))
-        >>> data.user_ids.tolist(), data.train.toarray().tolist()
-        (['ann', 'bob'], [[1.0, 1.0], [0.0, 1.0]])
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "films.csv")
+    ...     _ = path.write_text("user,item\\nann,Alien\\nann,Brazil\\nbob,Brazil\\n")
+    ...     data = load_file(path, fractions=(1, 0, 0))
+    >>> data.user_ids.tolist(), data.train.toarray().tolist()
+    (['ann', 'bob'], [[1.0, 1.0], [0.0, 1.0]])
     """
     shares, columns = np.asarray(fractions, float), (user, item, rating, timestamp)
     if shares.shape != (3,) or shares[0] <= 0 or (shares < 0).any() or abs(shares.sum() - 1) > 1e-9:
@@ -705,8 +680,8 @@ def load_file(
             stacklevel=2,
         )
     dropped = {why: a - b for (_, a), (why, b) in itertools.pairwise(sizes.items())}
-    ids = {"user_ids": user_ids, "item_ids": item_ids}
-    return _warned(_interactions(name, shape, splits, **ids, dropped=dropped))
+    more = {"user_ids": user_ids, "item_ids": item_ids, "dropped": dropped}
+    return _interactions(name, shape, splits, **more)
 
 
 def _column(text: str) -> str | int:
@@ -942,10 +917,10 @@ def _places(top: list[str], header: bool, columns: dict, needed: dict, where) ->
     for order, (key, column) in enumerate(columns.items()):
         if isinstance(column, int) or not header:
             found = [order if column is None else column]
+        elif column is None:
+            found = [place for place, name in enumerate(top) if _plain(name) in _USUAL[key]]
         else:
-            usual = [_plain(name) in _USUAL[key] for name in top]
-            fits = usual if column is None else [name == column for name in top]
-            found = [place for place, fit in enumerate(fits) if fit]
+            found = [place for place, name in enumerate(top) if name == column]
         wanted, ways_out = needed.get(key, True), f"Say {key}= with a name or a position from 0"
         if len(found) > 1 and wanted:
             several = [top[place] for place in found]
@@ -1005,9 +980,7 @@ def _deal_by_user(users: np.ndarray, shares, rng: np.random.Generator) -> np.nda
     n: the shares hold exactly where they give whole numbers, and on average for users of few pairs.
     """
     counts = np.bincount(users)
-    order = np.lexsort((rng.random(len(users)), users))
-    rank = np.empty_like(users)
-    rank[order] = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rank = pd.Series(rng.random(len(users))).groupby(users).rank(method="first").to_numpy() - 1
     place = (rank + rng.random(len(counts))[users]) / counts[users]
     part = np.searchsorted(np.cumsum(shares)[:2], place, side="right")
     return np.where(rank == 0, 0, part)

@@ -24,7 +24,8 @@ import statistics
 import subprocess
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -97,6 +98,16 @@ class Outcome:
     data: datasets.Interactions = field(repr=False)
     served: bool = False
 
+    @property
+    def similarity(self) -> str:
+        """How it was trained to compare: "cosine" or "dot"."""
+        return self.record["parameters"]["train"]["similarity"]
+
+    @property
+    def trained(self) -> tuple[nn.Module, nn.Module, datasets.Interactions, str]:
+        """Model, loss, data and similarity: what `diagnostics` takes."""
+        return self.model, self.loss, self.data, self.similarity
+
 
 def parse_value(text: str) -> int | float | bool | str | None:
     """A setting as typed: an integer, a number, true, false, none, or else the text itself.
@@ -108,10 +119,8 @@ def parse_value(text: str) -> int | float | bool | str | None:
     if text.lower() in words:
         return words[text.lower()]
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return text
 
 
@@ -122,17 +131,13 @@ def _typed(name: str, value: object, default: object) -> object:
     if isinstance(default, str):
         good = isinstance(value, str)
     elif isinstance(default, int):
-        good = number and value.is_integer() if isinstance(value, float) else number
-        value = int(value) if good else value
-    elif default is None:
-        good = number or value is None
+        good = number and value % 1 == 0  # of infinity NaN
     else:
-        good = number
-        value = float(value) if good else value
+        good = number or value is default is None
     if not good:
         kind = "a number" if default is None else f"of type {type(default).__name__}"
         raise ValueError(f"{name} must be {kind}, not {value!r}")
-    return value
+    return value if default is None else type(default)(value)
 
 
 def configure(
@@ -191,7 +196,6 @@ def key(run: Run, data_hash: str) -> str:
     by the name or path they were loaded by.
 
     Args:
-        run: what to run.
         data_hash: `Interactions.hash`.
 
     Returns:
@@ -204,12 +208,10 @@ def key(run: Run, data_hash: str) -> str:
     """
 
     def plain(value: object) -> object:
-        if isinstance(value, dict):
-            return {name: plain(item) for name, item in value.items()}
         value = value.item() if isinstance(value, np.generic) else value
         return int(value) if isinstance(value, float) and value.is_integer() else _strict(value)
 
-    what = [RESULTS_VERSION, data_hash, run.backbone, run.loss, plain(run.parameters)]
+    what = [RESULTS_VERSION, data_hash, run.backbone, run.loss, _each(plain, run.parameters)]
     text = json.dumps(what, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -218,10 +220,8 @@ def versions() -> dict[str, str]:
     """Python's and the packages' versions, for a record."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -240,19 +240,22 @@ def _commit() -> str | None:
     return done.stdout.decode().strip()
 
 
+def _each(change: Callable, value: object) -> object:
+    """The value changed; of nested dictionaries each of their values."""
+    if isinstance(value, dict):
+        return {key: _each(change, item) for key, item in value.items()}
+    return change(value)
+
+
 def _strict(value: object) -> object:
     """As strict JSON has it: no NaN (None), no infinity ("inf", which `parse_value` reads)."""
-    if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
 
 
 def _loose(value: object) -> object:
-    """A record's parameters as `_strict` found them."""
-    if isinstance(value, dict):
-        return {key: _loose(item) for key, item in value.items()}
+    """A record's parameter as `_strict` found it."""
     return float(value) if value in ("inf", "-inf") else value
 
 
@@ -280,7 +283,6 @@ def execute(
     The record's `finished` is None where a callback or Ctrl-C stopped it before its end.
 
     Args:
-        run: what to run.
         device: "auto", "cpu", "cuda", ...
         data: the interactions, where they are loaded already.
         data_dir: where the data files are, see `datasets.data_folder`.
@@ -340,7 +342,7 @@ def execute(
         "commit": _commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds") if whole else None,
     }
-    return Outcome(_strict(record), result, model, loss, data)
+    return Outcome(_each(_strict, record), result, model, loss, data)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -381,7 +383,6 @@ def get_or_train(
     processes may train one run at once: the first to finish is kept, and both return its numbers.
 
     Args:
-        run: what to run.
         store: where finished runs are kept, see `store_folder`.
         device: where to train, or to put what is read: "auto", "cpu", "cuda", ... A kept run counts
             whatever it was trained on: its record says which.
@@ -488,7 +489,7 @@ def table(store: str | Path | None = None) -> pd.DataFrame:
         except RunError as error:
             warnings.warn(f"left out: {error}", stacklevel=2)
             continue
-        groups = {**_loose(about["parameters"]), **{split: about[split] for split in SPLITS}}
+        groups = {**_each(_loose, about["parameters"]), **{split: about[split] for split in SPLITS}}
         row = {f"{group}.{name}": v for group, part in groups.items() for name, v in part.items()}
         rows.append({name: about[name] for name in (*first, *last) if name in about} | row)
         for name in ("sampler", "negatives", "seed"):
@@ -545,26 +546,29 @@ def _damaged(path: Path, why: object) -> RunError:
     return RunError(f"{path}: {why}. Move {path.parent} away, and the run can be trained again.")
 
 
+def _bytes(path: Path) -> bytes:
+    """What a kept file holds, whether or not it is what was written, or RunError."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise _damaged(path, "missing") from None
+    except OSError as error:
+        raise _damaged(path, f"cannot be read ({error})") from None
+
+
 def _sums(home: Path) -> dict[str, str]:
     """File name -> SHA-256, of what a kept run consists of."""
     try:
-        lines = (home / SUMS).read_text().splitlines()
+        lines = _bytes(home / SUMS).decode().splitlines()
         return {name: digest for digest, name in (line.split("  ") for line in lines)}
-    except FileNotFoundError:
-        raise _damaged(home / SUMS, "missing") from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise _damaged(home / SUMS, f"cannot be read ({error})") from None
 
 
 def _open(home: Path, name: str) -> io.BytesIO:
     """A kept file's content, as it was written, or RunError."""
     wanted, path = _sums(home).get(name), home / name
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise _damaged(path, "missing") from None
-    except OSError as error:
-        raise _damaged(path, f"cannot be read ({error})") from None
+    content = _bytes(path)
     if hashlib.sha256(content).hexdigest() != wanted:
         raise _damaged(path, f"damaged, it is not what {SUMS} says")
     return io.BytesIO(content)
@@ -585,7 +589,7 @@ def _served(home: Path, data: datasets.Interactions, where: torch.device) -> Out
         history = history.merge(_frame(files[LATER]), on="epoch", how="left")
     state = torch.load(files["state.pt"], weights_only=True, map_location="cpu")
     try:
-        own = _loose(about["parameters"])
+        own = _each(_loose, about["parameters"])
         run = Run(
             *(about[name] for name in ("dataset", "backbone", "loss")),
             *(own["backbone"], own["loss"], TrainConfig(**own["train"])),
@@ -719,7 +723,6 @@ def false_negatives(
     can be known.
 
     Args:
-        data: the interactions.
         users: an index, or several.
         split: "valid" or "test" to take that split's positives, with or without the truth.
 
@@ -783,17 +786,15 @@ def negatives_of(outcome: Outcome, user: int) -> pd.DataFrame:
     The weight is the gradient of the user's mean loss over the train positives, scaled to mean 1.
 
     Args:
-        outcome: a run carried out.
         user: an index, with at least one train pair.
 
     Returns:
         A row a negative, indexed by item: score, weight (probability ratio), false_negative.
     """
-    data, similarity = outcome.data, outcome.record["parameters"]["train"]["similarity"]
+    data = outcome.data
     if not len(data.train[[user]].indices):
         raise ValueError(f"user {user} has no train pair: choose one that has")
-    asked = (outcome.model, outcome.loss, data, similarity, np.array([user]))
-    ((_, scores, weights),) = _listening(*asked)
+    ((_, scores, weights),) = _listening(*outcome.trained, np.array([user]))
     columns = {
         "score": scores[0].cpu(),
         "weight": weights[0].cpu(),
@@ -858,7 +859,6 @@ def by_user(outcome: Outcome, *, users: int | None = None) -> pd.DataFrame:
     """Whom a trained loss listens to, user by user: what `diagnostics` takes the mean of.
 
     Args:
-        outcome: a run carried out.
         users: how many, evenly spread over those with a train pair; all when None.
 
     Returns:
@@ -873,9 +873,8 @@ def by_user(outcome: Outcome, *, users: int | None = None) -> pd.DataFrame:
     >>> by_user(outcome, users=5).shape
     (5, 5)
     """
-    similarity = outcome.record["parameters"]["train"]["similarity"]
-    known = _evenly(np.flatnonzero(np.diff(outcome.data.train.indptr)), users)
-    return _by_user(outcome.model, outcome.loss, outcome.data, similarity, known)
+    known = _evenly(metrics.seekers(outcome.data.train), users)
+    return _by_user(*outcome.trained, known)
 
 
 def _by_user(
@@ -932,14 +931,12 @@ def attention(outcome: Outcome, *, users: int = 200) -> dict[str, float]:
     """Where a trained loss's weight goes, averaged over users: k1, k2 and truncated.
 
     Args:
-        outcome: a run carried out.
         users: over how many, see `askable`.
 
     Returns:
         As `diagnostics`, whose first three they are.
     """
-    similarity = outcome.record["parameters"]["train"]["similarity"]
-    found = diagnostics(outcome.model, outcome.loss, outcome.data, similarity, users=users)
+    found = diagnostics(*outcome.trained, users=users)
     return {name: found[name] for name in ("k1", "k2", "truncated")}
 
 
@@ -954,7 +951,6 @@ def turned(
     """The order turned on a trained model's scores, user by user; nothing is trained anew.
 
     Args:
-        outcome: a run carried out.
         orders: γ in [1, inf], each.
         radius: ρ in [0, inf), nats, of the ball at order 2; None for each user's own, see `places`.
         hold: what stays while the order turns, see `dro.turn`.
@@ -972,18 +968,17 @@ def turned(
     >>> len(found), bool((found.loc[1.0, "k1"] >= found.loc[2.0, "k1"]).all())
     (10, True)
     """
-    data, similarity = outcome.data, outcome.record["parameters"]["train"]["similarity"]
     own = None if radius is not None else places(outcome, users=users)["radius"]
-    known = _evenly(np.flatnonzero(np.diff(data.train.indptr)), users)
+    known = _evenly(metrics.seekers(outcome.data.train), users)
     if own is not None:  # users whose negatives are all truncated have no radius
         known = own.dropna().index.to_numpy(copy=True)
     read = ["dual", "k1", "truncated", "effective_share"]
     columns = ["order", "user", "radius", *read, *FALSE]
     rows = [pd.DataFrame(columns=columns, dtype=float)]
-    for some, scores, _ in _listening(outcome.model, outcome.loss, data, similarity, known):
+    for some, scores, _ in _listening(*outcome.trained, known):
         scores = scores.double()
         size = radius if own is None else torch.tensor(own[some].to_numpy()).to(scores)
-        false = {name: false_negatives(data, some, split) for name, split in FALSE.items()}
+        false = {name: false_negatives(outcome.data, some, split) for name, split in FALSE.items()}
         for order in orders:
             worst = dro.turn(scores, order=order, radius=size, hold=hold)
             row = {"radius": dro.radius_of_weights(worst.weights, order)}
@@ -1013,15 +1008,13 @@ def places(outcome: Outcome, *, users: int | None = 200) -> pd.DataFrame:
 
     Source: Eq. 5, 6 and 9 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025.
     """
-    loss, data = outcome.loss, outcome.data
     order = {"sl": 1.0, "bsl": 1.0, "ccl": math.inf}.get(outcome.record["loss"])
-    if isinstance(loss, losses.DrRL):
-        order = loss.hyper["order"]
+    if isinstance(outcome.loss, losses.DrRL):
+        order = outcome.loss.hyper["order"]
     if order is None:
         raise ValueError(f"{outcome.record['loss']} has no order: give a run of sl, ccl or drrl")
-    known = _evenly(np.flatnonzero(np.diff(data.train.indptr)), users)
-    similarity, radii = outcome.record["parameters"]["train"]["similarity"], []
-    for _, _, weights in _listening(outcome.model, loss, data, similarity, known):
+    known, radii = _evenly(metrics.seekers(outcome.data.train), users), []
+    for _, _, weights in _listening(*outcome.trained, known):
         weights, heard = weights.double(), (weights != 0).any(-1)
         radius = weights.new_full(heard.shape, math.nan)
         if heard.any():
@@ -1035,7 +1028,6 @@ def negative_scores(outcome: Outcome, *, negatives: int, users: int = 100) -> Te
     """Scores of negatives as a step draws them, for `losses.starting_points`.
 
     Args:
-        outcome: a run carried out.
         negatives: N, how many a user, drawn with replacement from all its negatives.
         users: how many, evenly spread over those with a train pair.
 
@@ -1046,7 +1038,7 @@ def negative_scores(outcome: Outcome, *, negatives: int, users: int = 100) -> Te
     >>> negative_scores(outcome, negatives=64, users=5).shape
     torch.Size([5, 64])
     """
-    known = _evenly(np.flatnonzero(np.diff(outcome.data.train.indptr)), users)
+    known = _evenly(metrics.seekers(outcome.data.train), users)
     draw = np.random.default_rng(0).choice
     rows = [draw(negatives_of(outcome, int(user))["score"], negatives) for user in known]
     return torch.tensor(np.array(rows), dtype=torch.float64)
@@ -1095,7 +1087,7 @@ def margins(outcome: Outcome, *, users: int | None = 200) -> pd.DataFrame:
     order, radius = hyper["order"], hyper.get("radius")
     if radius is None:
         radius = dro.radius_from_weight(hyper["weight"], order)
-    known = _evenly(np.flatnonzero(pairs), users)
+    known = _evenly(metrics.seekers(outcome.data.train), users)
     scores = torch.from_numpy(scores_of(outcome, known))
     worst = dro.worst_case(scores, order=order, radius=radius)
     if loss.dual == "exact":
@@ -1127,8 +1119,7 @@ def typical_user(data: datasets.Interactions) -> int:
 
 def _ranked_with(outcome: Outcome) -> tuple[Tensor, Tensor]:
     """User and item table on the CPU whose dot products are the scores."""
-    similarity = outcome.record["parameters"]["train"]["similarity"]
-    found = (metrics.unit_or_raw(table, similarity) for table in tables(outcome.model))
+    found = (metrics.unit_or_raw(table, outcome.similarity) for table in tables(outcome.model))
     users, items = (table.detach().float().cpu() for table in found)
     return users, items
 
@@ -1157,7 +1148,6 @@ def recommend(
     """The k best items of each user, under the ids that users and items came with.
 
     Args:
-        outcome: a run carried out.
         k: how many, at least 1.
         users: indices; None: everyone with a train pair, for nothing is known of the others.
         known: the splits whose pairs are no candidates. ("train",) is what accuracy is measured
@@ -1180,7 +1170,7 @@ def recommend(
     if odd := {*known} - {*datasets.SPLITS}:
         raise ValueError(f"known has {sorted(odd)}: expected some of {', '.join(datasets.SPLITS)}")
     if users is None:
-        users = np.flatnonzero(np.diff(data.train.indptr))
+        users = metrics.seekers(data.train)
     masks = tuple(getattr(data, name) for name in known)
     (user_table, item_table), (user_ids, item_ids) = _ranked_with(outcome), labels(data)
     best = metrics.rank(user_table, item_table, users, masks=masks, k=k, similarity="dot")
@@ -1210,7 +1200,6 @@ def export(
     """Write recommendations and embeddings for use elsewhere, under the ids of one's own file.
 
     Args:
-        outcome: a run carried out.
         folder: where to; created, and what it holds of these names is replaced.
         k, known: as in `recommend`.
 

@@ -47,19 +47,9 @@ VARIANTS = {  # the paper's names, and ours
 }
 BASELINES = ("mse", "bce", "bpr", "ccl", "llpauc", "sl", "bsl", "advinfonce")
 ACCURACY = ("recall@20", "ndcg@20")
-BESIDE = (
-    "variant",
-    "paper",
-    "ours",
-    "low",
-    "high",
-    "difference",
-    "seeds",
-    "trials",
-    "p",
-    "seconds",
-)
+BESIDE = ("paper", "ours", "low", "high", "difference", "seeds", "trials", "p", "seconds")
 CELL = ["dataset", "backbone", "noise", "metric"]
+NUMBERS = [*CELL, "variant", "seed", "value", "key", "trials"]
 SIZES = ("radius", "weight", "eta", "temperature")  # DrRL takes one of them
 CLOSE, LEVEL = 0.03, 0.05
 KITCHEN = (
@@ -105,9 +95,6 @@ def finals(rows: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         rows: as `read_runs` returns them.
-
-    Returns:
-        Those rows, a seed each.
     """
     group, config = ["dataset", "backbone", "variant", "noise"], ["sampler", "negatives", "config"]
     tuned = rows["trials"].notna()
@@ -150,7 +137,7 @@ class Evidence:
     """Numbers, one a row: what was measured here, or what the paper prints.
 
     Attributes:
-        numbers: dataset, backbone, variant, noise, metric, seed, value; key and trials of the run.
+        numbers: the columns as in `NUMBERS`; key and trials of the run, NaN where there is none.
         runs: as `read_runs`, every run.
         skew: as `skew.csv`, the sweeps along the order among it.
         folder: of the results; None: the numbers are the paper's.
@@ -182,8 +169,8 @@ class Evidence:
         """Of several variants' means; NaN where one is missing."""
         return self.at(cell)[[*variants]].mean(skipna=False)
 
-    def of(self, cell: tuple, variant: str) -> pd.DataFrame:
-        """A cell's rows of one variant, indexed by seed."""
+    def of(self, cell: tuple, variant: str | None) -> pd.DataFrame:
+        """A cell's rows of one variant, indexed by seed; of None no row."""
         own = self._groups.get((*cell, variant), self.numbers[:0])
         return own.set_index("seed").sort_index()
 
@@ -252,7 +239,7 @@ def measured(folder: str | Path) -> Evidence:
         skew[skew["order"].isna()].melt(ids, ["k1", "k2", "truncated"], var_name="metric"),
     ]
     numbers = pd.concat([part for part in numbers if len(part)] or numbers)
-    return Evidence(numbers.astype({"value": float}), runs, skew, folder)
+    return Evidence(numbers.reindex(columns=NUMBERS).astype({"value": float}), runs, skew, folder)
 
 
 def printed() -> Evidence:
@@ -261,8 +248,8 @@ def printed() -> Evidence:
     rows = rows[rows["loss"] != "Imp.%"].assign(noise=0.0, seed=0)
     rows["variant"] = rows["loss"].map(VARIANTS)
     rows["backbone"] = rows["backbone"].map(_backbone)
-    numbers = rows.drop_duplicates([*CELL, "variant"])  # Table 3 repeats some of Table 2
-    return Evidence(numbers, NO_RUNS, NO_SKEW, None)
+    rows = rows.drop_duplicates([*CELL, "variant"])  # Table 3 repeats some of Table 2
+    return Evidence(rows.reindex(columns=NUMBERS), NO_RUNS, NO_SKEW, None)
 
 
 def _backbone(name: str) -> str:
@@ -666,25 +653,25 @@ def comparison(
     cell, paper = (dataset, _backbone(backbone), noise, metric), printed()
     ours, rows, seconds = e.at(cell), [], e.runs.set_index("key")["seconds"]
     theirs = paper.at(cell).reindex(ours.index)
-    for variant in ours.index[ours.notna() | theirs.notna()]:
+    variants = ours.index[ours.notna() | theirs.notna()]
+    for variant in variants:
         own, others = e.of(cell, variant), ours.drop(variant).dropna()
         low, high = interval(own["value"])
         known = len(own) and len(others)
         rows.append(
             dict(
-                variant=variant,
                 paper=theirs[variant],
                 ours=ours[variant],
                 low=low,
                 high=high,
                 difference=100 * (ours[variant] / theirs[variant] - 1),
                 seeds=len(own),
-                trials=own["trials"].max() if len(own) else math.nan,
+                trials=own["trials"].max(),
                 p=e.p(cell, variant, others.idxmax()) if known else math.nan,
-                seconds=seconds.reindex(own["key"]).mean() if len(own) else math.nan,
+                seconds=seconds.reindex(own["key"]).mean(),
             )
         )
-    found = pd.DataFrame(rows, columns=BESIDE).set_index("variant")
+    found = pd.DataFrame(rows, variants, BESIDE).rename_axis("variant")
     return found.sort_values(["ours", "paper"], ascending=False)
 
 
@@ -702,10 +689,8 @@ def along(e: Evidence, dataset: str, backbone: str = "mf", *, metric: str = "ndc
     found = {}
     for rows in sweeps(e.runs[(e.runs["dataset"] == dataset) & (e.runs["backbone"] == backbone)]):
         groups = rows.groupby("order")[f"test_{metric}"]
-        ends = {order: interval(values) for order, values in groups}
-        table = groups.agg(ours="mean", seeds="count").join(
-            pd.DataFrame.from_dict(ends, "index", columns=["low", "high"])
-        )
+        table = groups.agg(ours="mean", seeds="count")
+        table["low"], table["high"] = zip(*groups.apply(interval), strict=True)
         weighed = e.skew[e.skew["key"].isin(rows["key"]) & e.skew["order"].notna()]
         numbers = ["truncated", "k1", "k2", "effective_share"]
         table = table.join(weighed.groupby("order")[numbers].mean())
@@ -713,10 +698,10 @@ def along(e: Evidence, dataset: str, backbone: str = "mf", *, metric: str = "ndc
     return found
 
 
-def _tuned(dataset: str, variant: str, backbone: str, trials: int = 20) -> str:
+def _tuned(dataset: str, variant: str, backbone: str) -> str:
     """The command that tunes a loss, and trains the best with three seeds."""
     words = ["drrl", "tune", KITCHEN if dataset == "amazon-kitchen-temporal" else dataset]
-    words += ["--loss", variant, "--backbone", backbone, "--trials", str(trials), "--seeds", "3"]
+    words += ["--loss", variant, "--backbone", backbone, "--trials", "20", "--seeds", "3"]
     return shlex.join([*words, "--csv", "data/results/runs.csv"])
 
 
@@ -741,7 +726,7 @@ def _number_row(e: Evidence, number: int, printed: pd.Series) -> dict:
     if gain:
         rivals = e.at(cell)[[*BASELINES]]
         rival = None if rivals.isna().any() else rivals.idxmax()
-        other = e.of(cell, rival)["value"] if rival else pd.Series(dtype=float)
+        other = e.of(cell, rival)["value"]
         mean = 100 * (values.mean() / other.mean() - 1)
         values = 100 * (values / other - 1).dropna()
         note = f"over {rival}" if rival else f"{rivals.notna().sum()} of 8 baselines run"
@@ -752,7 +737,7 @@ def _number_row(e: Evidence, number: int, printed: pd.Series) -> dict:
     low, high = interval(values)
     if printed["backbone"] == "not stated":
         note = NO_BACKBONE + (f"; {NOT_THEIRS}" if number == 4 else "")
-    run = e.runs[e.runs["key"].isin(own["key"])] if "key" in own else e.runs[:0]
+    run = e.runs[e.runs["key"].isin(own["key"])]
     if less:
         command = f"{SKEW_OF} -p dataset={dataset}"
     elif len(run):
@@ -771,7 +756,7 @@ def _number_row(e: Evidence, number: int, printed: pd.Series) -> dict:
         low=low,
         high=high,
         seeds=len(values) if not math.isnan(mean) else 0,
-        trials=own["trials"].max() if "trials" in own and len(own) else math.nan,
+        trials=own["trials"].max(),
         verdict=judged,
         note=note,
         command=command,
