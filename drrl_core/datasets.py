@@ -477,7 +477,7 @@ def _read_temporal(paths: list[Path], shape: tuple[int, int]) -> list[np.ndarray
     try:
         with zipfile.ZipFile(paths[0]) as archive:
             raw = {key: archive.read(f"{key}.tsv") for key in ("train", "test")}
-    except (KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{paths[0]}: broken: {error}. Delete it and fetch again.") from error
     train, test = (
         np.unique(_read_pairs(raw[key], f"{paths[0]}/{key}.tsv", shape, header=1) @ [shape[1], 1])
@@ -915,8 +915,10 @@ def _places(top: list[str], header: bool, columns: dict, needed: dict, where) ->
     """The positions of the columns at hand, user and item certainly."""
     places = {}
     for order, (key, column) in enumerate(columns.items()):
-        if isinstance(column, int) or not header:
-            found = [order if column is None else column]
+        if isinstance(column, int):
+            found = [column]
+        elif not header:
+            found = [order] if column is None else []
         elif column is None:
             found = [place for place, name in enumerate(top) if _plain(name) in _USUAL[key]]
         else:

@@ -13,7 +13,6 @@ import pickle
 import re
 import shutil
 import threading
-import time
 import warnings
 import zipfile
 from collections import Counter
@@ -152,11 +151,9 @@ def ndcg_at_20(score: np.ndarray, data: Interactions) -> float:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_synthetic_is_as_documented(seed):
-    start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         data = load("synthetic", seed=seed)
-    assert time.perf_counter() - start < 1
     splits = [getattr(data, key).toarray() > 0 for key in datasets.SPLITS]
     assert sum(split.astype(int) for split in splits).max() == 1  # disjoint
     seen = np.any(splits, axis=0)
@@ -190,9 +187,7 @@ def test_synthetic_is_pinned():
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_counts(name):
     root = real_data(name)
-    start = time.perf_counter()
     data = quiet(name, data_dir=root)
-    assert time.perf_counter() - start < 10
     splits = [getattr(data, key) for key in datasets.SPLITS]
     assert (data.n_users, data.n_items, *(split.nnz for split in splits)) == PUBLIC[name]
     assert (splits[0] + splits[1] + splits[2]).max() == 1  # disjoint
@@ -788,6 +783,7 @@ BAD = {
         "line 1: no item column 'itme'.*Did you mean 'item'",
     ),
     "no such place": ("x.csv", "user,item\n1,2\n", {"item": 2}, "line 1: no item column 2"),
+    "a name, no header": ("x.csv", "1,2\n2,3\n", {"user": "who"}, "line 1: no user column 'who'"),
     "unknown names": ("x.csv", "who,what\n1,2\n", {"header": True}, "line 1: no user column in"),
     "one column": ("x.csv", "user\n1\n", {}, "line 1: no item column"),
     "header or data": ("x.csv", "who,what\n1,2\n3,4\n", {}, "line 1: .*may be names or data"),
