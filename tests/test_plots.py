@@ -307,3 +307,13 @@ def test_the_film_runs_there_and_back_on_axes_that_stay():
     assert (middle == again).all() and (first != last).any()
     axis = slice(0, 30)  # the labels left of the first panel
     assert np.abs(first[40:, axis] - last[40:, axis]).max() < 40  # but for the palette
+
+
+def test_a_moved_scene_is_a_png_of_what_is_on_its_canvas():
+    scene = plots.worst_case_scene()
+    data = scene.png(scores=np.linspace(-1, 1, 50), weights=np.ones(50), order=2.0)
+    with Raster.open(io.BytesIO(data)) as picture:
+        picture.verify()  # the checksums
+    found = np.asarray(Raster.open(io.BytesIO(data)))
+    assert found.std() > 0
+    assert np.array_equal(found, np.asarray(scene._canvas.buffer_rgba())[..., :3])
