@@ -50,10 +50,11 @@ lock: $(READY)  ## pin again what pyproject.toml allows
 		--no-emit-trusted-host --output-file requirements.lock pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
 
-TUNED := sl ccl drrl bsl drrl-exact
-results: $(READY)  ## the README's table, run again: about an hour on one core; what was stopped continues
+TUNED := sl ccl drrl bsl mse bce bpr drrl-exact drrl-penalty drrl-shared drrl-fixed advinfonce llpauc
+results: $(READY)  ## the README's tables, run again: some ten hours on one core; what was stopped continues
 	for loss in $(TUNED); do $(BIN)/drrl tune amazon-beauty --loss $$loss --trials 12 --seeds 3 \
 		--csv data/results/runs.csv || exit 1; done
+	for file in data/sweeps/*.yaml; do $(BIN)/drrl sweep $$file --csv data/results/runs.csv || exit 1; done
 	$(BIN)/drrl harvest
 	$(BIN)/drrl scorecard
 

@@ -442,6 +442,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "commit": runs._commit(),
         "gbytes_per_s": copying(2**28) / 1e9,
         "gflops": multiplying() / 1e9,
         "gpu": "measured" if on_gpu else "not run",
