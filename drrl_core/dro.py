@@ -336,16 +336,15 @@ def _nearly_uniform(rows: _Rows, order: float, s: float, radius: Tensor) -> tupl
     return (1 / theta if order == 1 else mean + s / theta), nearly
 
 
-def _at_order_2(rows: _Rows, radius: Tensor) -> tuple[Tensor, Tensor]:
+def _at_order_2(rows: _Rows, radius: Tensor, whole: bool) -> tuple[Tensor, Tensor]:
     """Distance t from the largest score to β, in closed form: a quadratic for each active set.
 
     With weights ∝ t - b over the k smallest distances b, E w² = n/k·(1 + var/(t - mean)²) = e^ρ,
-    so that (t - mean)² is var over an excess of e^ρ·k/n - 1. Of many scores, unless a radius is so
-    small that nothing would be known better, that is the answer for a sample of a few hundred: a
-    first guess. With it, the slope of log(e^D - 1) there in log t.
+    so that (t - mean)² is var over an excess of e^ρ·k/n - 1. Unless the whole row is asked for, of
+    many scores that is the answer for a sample of a few hundred: a first guess. With it, the slope
+    of log(e^D - 1) there in log t.
     """
-    tiny = bool((radius < TINY * torch.finfo(radius.dtype).eps).any())
-    stride = 1 if tiny else max(1, rows.below.shape[-1] // SAMPLE)
+    stride = 1 if whole else max(1, rows.below.shape[-1] // SAMPLE)
     below = rows.below[..., ::stride]
     valid = torch.ones_like(below) if rows.valid is None else rows.valid[..., ::stride]
     count = _sum(valid).clamp_min(1)
@@ -408,7 +407,8 @@ def _solve(
             second = second.minimum(rows.spread) * (0.01 if order == 1 else max(1.0, s / 100))
             lo, hi = second, (reach if order == 1 else reach + rows.spread).maximum(second)
             if order == 2:
-                (guess, slope), nearly = _at_order_2(rows, radius), radius < TINY * info.eps
+                nearly = radius < TINY * info.eps
+                guess, slope = _at_order_2(rows, radius, whole=bool(nearly.any()))
             else:
                 (guess, nearly), slope = _nearly_uniform(rows, order, s, radius), -2.0
         lo, hi = (end.clamp(info.tiny, info.max / 4).log() for end in (lo, hi))
