@@ -22,15 +22,20 @@ tensor([-1.3033])
 import difflib
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid, relu, softplus
+from torch.nn.functional import embedding_bag, logsigmoid, relu, softplus
 
 from drrl_core import dro
+
+TINY = 1e-12  # the least length a row is divided by
+# Said once a process by torch, of every CSR tensor.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 
 class Batch(NamedTuple):
@@ -136,14 +141,96 @@ def dual_rows(
     if rate is not None:
         rate = (-rate if ascend else rate).view(-1, *[1] * (table.dim() - 1))
         return _rescale(table.index_select(0, index), rate)
-    flat = index.flatten()
+    return (
+        _mean_sloped(table, index, kept, ascend)
+        .index_select(0, index.flatten())
+        .view(*index.shape, *table.shape[1:])
+    )
+
+
+def _mean_sloped(table: Tensor, index: Tensor, kept: Tensor | None, ascend: bool) -> Tensor:
+    """The table as it is; its gradient as in `dual_rows`, whose rows are then taken from it."""
     kept = torch.ones_like(index) if kept is None else kept
     counts = kept.to(table.dtype).sum_to_size(index.shape).flatten()
-    uses = table.new_zeros(len(table)).index_add_(0, flat, counts).clamp_min_(1)
+    uses = table.new_zeros(len(table)).index_add_(0, index.flatten(), counts).clamp_min_(1)
     scale = (-len(kept) if ascend else len(kept)) / uses
     # Before the rows are gathered: there may be many more of them than the table has.
-    table = _rescale(table, scale.view(-1, *[1] * (table.dim() - 1)))
-    return table.index_select(0, flat).view(*index.shape, *table.shape[1:])
+    return _rescale(table, scale.view(-1, *[1] * (table.dim() - 1)))
+
+
+def _csr(start: Tensor, column: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
+    # Unchecked: a row may hold a column twice, and in any order, which the two products allow.
+    return torch.sparse_csr_tensor(start, column, values, size=size, check_invariants=False)
+
+
+class SampledScores(torch.autograd.Function):
+    """Scores rows[b] · table[index[b, j]] for every (b, j), nothing gathered and nothing scattered.
+
+    Autograd would keep a (B·N, d) tensor and scatter a gradient of that size. On a CPU the pairs
+    are put together by item instead, so that the table is walked through once in its own order: the
+    scores are the wanted entries of the product table · rowsᵀ, the table's gradient is the product
+    of the sparse (n, B) matrix of slopes with the rows. With `cosine`, table rows count as of
+    length one: their norms divide the scores, and the table is never copied. With `into`, the
+    table's gradient is written there, over whatever it held, and not handed to autograd: fresh
+    memory of that size at each step takes longer than the product.
+
+    >>> index = torch.tensor([[1, 2, 1]])
+    >>> SampledScores.apply(torch.tensor([[3.0, 4.0]]), torch.ones(5, 2), index)
+    tensor([[7., 7., 7.]])
+    """
+
+    @staticmethod
+    def forward(
+        ctx,
+        rows: Tensor,
+        table: Tensor,
+        index: Tensor,
+        cosine: bool = False,
+        into: Tensor | None = None,
+    ) -> Tensor:
+        flat, by_item, most = index.flatten(), (), math.inf
+        if rows.device.type == "cpu":
+            place = flat.int().sort(stable=True).indices  # by item, each item's pairs by row
+            uses = flat.bincount(minlength=len(table))
+            start = uses.new_zeros(len(table) + 1)
+            torch.cumsum(uses, 0, out=start[1:])
+            by_item = start, place // index.shape[1], place
+            most = uses.max()
+        if most > len(rows):  # CSR: no more than the number of columns a row
+            gathered = table.index_select(0, flat).view(*index.shape, -1)
+            scores = torch.bmm(gathered, rows[..., None]).squeeze(-1)
+        else:
+            scores = rows.new_zeros(len(flat))
+            wanted = _csr(*by_item[:2], scores, (len(table), len(rows)))
+            product = torch.sparse.sampled_addmm(wanted, table, rows.T, beta=0)
+            scores = scores.scatter_(0, by_item[2], product.values()).view(index.shape)
+        length = by = None
+        if cosine:
+            length = torch.linalg.vector_norm(table, dim=1).clamp_min_(TINY)
+            by = length.reciprocal().index_select(0, flat).view(index.shape)
+            scores = scores * by
+        ctx.save_for_backward(rows, table, index, scores, length, by, *by_item)
+        ctx.into = into
+        return scores
+
+    @staticmethod
+    def backward(ctx, slope: Tensor) -> tuple[Tensor | None, ...]:
+        rows, table, index, scores, length, by, *by_item = ctx.saved_tensors
+        flat, weight = index.flatten(), slope if by is None else slope * by
+        to_rows = embedding_bag(index, table, per_sample_weights=weight, mode="sum")
+        to_table = torch.empty_like(table) if ctx.into is None else ctx.into
+        if rows.device.type != "cpu":
+            spread = (weight[..., None] * rows[:, None]).flatten(0, 1)
+            to_table.zero_().index_add_(0, flat, spread)
+        else:
+            start, owner, place = by_item
+            weight = weight.flatten().index_select(0, place)
+            slopes = _csr(start, owner, weight, (len(table), len(rows)))
+            torch.addmm(to_table, slopes, rows, beta=0, out=to_table)
+        if by is not None:  # a longer row has a smaller score
+            shrink = length.new_zeros(len(table)).index_add_(0, flat, (slope * scores).flatten())
+            to_table.addcmul_((shrink / length.square())[:, None], table, value=-1)
+        return to_rows, to_table if ctx.into is None else None, None, None, None
 
 
 # ---------------------------------------------------------------------------------------------
@@ -465,8 +552,13 @@ class AdvInfoNCE(nn.Module):
         _check_scores(pos, neg)
         kept = neg > -math.inf
         users = dual_rows(self.users, batch.users, rate=batch.rate, ascend=True)
-        items = dual_rows(self.items, batch.neg_items, kept, ascend=True)
-        hard = (items @ users[..., None]).squeeze(-1) if items.dim() == 3 else users @ items.T
+        items, index = _mean_sloped(self.items, batch.neg_items, kept, True), batch.neg_items
+        if index.dim() == 1:
+            hard = users @ items[index].T
+        elif torch.compiler.is_compiling():  # which has no sparse products, and needs none
+            hard = (items[index] * users[:, None]).sum(-1)
+        else:
+            hard = SampledScores.apply(users, items, index)
         log_q = torch.where(kept, hard.to(neg.dtype), -math.inf).log_softmax(-1)
         log_count = math.log(self.scale) + _count(neg).log()
         against = log_count + (log_q + neg / self.temperature).logsumexp(-1)

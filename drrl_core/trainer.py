@@ -7,7 +7,6 @@ it has: a loss that maximises reverses its own gradient, and clips itself in `pr
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -15,22 +14,18 @@ from itertools import pairwise
 from pathlib import Path
 from zipfile import ZipFile
 
-import numpy as np
 import pandas as pd
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag
 from tqdm import tqdm
 
 from drrl_core import metrics, sampling
 from drrl_core.datasets import Interactions
-from drrl_core.losses import Batch
+from drrl_core.losses import Batch, SampledScores
 
 MASKS = ("train", "train+valid")
 PRECISIONS = ("highest", "high", "medium")
 OPTIMISERS = ("adam", "row-sparse-adam")
-TINY = 1e-12  # the least length a row is divided by
 # Scores of a tile of rows: on a CPU a loss's arrays then stay in cache, a GPU wants large ones.
 TILE = {"cpu": 2**18, "cuda": 2**25}
 
@@ -150,75 +145,6 @@ def resolve_device(name: str = "auto") -> torch.device:
     return place.device
 
 
-# Said once a process by torch, of every CSR tensor.
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
-
-
-def _csr(start: Tensor, column: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
-    # Unchecked: a row may hold a column twice, and in any order, which the two products allow.
-    return torch.sparse_csr_tensor(start, column, values, size=size, check_invariants=False)
-
-
-class _SampledScores(torch.autograd.Function):
-    """Scores rows[b] · table[index[b, j]] for every (b, j), nothing gathered and nothing scattered.
-
-    Autograd would keep a (B·N, d) tensor and scatter a gradient of that size. On a CPU the pairs
-    are put together by item instead, so that the table is walked through once in its own order: the
-    scores are the wanted entries of the product table · rowsᵀ, the table's gradient is the product
-    of the sparse (n, B) matrix of slopes with the rows. With `cosine`, table rows count as of
-    length one: their norms divide the scores, and the table is never copied. With `into`, the
-    table's gradient is written there, over whatever it held, and not handed to autograd: fresh
-    memory of that size at each step takes longer than the product.
-    """
-
-    @staticmethod
-    def forward(
-        ctx, rows: Tensor, table: Tensor, index: Tensor, cosine: bool, into: Tensor | None = None
-    ) -> Tensor:
-        flat, by_item, most = index.flatten(), (), math.inf
-        if rows.device.type == "cpu":
-            start = np.arange(0, len(flat) + 1, index.shape[1])
-            by_row = (np.arange(len(flat)), flat.numpy(), start)
-            csc = csr_array(by_row, shape=(len(rows), len(table))).tocsc()
-            by_item = tuple(map(torch.from_numpy, (csc.indptr, csc.indices, csc.data)))
-            most = np.diff(csc.indptr).max()
-        if most > len(rows):  # CSR: no more than the number of columns a row
-            gathered = table.index_select(0, flat).view(*index.shape, -1)
-            scores = torch.bmm(gathered, rows[..., None]).squeeze(-1)
-        else:
-            scores = rows.new_zeros(len(flat))
-            wanted = _csr(*by_item[:2], scores, (len(table), len(rows)))
-            product = torch.sparse.sampled_addmm(wanted, table, rows.T, beta=0)
-            scores = scores.scatter_(0, by_item[2], product.values()).view(index.shape)
-        length = by = None
-        if cosine:
-            length = torch.linalg.vector_norm(table, dim=1).clamp_min_(TINY)
-            by = length.reciprocal().index_select(0, flat).view(index.shape)
-            scores = scores * by
-        ctx.save_for_backward(rows, table, index, scores, length, by, *by_item)
-        ctx.into = into
-        return scores
-
-    @staticmethod
-    def backward(ctx, slope: Tensor) -> tuple[Tensor | None, ...]:
-        rows, table, index, scores, length, by, *by_item = ctx.saved_tensors
-        flat, weight = index.flatten(), slope if by is None else slope * by
-        to_rows = embedding_bag(index, table, per_sample_weights=weight, mode="sum")
-        to_table = torch.empty_like(table) if ctx.into is None else ctx.into
-        if rows.device.type != "cpu":
-            spread = (weight[..., None] * rows[:, None]).flatten(0, 1)
-            to_table.zero_().index_add_(0, flat, spread)
-        else:
-            start, owner, place = by_item
-            weight = weight.flatten().index_select(0, place)
-            slopes = _csr(start, owner, weight, (len(table), len(rows)))
-            torch.addmm(to_table, slopes, rows, beta=0, out=to_table)
-        if by is not None:  # a longer row has a smaller score
-            shrink = length.new_zeros(len(table)).index_add_(0, flat, (slope * scores).flatten())
-            to_table.addcmul_((shrink / length.square())[:, None], table, value=-1)
-        return to_rows, to_table if ctx.into is None else None, None, None, None
-
-
 def score(
     users: Tensor, items: Tensor, batch: Batch, similarity: str = "cosine"
 ) -> tuple[Tensor, Tensor]:
@@ -231,7 +157,7 @@ def score(
     """
     rows = metrics.unit_or_raw(users.index_select(0, batch.users), similarity)
     index = torch.cat([batch.pos_items[:, None], batch.neg_items], 1)
-    scores = _SampledScores.apply(rows, items, index, similarity == "cosine")
+    scores = SampledScores.apply(rows, items, index, similarity == "cosine")
     return scores[:, 0], scores[:, 1:]
 
 
@@ -301,7 +227,7 @@ def _rows_backward(
         items = items.index_select(0, found)
         to_items = torch.empty_like(items)
         touched = [(found, to_items)]
-    scores = _SampledScores.apply(rows, items, index, config.similarity == "cosine", to_items)
+    scores = SampledScores.apply(rows, items, index, config.similarity == "cosine", to_items)
     value = loss(scores[:, 0], scores[:, 1:], batch).mean()
     value.backward()
     return value.detach(), [(batch.users, raw.grad)], touched

@@ -443,7 +443,7 @@ def test_sampled_scores_are_gather_and_bmm(shape, slope, cosine):
     weights = weights if slope == "dense" else torch.ones(()).double().expand(n_rows, count)
     leaves = rows.requires_grad_(), table.requires_grad_()
     with torch.sparse.check_sparse_tensor_invariants():  # which a user may have switched on
-        ours = trainer._SampledScores.apply(*leaves, index, cosine)
+        ours = losses.SampledScores.apply(*leaves, index, cosine)
         gradients = torch.autograd.grad((ours * weights).sum(), leaves)
     naive = naive_scores(*leaves, index, cosine)
     torch.testing.assert_close(ours, naive, rtol=1e-12, atol=1e-12)
@@ -458,7 +458,7 @@ def test_a_given_array_gets_the_tables_gradient_whatever_it_held(shape):
     rows, table = torch.randn(n_rows, d), torch.randn(n_items, d)
     index, into = torch.randint(n_items, (n_rows, count)), torch.full((n_items, d), math.nan)
     leaves = rows.requires_grad_(), table.requires_grad_()
-    trainer._SampledScores.apply(*leaves, index, True, into).square().sum().backward()
+    losses.SampledScores.apply(*leaves, index, True, into).square().sum().backward()
     assert table.grad is None
     gradients = torch.autograd.grad(naive_scores(*leaves, index, True).square().sum(), leaves)
     torch.testing.assert_close((rows.grad, into), gradients, rtol=1e-4, atol=1e-4)
@@ -473,7 +473,7 @@ def test_sampled_scores_pass_gradcheck(index, cosine):
         for n in (len(index), 4)
     )
     assert torch.autograd.gradcheck(
-        lambda *leaves: trainer._SampledScores.apply(*leaves, index, cosine), (rows, table)
+        lambda *leaves: losses.SampledScores.apply(*leaves, index, cosine), (rows, table)
     )
 
 
@@ -482,7 +482,7 @@ def test_sampled_scores_pass_gradcheck(index, cosine):
 def test_a_table_row_of_zeros_scores_zero_and_breaks_nothing(index, dtype):
     table = torch.tensor([[1.0, 2.0], [0.0, 0.0], [1e-30, 0.0]], dtype=dtype, requires_grad=True)
     rows, index = torch.tensor([[0.6, 0.8]], dtype=dtype, requires_grad=True), torch.tensor(index)
-    scores = trainer._SampledScores.apply(rows, table, index, True)
+    scores = losses.SampledScores.apply(rows, table, index, True)
     assert (scores[index == 1] == 0).all() and scores.isfinite().all()
     for gradient in torch.autograd.grad(scores.sum(), (rows, table)):
         assert gradient.isfinite().all()
