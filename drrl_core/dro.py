@@ -32,6 +32,7 @@ except ImportError:  # torch does without, only its sort is slower
     numpy = None
 
 
+BLOCK = 2**20  # scores solved at a time on a CPU: more leave its cache, fewer cost more calls
 SAMPLE = 256  # scores of a row that a first guess is made from, about
 TINY = 1e4  # times the precision: a radius of which a root finder would lose the digits
 
@@ -85,24 +86,21 @@ def _read(scores: Tensor) -> _Rows:
     below = top - scores
     spread = below.amax(-1, keepdim=True)
     valid, count = None, torch.full_like(top, scores.shape[-1])
+    work = tuple(torch.empty_like(below) for _ in range(3))
     if spread.isinf().any():
         below.clamp_max_(info.max)
         valid = torch.gt(scores, -math.inf, out=torch.empty_like(scores))
-        count, spread = _sum(valid), (below * valid).amax(-1, keepdim=True)
-    work = tuple(torch.empty_like(below) for _ in range(3))
-    tied = scores.shape[-1] - _sum(_positive(below, work[0]))
+        spread = torch.mul(below, valid, out=work[0]).amax(-1, keepdim=True)
+        count = _sum(valid)
+    tied = scores.shape[-1] - _sum(torch.sign(below, out=work[0]))
     return _Rows(below, valid, count, top, tied, spread, work)
 
 
-def _positive(x: Tensor, out: Tensor | None = None) -> Tensor:
-    """1 where x > 0, else 0; faster than a comparison, on the CPU."""
-    return torch.mul(x, torch.finfo(x.dtype).max, out=out).clamp_(0, 1)
-
-
-def _lowest(x: Tensor, used: Tensor, out: Tensor) -> Tensor:
-    """Smallest x among those where `used` is 1; about the largest number if there is none."""
+def _lowest(x: Tensor, out: Tensor) -> Tensor:
+    """Smallest x above zero, of x >= 0; about the largest number if there is none."""
     huge = torch.finfo(x.dtype).max / 4
-    return torch.add(x, torch.mul(used, -huge, out=used).add_(huge), out=out).amin(-1, keepdim=True)
+    torch.eq(x, 0, out=out)
+    return torch.add(x, out, alpha=huge, out=out).amin(-1, keepdim=True)
 
 
 def _log_mean(mean: Tensor, mean_minus_1: Tensor) -> Tensor:
@@ -212,7 +210,7 @@ def _tilt_from_lowest(
     x, above, power = rows.work
     log_share = place.share.log()
     t, depth = (place.log_gap + log_share / s).exp(), place.lowest + rows.top
-    _positive(torch.sub(place.lowest, down, out=x).relu_(), above)
+    torch.sign(torch.sub(place.lowest, down, out=x).relu_(), out=above)
     if exact:  # -log1p(below / x) is log(x / max x) with all its digits
         below = torch.mul(above, depth, out=power).sub_(x)
         x.add_(t).add_(1 - above)
@@ -403,7 +401,7 @@ def _solve(
             lo, hi = reach, reach * (rows.count / rows.tied) ** (order - 1)
             slope, noise = -s, 4 * info.eps
         else:  # where only the largest score is left, and where the ball is not reached
-            second = _lowest(rows.below, _positive(rows.below, rows.work[0]), rows.work[1])
+            second = _lowest(rows.below, rows.work[0])
             second = second.minimum(rows.spread) * (0.01 if order == 1 else max(1.0, s / 100))
             lo, hi = second, (reach if order == 1 else reach + rows.spread).maximum(second)
             if order == 2:
@@ -428,13 +426,13 @@ def _solve(
         log_t = torch.where(whole, hi, torch.where(spike, math.log(info.tiny), log_t))
         tilt = _tilt_from_top(rows, s, log_t.exp(), exact=radius is None)
         x = torch.sub(log_t.exp(), rows.below, out=rows.work[1]).relu_()
-        above = _positive(x, rows.work[2])
+        above = torch.sign(x, out=rows.work[2])
         if order == 1:
             valid = torch.ones_like(x) if rows.valid is None else rows.valid
             above = valid.lerp(above, spike.to(x.dtype))
         kept = _sum(above)
         power = tilt.power.mul_(above)
-        log_dual = log_t if order == 1 else _lowest(x, above, x).log()
+        log_dual = log_t if order == 1 else _lowest(x, above).log()
     else:
         down = -scores
         ascending = _ascending(down)
@@ -509,7 +507,7 @@ def _solve_in_blocks(
     flat = [
         None if x is None else x.reshape(-1, x.shape[-1]) for x in (scores, radius, temperature)
     ]
-    many = max(1, 2**18 // shape[-1])
+    many = max(1, BLOCK // shape[-1])
     if scores.device.type != "cpu" or len(flat[0]) <= many:
         value, weights, *rest = _solve(flat[0], order, *flat[1:])
     else:

@@ -4,10 +4,12 @@ Two optimisers, Adam for the model and SGD for what the loss owns. The trainer n
 it has: a loss that maximises reverses its own gradient, and clips itself in `project()`.
 """
 
+import ctypes
 import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -27,7 +29,7 @@ MASKS = ("train", "train+valid")
 PRECISIONS = ("highest", "high", "medium")
 OPTIMISERS = ("adam", "row-sparse-adam")
 # Scores of a tile of rows: on a CPU a loss's arrays then stay in cache, a GPU wants large ones.
-TILE = {"cpu": 2**18, "cuda": 2**25}
+TILE = {"cpu": 2**20, "cuda": 2**25}
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,18 @@ def _backward(
     if onward:
         torch.autograd.backward(*zip(*onward, strict=True))
     return value + extra.detach()
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep what is freed, up to 64 MiB, for the next step (glibc's has a say).
+
+    It gives pages back as soon as a few megabytes are free, and a step's arrays, made anew each
+    time, then wait for fresh ones: that takes longer than what is computed in them.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # another system's library
+        mallopt, trim_threshold, mmap_threshold = ctypes.CDLL(None).mallopt, -1, -3
+        mallopt(trim_threshold, 2**26)
+        mallopt(mmap_threshold, 2**25)
 
 
 Part = list[tuple[Tensor, Tensor]]  # rows of a table, by index, and their slopes
@@ -411,6 +425,8 @@ def fit(
         raise ValueError(f"{data.name} has no train pairs: there is nothing to learn from")
     began = time.perf_counter()
     device = next(model.parameters()).device
+    if device.type == "cpu":
+        _keep_freed_memory()
     loss.to(device)
     model.train()
     duals = [p for p in loss.parameters() if p.requires_grad]

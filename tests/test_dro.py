@@ -547,14 +547,16 @@ def test_other_rows_do_not_change_a_row(order):
         assert abs(one.value - exact.value) <= 1e-5 * f[i][f[i] > -INF].abs().max()
 
 
-def test_blocks_do_not_show():
+def test_blocks_do_not_show(monkeypatch):
+    monkeypatch.setattr(dro, "BLOCK", 2**18)  # 13 rows
     f = torch.randn(40, 20_000, dtype=torch.float32, generator=torch.Generator().manual_seed(5))
     radius = torch.linspace(0, 3, 40)
     for order in (1.5, 20):
         whole = worst_case(f, order=order, radius=radius)
         for i in (0, 17, 39):
             one = worst_case(f[i], order=order, radius=radius[i])
-            assert torch.allclose(whole.weights[i], one.weights, rtol=1e-3, atol=1e-3)
+            # In sum: at order 20 a weight just above β is (f - β)^(1/19), and tells of all digits.
+            assert (whole.weights[i] - one.weights).abs().mean() < 1e-5
             assert torch.allclose(whole.value[i], one.value, atol=1e-6)
 
 

@@ -156,16 +156,23 @@ def test_drrl_begins_with_the_optima_of_sl_and_ccl_and_reaches_them(store, at_on
     longer = {"epochs": 5, "lr": 0.01}
     for name in ("sl", "ccl"):
         tune(name, trials=2, settings=longer)
-    tune("drrl-fixed", trials=3, settings=longer)
+    tune("drrl-fixed", trials=4, settings=longer)
     for other in ("sl", "ccl"):
         assert f"{other}'s optimum" not in capsys.readouterr().err
     found = {study.study_name.split("/")[2]: study for study in studies(store)}
     first = found["drrl-fixed"].trials
-    assert [t.user_attrs.get("from") for t in first] == ["sl", "ccl", None]
+    assert [t.user_attrs.get("from") for t in first] == ["sl", "ccl", "halfway", None]
     for trial, origin in zip(first[:2], ("sl", "ccl"), strict=True):
         assert trial.value == pytest.approx(found[origin].best_value, rel=0.03)
-    tune("drrl-fixed", trials=4, settings=longer)  # they are enqueued once
-    assert len(found["drrl-fixed"].trials) == 4
+    one, other, middle = (trial.params for trial in first[:3])
+    assert middle["loss.order-1"] == pytest.approx(math.sqrt(0.02 * 150))
+    most = 0.85 * math.log(64)  # where the search ends, and the middle's own end lies
+    radii = one["loss.radius"], min(other["loss.radius"], most)
+    assert middle["loss.radius"] == pytest.approx(sum(radii) / 2)
+    assert one["loss.start"] < -1  # outside what is searched, unlike their middle
+    assert middle["loss.start"] == pytest.approx((-0.3 + other["loss.start"]) / 2)
+    tune("drrl-fixed", trials=5, settings=longer)  # they are enqueued once
+    assert len(found["drrl-fixed"].trials) == 5
 
 
 def test_drrl_says_what_it_could_not_begin_with(store, at_once, capsys):
