@@ -87,23 +87,24 @@ class Sampler:
 
         self.device = torch.device(device)
         self.start, self.degree = put(data.train.indptr), put(degree)
-        self.items = put(data.train.indices)
-        self.users = torch.repeat_interleave(torch.arange(data.n_users, device=device), self.degree)
+        self.items = put(data.train.indices).int()  # half the memory; indices are long elsewhere
+        each = torch.arange(data.n_users, device=device, dtype=torch.int32)
+        self.users = torch.repeat_interleave(each, self.degree)
         self.where = None  # see `positives`
         if kind == "per-row":
             self._index()
 
     def _index(self) -> None:
         """What `_draw` looks train pairs up in."""
-        self.keys = self.users * self.n_items + self.items
+        self.keys = self.users.long() * self.n_items + self.items
         # As many train items of a user lie before its last `degree` items as others lie among
         # these: the k-th of the former stands for the k-th of the latter.
         rank = torch.arange(len(self.items), device=self.device) - self.start[self.users]
         last = self.n_items - self.degree[self.users]
-        tail = self.users * self.n_items + last + rank
+        tail = self.users.long() * self.n_items + last + rank
         at = torch.searchsorted(self.keys, tail).clamp_max_(len(tail) - 1)
         self.instead = torch.zeros_like(self.items)
-        self.instead[self.items < last] = (last + rank)[self.keys[at] != tail]
+        self.instead[self.items < last] = (last + rank)[self.keys[at] != tail].int()
         # At most one byte in eight is set: a draw whose byte is not is no train pair.
         self.size = 2 ** (8 * len(self.keys)).bit_length()
         self.maybe = torch.zeros(self.size, dtype=torch.bool, device=self.device)
@@ -120,7 +121,7 @@ class Sampler:
         order = torch.randperm(len(self.users), device=self.device, generator=rng)
         everything = torch.arange(self.n_items, device=self.device)
         for rows in order.split(self.batch_size):
-            users, items = self.users.index_select(0, rows), self.items.index_select(0, rows)
+            users, items = (x.index_select(0, rows).long() for x in (self.users, self.items))
             if self.kind == "per-row":
                 negatives = self._draw(users, rng)
             elif self.kind == "shared-pool":
@@ -141,10 +142,11 @@ class Sampler:
         flat, key = drawn.view(-1), (drawn + users[:, None] * self.n_items).view(-1)
         some = self.maybe.index_select(0, key & (self.size - 1)).nonzero().view(-1)
         at = torch.searchsorted(self.keys, key[some]).clamp_max_(len(self.keys) - 1)
-        flat[some] = torch.where(self.keys[at] == key[some], self.instead[at], flat[some])
+        instead = self.instead.index_select(0, at).long()
+        flat[some] = torch.where(self.keys[at] == key[some], instead, flat[some])
         if self.noise:
             place = (uniform(self.noise) * self.degree[users, None]).long()
-            drawn[:, : self.noise] = self.items[self.start[users, None] + place]
+            drawn[:, : self.noise] = self.items[self.start[users, None] + place].long()
         return drawn
 
     def positives(self, users: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,7 +162,7 @@ class Sampler:
         rows = torch.repeat_interleave(torch.arange(len(users), device=self.device), degree)
         first = torch.cumsum(degree, 0) - degree
         rank = torch.arange(len(rows), device=self.device) - first[rows]
-        items = self.items[self.start[users][rows] + rank]
+        items = self.items[self.start[users][rows] + rank].long()
         if len(pool) == self.n_items and self.kind == "catalogue":
             return rows, items
         if self.where is None:
