@@ -61,10 +61,11 @@ results: $(READY)  ## the README's tables, run again: some ten hours on one core
 scorecard: $(READY)  ## the paper's numbers and claims beside what data/results holds
 	$(BIN)/drrl scorecard
 
+BENCH ?= out/bench.json
 bench: $(READY)  ## ours against the obvious implementation, in turns; needs the real data
-	$(BIN)/python tests/benchmarks/bench.py --json out/bench.json
-	$(BIN)/python tests/benchmarks/bench_dro.py
-	$(BIN)/python tests/benchmarks/bench_explorers.py --moves 1000
+	$(BIN)/python tests/benchmarks/bench.py --json $(BENCH)
+	$(BIN)/python tests/benchmarks/bench_dro.py --json $(BENCH)
+	$(BIN)/python tests/benchmarks/bench_explorers.py --moves 200 --json $(BENCH)
 
 figures: demo  ## the pictures this README shows, from runs of notebooks 00 and 01
 	$(BIN)/drrl notebook 01_worst_case --out out/figures

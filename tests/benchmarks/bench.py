@@ -13,8 +13,6 @@ import argparse
 import contextlib
 import json
 import math
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -32,6 +30,7 @@ from scipy.sparse import csr_array
 
 sys.path.insert(0, str(Path(__file__).parent))
 import naive
+import record
 
 from drrl_core import datasets, losses, metrics, runs
 
@@ -434,7 +433,7 @@ def shown(rows: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", nargs="*", default=list(CASES), choices=CASES)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", help="a file to write to, after each case")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--one", nargs=3, metavar=("CASE", "SIDE", "GOAL"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -443,24 +442,16 @@ def main() -> None:
         goal = None if goal == "None" else float(goal)
         print(json.dumps(CASES[case].sides[side](args.device, goal)))
         return
-    on_gpu = args.device == "cuda"
-    about = {
-        "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "commit": runs._commit(),
+    about = record.about(args.device) | {
         "gbytes_per_s": copying(2**28) / 1e9,
         "gflops": multiplying() / 1e9,
-        "gpu": "measured" if on_gpu else "not run",
+        "gpu": "measured" if args.device == "cuda" else "not run",
     }
     rows = []
     for name in args.case:
         rows.append(run_case(name, args.device))
         print(json.dumps(rows[-1]), flush=True)
-        if args.json:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text(json.dumps({"about": about, "table": rows}, indent=1) + "\n")
+        record.put(args.json, "bench", {"about": about, "table": rows})
     print(json.dumps(about), shown(rows), sep="\n")
     print(f"On a GPU: {about['gpu']}.")
 

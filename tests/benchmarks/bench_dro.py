@@ -9,13 +9,12 @@ same order, alternating too. The target is 1.25.
 """
 
 import argparse
-import json
 import math
-import platform
 import statistics
 import time
 
 import numpy as np
+import record
 import torch
 from scipy.sparse import csr_array
 
@@ -118,15 +117,9 @@ def main() -> None:
             f"{line['exact_ms']:.2f} ms, ratio {line['ratio']:.2f}  "
             f"{'<=' if line['ratio'] <= 1.25 else 'ABOVE'} 1.25"
         )
-    if args.json:
-        about = {"rows": args.rows, "columns": args.columns, "threads": torch.get_num_threads()}
-        about |= {"device": args.device, "torch": torch.__version__, "machine": platform.machine()}
-        with open(args.json, "w") as file:
-            json.dump(
-                about | {"table": list(map(_finite, table)), "steps": list(map(_finite, steps))},
-                file,
-                indent=1,
-            )
+    about = record.about(args.device) | {"rows": args.rows, "columns": args.columns}
+    tables = {"table": list(map(_finite, table)), "steps": list(map(_finite, steps))}
+    record.put(args.json, "bench_dro", {"about": about} | tables)
 
 
 def _finite(line: dict) -> dict:

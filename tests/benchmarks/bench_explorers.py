@@ -9,7 +9,6 @@ alive after the moves and were not before are counted: there should be none.
 
 import argparse
 import gc
-import json
 import math
 import os
 import statistics
@@ -19,6 +18,7 @@ os.environ["JPY_SESSION_NAME"] = "benchmark"  # explorers are live where a front
 
 import numpy as np
 import pandas as pd
+import record
 import torch
 from matplotlib.figure import Figure
 
@@ -93,9 +93,8 @@ def main() -> None:
             table.append(row | {"moves": len(times), "figures_left": alive - before})
     print(f"{args.scores} scores, {torch.get_num_threads()} threads; targets: median 30, p95 60 ms")
     print(pd.DataFrame(table).round(1).to_string(index=False))
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump({"scores": args.scores, "table": table}, file, indent=1)
+    about = record.about() | {"scores": args.scores}
+    record.put(args.json, "bench_explorers", {"about": about, "table": table})
 
 
 if __name__ == "__main__":
