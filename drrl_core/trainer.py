@@ -28,7 +28,8 @@ from drrl_core.losses import Batch, SampledScores
 MASKS = ("train", "train+valid")
 PRECISIONS = ("highest", "high", "medium")
 OPTIMISERS = ("adam", "row-sparse-adam")
-# Scores of a tile of rows: on a CPU a loss's arrays then stay in cache, a GPU wants large ones.
+# Scores of a tile of rows. On a CPU larger ones leave the cache and smaller ones cost more calls,
+# of an exact β above all; a GPU wants large ones.
 TILE = {"cpu": 2**20, "cuda": 2**25}
 
 
