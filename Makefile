@@ -51,8 +51,8 @@ lock: $(READY)  ## pin again what pyproject.toml allows
 	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
 
 TUNED := sl ccl drrl bsl mse bce bpr drrl-exact drrl-penalty drrl-shared drrl-fixed advinfonce llpauc
-results: $(READY)  ## the README's tables, run again: some ten hours on one core; what was stopped continues
-	for loss in $(TUNED); do $(BIN)/drrl tune amazon-beauty --loss $$loss --trials 12 --seeds 3 \
+results: $(READY)  ## the README's tables, run again: some eight hours on one core; what was stopped continues
+	for loss in $(TUNED); do $(BIN)/drrl tune amazon-beauty --loss $$loss --trials 20 --seeds 3 \
 		--csv data/results/runs.csv || exit 1; done
 	for file in data/sweeps/*.yaml; do $(BIN)/drrl sweep $$file --csv data/results/runs.csv || exit 1; done
 	$(BIN)/drrl harvest

@@ -168,7 +168,7 @@ def tune(
 ):
     """Search a loss's settings by valid NDCG@20; the same command continues what was stopped.
 
-    Tune sl and ccl before drrl: it begins with their optima.
+    Tune sl and ccl before drrl: it begins with their optima, and halfway between.
     """
     from drrl_core import runs, search
 
