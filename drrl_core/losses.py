@@ -169,10 +169,17 @@ class SampledScores(torch.autograd.Function):
     Autograd would keep a (B·N, d) tensor and scatter a gradient of that size. On a CPU the pairs
     are put together by item instead, so that the table is walked through once in its own order: the
     scores are the wanted entries of the product table · rowsᵀ, the table's gradient is the product
-    of the sparse (n, B) matrix of slopes with the rows. With `cosine`, table rows count as of
-    length one: their norms divide the scores, and the table is never copied. With `into`, the
-    table's gradient is written there, over whatever it held, and not handed to autograd: fresh
-    memory of that size at each step takes longer than the product.
+    of the sparse (n, B) matrix of slopes with the rows.
+
+    Args, to `apply`, by position:
+        rows, table, index: (B, d) and (n, d), of one type, and (B, N) of integers in [0, n).
+        cosine: table rows count as of length one: their norms divide the scores, and the table is
+            never copied.
+        into: (n, d); the table's gradient is written there, over whatever it held, and not handed
+            to autograd: fresh memory of that size at each step takes longer than the product.
+
+    Returns:
+        (B, N), with gradients to the first order.
 
     >>> index = torch.tensor([[1, 2, 1]])
     >>> SampledScores.apply(torch.tensor([[3.0, 4.0]]), torch.ones(5, 2), index)
