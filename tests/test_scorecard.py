@@ -100,6 +100,20 @@ def test_test_values_select_nothing(runs_of, others):
     assert mean[found["config"].iloc[0]] == pytest.approx(max(mean.values()), rel=1e-12)
 
 
+def test_with_false_negatives_the_loss_as_tuned_speaks(tmp_path):
+    tuned, other = {"loss.temperature": 0.2}, {"loss.temperature": 0.4}
+    rows = [
+        run("sl", settings=tuned, valid=0.08),
+        run("sl", settings=other, valid=0.07),
+        run("sl", settings=tuned, valid=0.02, noise=0.5, trials=None),
+        *(run("sl", settings=other, valid=0.06, noise=0.5, trials=None, seed=s) for s in (0, 1)),
+        run("sl", settings=other, valid=0.05, noise=0.3, trials=None),  # nothing else there is
+    ]
+    write(tmp_path, rows)
+    found = scorecard.finals(scorecard.read_runs(tmp_path / "runs.csv")).set_index("noise")
+    assert found["valid_ndcg@20"].to_dict() == {0.0: 0.08, 0.5: 0.02, 0.3: 0.05}
+
+
 def test_the_best_on_test_is_not_the_one_reported(tmp_path):
     write(
         tmp_path,
