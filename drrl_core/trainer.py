@@ -219,7 +219,7 @@ def _keep_freed_memory() -> None:
     with suppress(AttributeError, OSError, TypeError):  # another system's library
         mallopt, trim_threshold, mmap_threshold = ctypes.CDLL(None).mallopt, -1, -3
         mallopt(trim_threshold, 2**26)
-        mallopt(mmap_threshold, 2**23)
+        mallopt(mmap_threshold, 2**25)
 
 
 Part = list[tuple[Tensor, Tensor]]  # rows of a table, by index, and their slopes

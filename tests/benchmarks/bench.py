@@ -449,9 +449,11 @@ def main() -> None:
     }
     rows = []
     for name in args.case:
-        rows.append(run_case(name, args.device))
+        rows.append(run_case(name, args.device) | {"commit": about["commit"]})
         print(json.dumps(rows[-1]), flush=True)
-        record.put(args.json, "bench", {"about": about, "table": rows})
+        others = record.get(args.json, "bench").get("table", [])
+        others = [row for row in others if row["case"] not in args.case]
+        record.put(args.json, "bench", {"about": about, "table": others + rows})
     print(json.dumps(about), shown(rows), sep="\n")
     print(f"On a GPU: {about['gpu']}.")
 

@@ -21,6 +21,13 @@ def about(device: str = "cpu") -> dict:
     }
 
 
+def get(path: str | Path | None, script: str) -> dict:
+    """A script's part of the file; empty where there is none."""
+    return (
+        json.loads(Path(path).read_text()).get(script, {}) if path and Path(path).exists() else {}
+    )
+
+
 def put(path: str | Path | None, script: str, part: dict) -> None:
     """Set a script's part of the file; the others' stay. Without a path, nothing."""
     if path is None:
