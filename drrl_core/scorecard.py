@@ -743,6 +743,8 @@ def _number_row(e: Evidence, number: int, printed: pd.Series) -> dict:
         values = 100 * (values / other - 1).dropna()
         note = f"over {rival}" if rival else f"{rivals.notna().sum()} of 8 baselines run"
         judged = verdict(1 + printed["value"] / 100, 1 + mean / 100)
+        if mean <= 0 < printed["value"]:  # however small both are, a gain it is not
+            judged = "worse"
     else:
         mean = values.mean()
         judged = verdict(printed["value"], mean, less_is_better=less)

@@ -180,7 +180,7 @@ def test_the_lead_is_over_the_best_other_and_filled_where_it_is_sure():
     _, line, sure, unsure = right.lines
     assert line.get_ydata().tolist() == pytest.approx([12.5, 12.5])
     assert sure.get_xdata().tolist() == [0.0] and unsure.get_xdata().tolist() == [0.2]
-    assert [text.get_text() for text in right.texts] == ["SL", "SL"]
+    assert [text.get_text() for text in right.texts] == ["SL"]  # once: it does not change
 
 
 def test_along_the_dial_the_first_panel_has_the_intervals():

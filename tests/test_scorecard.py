@@ -114,6 +114,14 @@ def test_with_false_negatives_the_loss_as_tuned_speaks(tmp_path):
     assert found["valid_ndcg@20"].to_dict() == {0.0: 0.08, 0.5: 0.02, 0.3: 0.05}
 
 
+@pytest.mark.parametrize(("ours", "judged"), [(1.02, "reproduced within 3%"), (0.995, "worse")])
+def test_a_loss_is_no_gain_reproduced_however_small(tmp_path, ours, judged):
+    rows = [run(name, test=0.08) for name in scorecard.BASELINES]
+    write(tmp_path, [*rows, run("drrl", test=0.08 * ours)])
+    found = scorecard.numbers(scorecard.measured(tmp_path)).set_index("id")
+    assert found.loc["table2.amazon-beauty.mf.Imp.%.ndcg@20", "verdict"] == judged
+
+
 def test_the_best_on_test_is_not_the_one_reported(tmp_path):
     write(
         tmp_path,
