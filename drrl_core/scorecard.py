@@ -710,6 +710,11 @@ def along(e: Evidence, dataset: str, backbone: str = "mf", *, metric: str = "ndc
     return found
 
 
+def _gain_verdict(paper: float, ours: float) -> str:
+    """Of gains in percent: of the accuracies they amount to; but a loss is no gain reproduced."""
+    return "worse" if ours <= 0 < paper else verdict(1 + paper / 100, 1 + ours / 100)
+
+
 def _tuned(dataset: str, variant: str, backbone: str) -> str:
     """The command that tunes a loss, and trains the best with three seeds."""
     words = ["drrl", "tune", KITCHEN if dataset == "amazon-kitchen-temporal" else dataset]
@@ -742,9 +747,7 @@ def _number_row(e: Evidence, number: int, printed: pd.Series) -> dict:
         mean = 100 * (values.mean() / other.mean() - 1)
         values = 100 * (values / other - 1).dropna()
         note = f"over {rival}" if rival else f"{rivals.notna().sum()} of 8 baselines run"
-        judged = verdict(1 + printed["value"] / 100, 1 + mean / 100)
-        if mean <= 0 < printed["value"]:  # however small both are, a gain it is not
-            judged = "worse"
+        judged = _gain_verdict(printed["value"], mean)
     else:
         mean = values.mean()
         judged = verdict(printed["value"], mean, less_is_better=less)
@@ -790,7 +793,7 @@ def _average_row(gains: pd.DataFrame, metric: str, paper: float) -> dict:
         paper=paper,
         ours=mean,
         seeds=0 if math.isnan(mean) else three["seeds"].min(),
-        verdict=verdict(1 + paper / 100, 1 + mean / 100),
+        verdict=_gain_verdict(paper, mean),
         note=f"Table 2's own improvements average {three['paper'].mean():.2f}",
         command=COMPARED,
     )

@@ -148,6 +148,18 @@ def resolve_device(name: str = "auto") -> torch.device:
     return place.device
 
 
+def _keep_freed_memory() -> None:
+    """Have the C library keep what is freed, up to 64 MiB, for the next step (glibc's has a say).
+
+    It gives pages back as soon as a few megabytes are free, and a step's arrays, made anew each
+    time, then wait for fresh ones: that takes longer than what is computed in them.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # another system's library
+        mallopt, trim_threshold, mmap_threshold = ctypes.CDLL(None).mallopt, -1, -3
+        mallopt(trim_threshold, 2**26)
+        mallopt(mmap_threshold, 2**25)
+
+
 def score(
     users: Tensor, items: Tensor, batch: Batch, similarity: str = "cosine"
 ) -> tuple[Tensor, Tensor]:
@@ -208,18 +220,6 @@ def _backward(
     if onward:
         torch.autograd.backward(*zip(*onward, strict=True))
     return value + extra.detach()
-
-
-def _keep_freed_memory() -> None:
-    """Have the C library keep what is freed, up to 64 MiB, for the next step (glibc's has a say).
-
-    It gives pages back as soon as a few megabytes are free, and a step's arrays, made anew each
-    time, then wait for fresh ones: that takes longer than what is computed in them.
-    """
-    with suppress(AttributeError, OSError, TypeError):  # another system's library
-        mallopt, trim_threshold, mmap_threshold = ctypes.CDLL(None).mallopt, -1, -3
-        mallopt(trim_threshold, 2**26)
-        mallopt(mmap_threshold, 2**25)
 
 
 Part = list[tuple[Tensor, Tensor]]  # rows of a table, by index, and their slopes
@@ -390,6 +390,9 @@ def fit(
 
     Without valid pairs there is nothing to select by: all epochs are run and the last is kept.
     Ctrl-C stops as a callback does, with the best so far.
+
+    On a CPU with glibc the process keeps up to 64 MiB of what it frees from here on: steps are up
+    to twice as fast.
 
     Everything random comes from (config.seed, epoch): on a CPU, with one number of threads, the
     same call gives the same bits, resumed or not.
