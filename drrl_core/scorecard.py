@@ -62,10 +62,10 @@ KITCHEN = (
 # Evidence
 
 
-def read_runs(path: Path) -> pd.DataFrame:
+def read_runs(path: str | Path) -> pd.DataFrame:
     """`runs.csv` with the share of false negatives (`noise`) apart from the other settings
     (`config`). Runs under another protocol, `train.mask`, are left out."""
-    if not path.exists():
+    if not (path := Path(path)).exists():
         return NO_RUNS
     rows = pd.read_csv(path)
     _need(rows, RUNS, path)

@@ -730,18 +730,56 @@ def _tell(study, task: Task, result: dict | Exception, place: Place) -> None:
         study.tell(task.trial, result["value"])
 
 
-def _enqueue(study, search: Search, settings: dict, storage, place: Place, bar: tqdm) -> None:
-    """Let a study of DrRL begin with the optima of SL and CCL, see `mapped`, and halfway."""
+def _recorded(search: Search, csv: str | Path | None) -> pd.DataFrame:
+    """The rows of a results file that a tuning of just this left, the best on valid first."""
+    if not csv or not Path(csv).exists():
+        return pd.DataFrame(columns=scorecard.RUNS)
+    searched = {name.removesuffix("-1") for name in search.variant.space} | {"train.seed"}
+
+    def fixed(run: runs.Run) -> dict:
+        return {name: value for name, value in _flat(run).items() if name not in searched}
+
+    rows = pd.read_csv(csv).astype({"trials": "Int64"})
+    line = {"data_hash": search.data.hash, "backbone": search.backbone, "variant": search.name}
+    rows = rows[(rows[[*line]] == pd.Series(line)).all(axis=1) & rows["trials"].notna()]
+    wanted = fixed(search.run())
+    same = [fixed(run_of(row)) == wanted for _, row in rows.iterrows()]
+    rows = rows[np.array(same, bool)]
+    return rows.sort_values(["valid_ndcg@20", "key"], ascending=[False, True])
+
+
+def _optimum(search: Search, storage, csv: str | Path | None, place: Place) -> runs.Outcome:
+    """The best of a search, trained: its study's, else that of a results file, trained again.
+
+    Raises:
+        RunError, ValueError, KeyError: there is no such study, no finished trial, no run, no row.
+    """
     import optuna
 
+    try:
+        best = optuna.load_study(study_name=search.study, storage=storage).best_trial
+        return runs.load(best.user_attrs["key"], store=place.store, data=search.data)
+    except (KeyError, ValueError, runs.RunError):
+        rows = _recorded(search, csv)
+        rows = rows[rows["seed"] == search.run().train.seed]
+        if rows.empty:
+            raise
+    row = rows.iloc[0]
+    job = place.job(Task(f"{search.name}'s optimum", row["key"]), run_of(row), search.data.hash)
+    with tqdm(desc=f"{search.name}'s optimum, of {csv}", total=1, unit="run") as bar:
+        _collect(iter([job]), place, bar)
+    return runs.load(row["key"], store=place.store, data=search.data)
+
+
+def _enqueue(study, search: Search, settings: dict, storage, csv, place: Place, bar: tqdm) -> None:
+    """Let a study of DrRL begin with the optima of SL and CCL, see `mapped`, and halfway."""
     points = []
     own = {name: value for name, value in settings.items() if not _is_of("drrl", name)}
     for loss in ("sl", "ccl"):
         try:
-            name = _plan(search.data, search.dataset, loss, search.backbone, own).study
-            best = optuna.load_study(study_name=name, storage=storage).best_trial
-            outcome = runs.load(best.user_attrs["key"], store=place.store, data=search.data)
-        except (KeyError, ValueError, runs.RunError):  # no study, no finished trial, no run
+            plan = _plan(search.data, search.dataset, loss, search.backbone, own)
+            outcome = _optimum(plan, storage, csv, place)
+        except (KeyError, ValueError, runs.RunError):
             why = "first tune it, with all else equal"
             bar.write(f"{search.name} does not begin with {loss}'s optimum: {why}", file=sys.stderr)
             continue
@@ -811,6 +849,10 @@ def tune(
     trials are theirs, see `mapped`, and the point `halfway` between: tune these two before. In five
     dimensions a search of twenty trials that begins at the two ends alone does not leave them.
 
+    A store without the study takes what `csv` has of just this tuning: all of it where budget and
+    seeds are at least as asked, and then nothing is trained; SL's and CCL's optima, trained again,
+    for DrRL to begin with.
+
     Args:
         dataset, backbone: as in `runs.configure`.
         variant: a name in `variants`.
@@ -819,7 +861,7 @@ def tune(
         settings: what is not to be searched, as in `runs.configure`; `seed` also seeds the search.
         storage: where studies are kept, a URL as SQLAlchemy has it; by default a file of SQLite in
             the store. It is written nowhere else.
-        csv: a file to merge the results into, see `merge`.
+        csv: a file to merge the results into, see `merge`, and of results that are there already.
         place: where to compute.
 
     Returns:
@@ -842,6 +884,10 @@ def tune(
     storage = optuna.storages.get_storage(url)
     options = {"direction": "maximize", "load_if_exists": True}
     study = optuna.create_study(study_name=name, storage=storage, **options)
+    known = _recorded(search, csv)
+    if not study.trials and len(known[known["trials"] >= trials]["seed"].unique()) >= seeds:
+        print(f"{name}: {csv} has it, with {known['trials'].max()} trials", file=sys.stderr)
+        return known
 
     def tell(task: Task, result: dict | Exception) -> None:
         _tell(study, task, result, place)
@@ -851,7 +897,7 @@ def tune(
     with _alone_at(name, url, folder), tqdm(**shown) as bar, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Fixed parameter .* out of range")  # `mapped` may be
         if search.variant.loss == "drrl" and _spent(study) < trials:
-            _enqueue(study, search, settings or {}, storage, place, bar)
+            _enqueue(study, search, settings or {}, storage, csv, place, bar)
         failed = _collect(_trials(study, search, trials, place, bar), place, bar, tell)
     done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     done.sort(key=lambda trial: (-trial.value, trial.number))
@@ -1005,6 +1051,12 @@ NOISES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 ORDERS = (1.1, 1.25, 1.5, 2.0, 3.0, 6.0, 51.0)  # γ* from 11 to 1.02
 
 
+def _flat(run: runs.Run) -> dict:
+    """All settings of a run by their full names."""
+    parts = run.parameters.items()
+    return {f"{group}.{name}": value for group, part in parts for name, value in part.items()}
+
+
 def run_of(row: pd.Series) -> runs.Run:
     """The run that a row of `results` tells of.
 
@@ -1072,8 +1124,7 @@ def complete(
 
 def _again(final: pd.Series, seeds, **changed) -> dict:
     """A block of a sweep: a final once more, but for what is changed (None: left out)."""
-    parts = run_of(final).parameters.items()
-    own = {f"{group}.{name}": value for group, part in parts for name, value in part.items()}
+    own = _flat(run_of(final))
     names = [*json.loads(final["settings"]), "train.sampler", "train.negatives"]
     settings = {name: own[name] for name in names}
     settings |= {name.replace("__", "."): value for name, value in changed.items()}
