@@ -724,6 +724,8 @@ def _read_bytes(path: Path) -> bytes:
     where, parts = str(path), []
     try:
         raw = path.read_bytes()
+        if raw.startswith(b"PK\x03\x04"):
+            raise DataError(f"{where} is a zip archive: unpack it and give the table in it.")
         if path.suffix != ".gz" and not raw.startswith(b"\x1f\x8b"):
             return raw
         with gzip.open(io.BytesIO(raw)) as stream:

@@ -842,6 +842,12 @@ BAD = {
         "line 2: .*utf-8.*encoding='latin-1'",
     ),
     "not gzip": ("x.csv", b"\x1f\x8b no", {}, "line 1: cannot be read"),
+    "zip": (
+        "x.csv",
+        b"PK\x03\x04\xb3",
+        {},
+        r"x\.csv is a zip archive: unpack it and give the table",
+    ),
 }
 
 
