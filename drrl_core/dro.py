@@ -919,6 +919,31 @@ def radius_of_temperature(scores: Tensor, temperature: float | Tensor) -> Tensor
     return divergence.clamp_min(0).squeeze(-1)
 
 
+def breakdown_point(radius: float | Tensor):
+    """The share e^-ρ of false negatives from which on a ball has nothing left to teach.
+
+    Q uniform over a share ν of P is -log ν away from it, at every order. So from ν = e^-ρ on the
+    worst case is at least the mean of the false negatives' scores: where these are the user's own
+    positives, on which the loss pulls, it is at least what it is at scores that are all equal. A
+    β that is not the best only adds to it. The penalty of a fixed τ, as in SL, has no such point:
+    its ball is another one at other scores, and never as large.
+
+    Args:
+        radius: ρ in [0, inf), nats; number or tensor.
+
+    Returns:
+        ν in (0, 1], share of the negatives; the same for every order.
+
+    Raises:
+        ValueError: if the radius is out of range.
+
+    >>> round(breakdown_point(1.0), 3)
+    0.368
+    """
+    radius, _, lib = _number(radius, "radius", 0, 1)
+    return lib.exp(-radius)
+
+
 @torch.no_grad()
 def radius_of_margin(scores: Tensor, margin: float | Tensor, order: float) -> Tensor:
     """The radius each row has under a margin: ρ = D_γ(Q‖P), Q ∝ (f-β)_+^(1/(γ-1)).

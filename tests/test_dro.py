@@ -709,6 +709,7 @@ def test_conversions_refuse_what_does_not_exist():
         lambda: dro.eta_from_radius(1.0, INF),
         lambda: dro.radius_from_eta(1.0, INF),
         lambda: dro.weight_from_radius(-1.0, 2),
+        lambda: dro.breakdown_point(-1.0),
         lambda: dro.weight_from_radius(1.0, 0.5),
         lambda: dro.eta_from_radius(math.nan, 2),
         lambda: dro.weight_from_radius(tensor([0.1, -0.1]), 2),
@@ -725,6 +726,24 @@ def test_radius_of_temperature_and_back():
     back = worst_case(f, order=1, radius=radius)
     assert torch.allclose(back.dual, torch.full_like(radius, 0.2), rtol=1e-9)
     assert torch.allclose(back.log_dual, torch.full_like(radius, math.log(0.2)), rtol=1e-9)
+
+
+@quick
+@given(scores_lists, orders, radii, st.data())
+def test_from_the_breakdown_point_on_nothing_is_gained_by_telling_false_negatives_apart(
+    f, order, radius, data
+):
+    n, count = len(f), data.draw(st.integers(1, len(f)))
+    assume(abs(radius + math.log(count / n)) > 0.02)
+    broken = count / n > dro.breakdown_point(radius)
+    if broken:  # whatever the scores, so that 0, which equal scores reach, is the least
+        false = data.draw(st.permutations(f))[:count]
+        assert ball(f, order, radius).value - np.mean(false) >= -1e-9
+    apart = [1.0] * count + [0.0] * (n - count)  # told apart from all others
+    gain = 1 - ball(apart, order, radius).value
+    assert (gain < 1e-9) == broken
+    tau = 0.2  # a penalty gains at any share
+    assert 1 - worst_case(tensor(apart), order=1, temperature=tau).value > 1e-3 or count == n
 
 
 @pytest.mark.parametrize("order", [1.01, 1.5, 2, 7, 150, INF])
