@@ -302,15 +302,20 @@ def plan(
 ):
     """Write the sweeps of Figures 4 and 5 for the losses as they were tuned, for `drrl sweep`.
 
-    False negatives for SL, BSL, CCL, AdvInfoNCE and DrRL; the order at DrRL's own c and radius.
-    What is not in runs.csv yet is left out: run it again when it is.
+    False negatives for SL, BSL, CCL, AdvInfoNCE and DrRL, and for DrRL at other radii too; the
+    order at DrRL's own c and radius. What is not in runs.csv yet is left out: run it again when it
+    is.
     """
+    from functools import partial
+
     from drrl_core import scorecard, search
 
     rows = scorecard.read_runs(results / "runs.csv")
     rows = rows[(rows["dataset"] == dataset) & (rows["backbone"] == backbone)]
+    breakdown = partial(search.noise_plan, seeds=range(1), radii=search.RADII)
     for name, variants, make in (
         ("noise", ("sl", "bsl", "ccl", "advinfonce", "drrl"), search.noise_plan),
+        ("breakdown", ("drrl",), breakdown),
         ("order", ("drrl", "drrl-exact"), search.order_plan),
     ):
         blocks = make(rows[rows["variant"].isin(variants)])

@@ -343,6 +343,44 @@ def along_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
 
 
 @styled
+def breakdown(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
+    """What balls keep of their accuracy, against the share of false negatives; then against that
+    share in units of each ball's breakdown point, which lays the curves upon each other.
+
+    Args:
+        table: as `scorecard.balls_in_noise`.
+        metric: of which `kept` is told, for the axes.
+    """
+    figure, [[left, right]] = new_figure(9.4, 4.3, 2)
+    groups = sorted(table.groupby(["variant", "order", "radius"]), key=lambda one: one[0][2])
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.92, max(len(groups), 1)))
+    marks = {name: mark for name, mark in zip(sorted({*table["variant"]}), "osD^v", strict=False)}
+    for tone, ((variant, order, radius), rows) in zip(shades, groups, strict=True):
+        rows, point = rows.sort_values("share"), rows["breakdown_point"].iloc[0]
+        name = f"{label(variant)}, γ = {order_label(order).split()[0]}, ρ = {radius:.2f}"
+        style = {"color": tone, "marker": marks[variant], "ms": 6, "lw": 1.6}
+        left.plot(rows["share"], rows["kept"], label=name, **style)
+        left.plot([point, point], [0, 0.05], color=tone, lw=2.5)
+        noisy = rows[rows["share"] > 0]
+        right.plot(noisy["share"] / point, noisy["kept"], **style)
+    for axes in (left, right):
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set(ylim=(0, 1.05))
+    left.set(ylabel=f"test {metric_label(metric)} kept")
+    left.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    most = table["share"].max() if len(table) else 0.5
+    left.set(
+        xlabel="false negatives among a row's (stroke: breakdown point)", xlim=(0, most * 1.05)
+    )
+    right.axvline(1, color="#222222", ls="--", lw=1.2)
+    right.set(xscale="log", xlabel=r"that share / breakdown point $e^{-\rho}$")
+    right.xaxis.set_major_formatter("{x:g}")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
 def along_dial(sweeps: dict[str, pd.DataFrame], panels: dict[str, str], *, title: str) -> Figure:
     """What trained models of one family do along the order, a panel a quantity.
 

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from drrl_core import dro, metrics, published
+from drrl_core import dro, losses, metrics, published
 
 RUNS = (
     *("key", "dataset", "data_hash", "backbone", "variant", "loss", "settings", "seed"),
@@ -708,6 +708,64 @@ def along(e: Evidence, dataset: str, backbone: str = "mf", *, metric: str = "ndc
         table = table.join(weighed.groupby("order")[numbers].mean())
         found[f"{rows['variant'].iloc[0]}, {rows['held'].iloc[0]}"] = table
     return found
+
+
+def ball(row: pd.Series) -> tuple[float, float] | None:
+    """Order and radius (nats) of the ball that a run's loss was given; None where it has none.
+
+    CCL is order inf, of radius log c. A penalty, SL's among them, has another ball at other scores.
+
+    Args:
+        row: as `read_runs` returns them.
+
+    >>> ball(pd.Series({"loss": "ccl", "config": '{"loss.weight": 2}'}))
+    (inf, 0.6931471805599453)
+    """
+    if row["loss"] not in ("ccl", "drrl"):
+        return None
+    own = {n.removeprefix("loss."): value for n, value in json.loads(row["config"]).items()}
+    own = losses.hyperparameters(row["loss"]) | own
+    order = float(own.get("order", "inf"))
+    if own.get("temperature"):
+        return None
+    if own.get("eta") is not None:
+        return order, dro.radius_from_eta(own["eta"], order)
+    if own.get("radius") is not None:
+        return order, float(own["radius"])
+    return order, dro.radius_from_weight(own["weight"] or 1.0, order)
+
+
+def balls_in_noise(
+    e: Evidence, dataset: str, backbone: str = "mf", *, metric: str = "ndcg@20"
+) -> pd.DataFrame:
+    """What each ball keeps of its accuracy as false negatives grow, and where it is to break.
+
+    Args:
+        e: with runs that differ in noise alone, without any among them.
+        dataset, backbone: where.
+        metric: of the test split.
+
+    Returns:
+        A row a ball and share: variant, order, radius (nats), share of false negatives in a row of
+        negatives as they were drawn, breakdown_point (`dro.breakdown_point`), kept (share of the
+        accuracy at none, means over the seeds), seeds.
+
+    >>> balls_in_noise(measured("nowhere"), "amazon-beauty").empty
+    True
+    """
+    columns = ["variant", "order", "radius", "share", "breakdown_point", "kept", "seeds"]
+    rows = e.runs[(e.runs["dataset"] == dataset) & (e.runs["backbone"] == backbone)]
+    found = []
+    for (variant, negatives, _), own in rows.groupby(["variant", "negatives", "config"]):
+        means = own.groupby("noise")[f"test_{metric}"].agg(["mean", "count"])
+        if (about := ball(own.iloc[0])) is None or not {0.0} < {*means.index}:
+            continue
+        for noise, (mean, count) in means.iterrows():
+            share = math.floor(negatives * noise + 1e-9) / negatives
+            kept = mean / means["mean"][0.0]
+            ends = share, dro.breakdown_point(about[1]), kept, int(count)
+            found.append((variant, *about, *ends))
+    return pd.DataFrame(found, columns=columns)
 
 
 def _gain_verdict(paper: float, ours: float) -> str:

@@ -1048,6 +1048,7 @@ def sweep(
 # What the paper's figures take
 
 NOISES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
+RADII = (0.35, 0.7, 1.0, 1.2, 1.8)  # breakdown points from 70% to 17%
 ORDERS = (1.1, 1.25, 1.5, 2.0, 3.0, 6.0, 51.0)  # γ* from 11 to 1.02
 
 
@@ -1133,23 +1134,29 @@ def _again(final: pd.Series, seeds, **changed) -> dict:
     return outer | {"settings": settings | {"train.seed": [*seeds]}}
 
 
-def noise_plan(rows: pd.DataFrame, ratios=NOISES, seeds=range(3)) -> list[dict]:
+def noise_plan(rows: pd.DataFrame, ratios=NOISES, seeds=range(3), *, radii=None) -> list[dict]:
     """The sweep of Fig. 4: losses as they were tuned, at shares of false negatives.
 
     Args:
         rows: as `scorecard.read_runs`; their finals without noise are run again.
         ratios: of each row's negatives, in [0, 1).
         seeds: of every point.
+        radii: ρ, nats. DrRL's balls alone, at these instead of their own: to see where each breaks
+            (`dro.breakdown_point`).
 
     Returns:
         Blocks as `sweep` takes them from a file. The sampler is per-row, which alone has noise.
     """
     finals = scorecard.finals(rows[rows["noise"] == 0])
     one = finals.drop_duplicates(["dataset", "backbone", "variant"])
-    return [
-        _again(row, seeds, train__noise=[*map(float, ratios)], train__sampler="per-row")
-        for _, row in one.iterrows()
-    ]
+    changed = {"train__noise": [*map(float, ratios)], "train__sampler": "per-row"}
+    if radii is not None:
+        one = one[
+            [row["loss"] == "drrl" and bool(scorecard.ball(row)) for _, row in one.iterrows()]
+        ]
+        changed |= {f"loss__{name}": None for name in scorecard.SIZES}
+        changed["loss__radius"] = [*map(float, radii)]
+    return [_again(row, seeds, **changed) for _, row in one.iterrows()]
 
 
 def order_plan(
@@ -1173,15 +1180,11 @@ def order_plan(
     rows = rows.sort_values(["valid_ndcg@20", "key"], ascending=False)
     blocks, chosen = [], set()
     for _, row in rows.iterrows():
-        own, group = run_of(row).loss_parameters, (row["dataset"], row["backbone"], row["variant"])
-        order, radius = own["order"], own["radius"] or 0.0
-        if group in chosen or own["temperature"] or not between[0] <= order <= between[1]:
+        group = row["dataset"], row["backbone"], row["variant"]
+        order, radius = scorecard.ball(row) or (math.nan, math.nan)
+        if group in chosen or not between[0] <= order <= between[1]:
             continue
         chosen.add(group)
-        if own["weight"] is not None:
-            radius = dro.radius_from_weight(own["weight"], order)
-        elif own["eta"] is not None:
-            radius = dro.radius_from_eta(own["eta"], order)
         sizes = {"radius": radius, "weight": dro.weight_from_radius(radius, order)}
         free = {f"loss__{name}": None for name in scorecard.SIZES}
         for name, size in sizes.items():
@@ -1194,6 +1197,7 @@ def order_plan(
 def write_plan(blocks: list[dict], path: str | Path) -> Path:
     """Blocks as a file for `sweep`."""
     yaml, path = _need("yaml", "tune"), Path(path)
+    blocks = json.loads(json.dumps(blocks))  # a list that two share YAML would give an anchor
     text = yaml.safe_dump(blocks, sort_keys=False, default_flow_style=None, width=99)
     runs.put(path, text.encode())
     return path

@@ -247,7 +247,8 @@ def test_harvest(drrl, tmp_path):
 def test_plan(drrl, tmp_path):
     results, out = ROOT / "data" / "results", tmp_path / "sweeps"
     code, said, _ = drrl(f"plan amazon-beauty --results {results} --out {out}")
-    files = [str(out / f"amazon-beauty_mf_{name}.yaml") for name in ("noise", "order")]
+    kinds = ("noise", "breakdown", "order")
+    files = [str(out / f"amazon-beauty_mf_{name}.yaml") for name in kinds]
     assert code == 0 and said.split() == files
     code, said, err = drrl(f"plan gowalla --backbone xsimgcl --results {results} --out {out}")
     assert code == 0 and not said and "noise: none of sl, bsl" in err

@@ -50,6 +50,9 @@ SIDE = pd.DataFrame(
 )
 HALF = SIDE[["ours", "low", "high"]] / 2
 NOISY = pd.concat({0.0: SIDE, 0.2: SIDE.assign(**HALF, p=0.5)}, names=["noise"])
+BALLS = pd.DataFrame({"variant": "drrl", "order": 2.0, "radius": 1.0, "share": [0.5, 0.0]}).assign(
+    kept=[0.3, 1.0], breakdown_point=0.25
+)
 ALONG = SIDE.assign(k1=[9.0, 4.0, 2.0]).set_index(pd.Index([1.5, 2.0, 4.0], name="order"))
 GROUPS = pd.DataFrame({"least": [0, 3], "most": [2, 3], "ndcg@20": [0.1, 0.2]})
 SHIFTED = pd.DataFrame(
@@ -60,6 +63,7 @@ SHIFTED = pd.DataFrame(
 FIGURES = {
     "paper": lambda: plots.against_paper({"ndcg@20": SIDE}, title="toy"),
     "noise": lambda: plots.along_noise(NOISY, metric="ndcg@20", title="toy"),
+    "breakdown": lambda: plots.breakdown(BALLS, metric="ndcg@20", title="toy"),
     "dial": lambda: plots.along_dial(
         {"drrl, radius=1": ALONG}, {"ours": "x", "k1": "y"}, title="toy"
     ),
@@ -103,6 +107,14 @@ def test_learning_curves_draw_the_evaluated_epochs_and_mark_the_best():
     assert line.get_xydata().tolist() == [[2, 0.1], [4, 0.3]]
     assert best.get_xydata().tolist() == [[4, 0.3]]
     assert line.get_color() == plots.colour("sl")
+
+
+def test_a_ball_is_drawn_along_the_share_and_along_its_own_measure_of_it():
+    left, right = plots.breakdown(BALLS, metric="ndcg@20", title="toy").axes
+    curve, stroke = left.lines
+    assert curve.get_xydata().tolist() == [[0, 1], [0.5, 0.3]]
+    assert stroke.get_xdata().tolist() == [0.25, 0.25]
+    assert right.lines[0].get_xydata().tolist() == [[2, 0.3]]
 
 
 def test_users_are_counted_and_their_mean_is_marked():

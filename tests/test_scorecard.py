@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shlex
 from pathlib import Path
 
@@ -512,6 +513,32 @@ def test_along_a_sweep_are_its_means_and_its_weights(tmp_path):
         [0.001 * 4.3027 / 3**0.5] * 4, rel=1e-4
     )
     assert table["k1"].tolist() == pytest.approx([2.2, 3, 5, 10])
+
+
+def test_balls_in_noise_are_told_with_their_breakdown_points(tmp_path):
+    sizes = [
+        ("ccl", {"loss.weight": 4.0}, math.inf, 0.25),
+        ("drrl", {"loss.order": 2, "loss.weight": 2.0}, 2, 0.25),
+        ("drrl-exact", {"loss.order": 1, "loss.radius": 1.0}, 1, math.exp(-1)),
+        ("drrl", {"loss.order": 3, "loss.eta": 1.0}, 3, 7**-0.5),
+        ("drrl", {"loss.order": 5}, 5, 1.0),
+    ]
+    none = [("sl", {"loss.temperature": 0.2}), ("drrl-penalty", {"loss.temperature": 0.2})]
+    rows = [
+        run(name, settings=own, noise=noise, seed=seed, test=0.1 * (1 - noise) + seed / 1000)
+        for name, own, *_ in [*sizes, *none]
+        for noise in (0, 0.3)
+        for seed in (0, 1)
+    ]
+    write(tmp_path, [*rows, run("ccl", noise=0.3)])  # the last: without noise it was not run
+    found = scorecard.balls_in_noise(scorecard.measured(tmp_path), "amazon-beauty")
+    assert len(found) == 2 * len(sizes) and (found["seeds"] == 2).all()
+    table = found.set_index(["variant", "order"]).sort_index()
+    for name, _, order, point in sizes:
+        own = table.loc[(name, order)]
+        assert own["breakdown_point"].tolist() == pytest.approx([point] * 2)
+        assert own["share"].tolist() == [0, 19 / 64]  # of 64 negatives
+        assert own["kept"].tolist() == pytest.approx([1, 0.0705 / 0.1005])
 
 
 def test_what_is_held_keeps_sweeps_apart(tmp_path):

@@ -703,6 +703,12 @@ def test_the_plan_of_noise_is_each_final_again_at_every_ratio(counted, tmp_path)
     plain = {runs.key(run, data_hash) for run in found if run.train.noise == 0}
     finals = scorecard.finals(rows[rows["noise"] == 0])
     assert {*finals["key"]} <= plain  # those are not trained again
+    found = points(search.noise_plan(rows, (0, 0.3), range(1), radii=(0.4, 0.8)), tmp_path)
+    assert {run.loss for run in found} == {"drrl"}
+    sizes = [(run.loss_parameters["radius"], run.train.noise) for run in found]
+    assert sizes == [(0.4, 0), (0.4, 0.3), (0.8, 0), (0.8, 0.3)]
+    sizes = {tuple(run.loss_parameters[name] for name in scorecard.SIZES[1:]) for run in found}
+    assert sizes == {(None, None, None)}
 
 
 def test_the_plan_of_orders_holds_the_radius_and_then_c(counted, tmp_path):
@@ -710,7 +716,9 @@ def test_the_plan_of_orders_holds_the_radius_and_then_c(counted, tmp_path):
     (final,) = rows[rows["loss"] == "drrl"].head(1).to_dict("records")
     own = {"loss.radius": 0.5, "train.lr": 0.003}
     made = [
-        final | {"settings": json.dumps(own | {"loss.order": order}), "valid_ndcg@20": valid}
+        final
+        | dict.fromkeys(["settings", "config"], json.dumps(own | {"loss.order": order}))
+        | {"valid_ndcg@20": valid}
         for order, valid in ((2.0, 0.2), (3.0, 0.1), (1.02, 0.9), ("inf", 0.8))
     ]
     made += [made[0] | {"noise": 0.1, "valid_ndcg@20": 0.95}]
