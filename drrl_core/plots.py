@@ -365,7 +365,7 @@ def breakdown(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
         right.plot(noisy["share"] / point, noisy["kept"], **style)
     for axes in (left, right):
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.set(ylim=(0, 1.05))
+        axes.set(ylim=(0, max(1.05, 1.05 * table["kept"].max())))
     left.set(ylabel=f"test {metric_label(metric)} kept")
     left.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     most = table["share"].max() if len(table) else 0.5
@@ -373,7 +373,8 @@ def breakdown(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
         xlabel="false negatives among a row's (stroke: breakdown point)", xlim=(0, most * 1.05)
     )
     right.axvline(1, color="#222222", ls="--", lw=1.2)
-    right.set(xscale="log", xlabel=r"that share / breakdown point $e^{-\rho}$")
+    right.set_xscale("log", base=2)
+    right.set(xlabel=r"that share / breakdown point $e^{-\rho}$")
     right.xaxis.set_major_formatter("{x:g}")
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
