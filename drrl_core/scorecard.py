@@ -92,7 +92,7 @@ def finals(rows: pd.DataFrame) -> pd.DataFrame:
     The rule, on validation only: of the configurations that were tuned for (of all, where none
     was), those with the most seeds, since a mean over many is not the luck of one; and of these
     the one whose mean valid NDCG@20 is highest. With false negatives it is the configuration that
-    speaks without them, where that was trained so: what is asked is how a loss fares as tuned.
+    speaks without them, where one does: what is asked is how a loss fares as tuned.
 
     Args:
         rows: as `read_runs` returns them.
@@ -100,7 +100,8 @@ def finals(rows: pd.DataFrame) -> pd.DataFrame:
     cell, config = ["dataset", "backbone", "variant"], ["sampler", "negatives", "config"]
     group = [*cell, "noise"]
 
-    def preferred(rows: pd.DataFrame, these: pd.Series) -> pd.DataFrame:
+    def tuned(rows: pd.DataFrame) -> pd.DataFrame:
+        these = rows["trials"].notna()
         return rows[these | ~these.groupby([rows[name] for name in group]).transform("any")]
 
     def best(rows: pd.DataFrame) -> pd.DataFrame:
@@ -112,10 +113,13 @@ def finals(rows: pd.DataFrame) -> pd.DataFrame:
         )
         return found.dropna(subset="valid").drop_duplicates(group)
 
-    rows = preferred(rows, rows["trials"].notna())
-    quiet = best(rows[rows["noise"] == 0]).set_index([*cell, "config"]).index
-    as_tuned = pd.MultiIndex.from_frame(rows[[*cell, "config"]]).isin(quiet)
-    rows = preferred(rows, pd.Series(as_tuned, rows.index))
+    plain = rows["noise"] == 0
+    quiet = best(tuned(rows[plain]))
+    speaks, known = (
+        pd.MultiIndex.from_frame(rows[names]).isin(pd.MultiIndex.from_frame(quiet[names]))
+        for names in ([*cell, "config"], cell)
+    )
+    rows = pd.concat([tuned(rows[plain | ~known]), rows[~plain & speaks]])
     return rows.merge(best(rows)[group + config])
 
 

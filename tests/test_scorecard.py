@@ -108,11 +108,13 @@ def test_with_false_negatives_the_loss_as_tuned_speaks(tmp_path):
         run("sl", settings=other, valid=0.07),
         run("sl", settings=tuned, valid=0.02, noise=0.5, trials=None),
         *(run("sl", settings=other, valid=0.06, noise=0.5, trials=None, seed=s) for s in (0, 1)),
-        run("sl", settings=other, valid=0.05, noise=0.3, trials=None),  # nothing else there is
+        run("sl", settings=other, valid=0.05, noise=0.3, trials=9),  # is not how it was tuned
+        run("ccl", settings=other, valid=0.05, noise=0.3, trials=9),  # nothing else there is
     ]
     write(tmp_path, rows)
-    found = scorecard.finals(scorecard.read_runs(tmp_path / "runs.csv")).set_index("noise")
-    assert found["valid_ndcg@20"].to_dict() == {0.0: 0.08, 0.5: 0.02, 0.3: 0.05}
+    found = scorecard.finals(scorecard.read_runs(tmp_path / "runs.csv"))
+    found = found.set_index(["loss", "noise"])["valid_ndcg@20"].to_dict()
+    assert found == {("sl", 0.0): 0.08, ("sl", 0.5): 0.02, ("ccl", 0.3): 0.05}
 
 
 @pytest.mark.parametrize(("ours", "judged"), [(1.02, "reproduced within 3%"), (0.995, "worse")])
@@ -141,7 +143,17 @@ def test_the_best_on_test_is_not_the_one_reported(tmp_path):
                 run("sl", valid=0.11, test=0.16, seed=s, settings={"train.mask": "train+valid"})
                 for s in range(3)
             ),
-            *(run("sl", valid=0.12, test=0.15, seed=s, noise=0.1) for s in range(3)),
+            *(
+                run(
+                    "sl",
+                    valid=0.12,
+                    test=0.15,
+                    seed=s,
+                    noise=0.1,
+                    settings={"loss.temperature": 0.1},
+                )
+                for s in range(3)
+            ),
         ],
     )
     e = scorecard.measured(tmp_path)
