@@ -23,7 +23,7 @@ LAYERS = {
     "backbones": set(),
     "metrics": set(),
     "published": set(),
-    "scorecard": {"dro", "metrics", "published"},
+    "scorecard": {"dro", "losses", "metrics", "published"},
     "losses": {"dro"},
     "sampling": {"datasets", "losses"},
     "trainer": {"datasets", "losses", "metrics", "sampling"},
