@@ -923,10 +923,13 @@ def breakdown_point(radius: float | Tensor):
     """The share e^-ρ of false negatives from which on a ball has nothing left to teach.
 
     Q uniform over a share ν of P is -log ν away from it, at every order. So from ν = e^-ρ on the
-    worst case is at least the mean of the false negatives' scores: where these are the user's own
-    positives, on which the loss pulls, it is at least what it is at scores that are all equal. A
-    β that is not the best only adds to it. The penalty of a fixed τ, as in SL, has no such point:
-    its ball is another one at other scores, and never as large.
+    worst case is at least the mean score of the false negatives. Where these are drawn from the
+    user's own positives, that mean is in expectation the one the loss pulls up: whatever the
+    scores, the user's expected loss is no less than scores that are all equal give. A β that is
+    not the best makes it only larger, so that scores all equal to β are then the least.
+
+    The penalty of a fixed τ, as in SL, has no such point: at any ν < 1, false negatives that share
+    one score above all others have a ball smaller than -log ν, and something is gained.
 
     Args:
         radius: ρ in [0, inf), nats; number or tensor.

@@ -345,17 +345,18 @@ def along_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
 @styled
 def breakdown(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
     """What balls keep of their accuracy, against the share of false negatives; then against that
-    share in units of each ball's breakdown point, which lays the curves upon each other.
+    share in units of each ball's breakdown point, which would lay all that break upon each other.
 
     Args:
         table: as `scorecard.balls_in_noise`.
         metric: of which `kept` is told, for the axes.
     """
     figure, [[left, right]] = new_figure(9.4, 4.3, 2)
-    groups = sorted(table.groupby(["variant", "order", "radius"]), key=lambda one: one[0][2])
-    shades = mpl.colormaps["viridis"](np.linspace(0, 0.92, max(len(groups), 1)))
+    ids = ["radius", "order", "variant", "config"]
+    groups = list(table.groupby(ids))  # by radius
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.92, len(groups)))
     marks = {name: mark for name, mark in zip(sorted({*table["variant"]}), "osD^v", strict=False)}
-    for tone, ((variant, order, radius), rows) in zip(shades, groups, strict=True):
+    for tone, ((radius, order, variant, _), rows) in zip(shades, groups, strict=True):
         rows, point = rows.sort_values("share"), rows["breakdown_point"].iloc[0]
         name = f"{label(variant)}, γ = {order_label(order).split()[0]}, ρ = {radius:.2f}"
         style = {"color": tone, "marker": marks[variant], "ms": 6, "lw": 1.6}

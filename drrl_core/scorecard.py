@@ -717,7 +717,8 @@ def along(e: Evidence, dataset: str, backbone: str = "mf", *, metric: str = "ndc
 def ball(row: pd.Series) -> tuple[float, float] | None:
     """Order and radius (nats) of the ball that a run's loss was given; None where it has none.
 
-    CCL is order inf, of radius log c. A penalty, SL's among them, has another ball at other scores.
+    CCL's is of order inf and radius log c, which its margin may fall short of. A penalty, SL's
+    among them, has another ball at other scores; a weight c below 1 has none.
 
     Args:
         row: as `read_runs` returns them.
@@ -736,7 +737,8 @@ def ball(row: pd.Series) -> tuple[float, float] | None:
         return order, dro.radius_from_eta(own["eta"], order)
     if own.get("radius") is not None:
         return order, float(own["radius"])
-    return order, dro.radius_from_weight(own["weight"] or 1.0, order)
+    weight = own["weight"] or 1.0
+    return (order, dro.radius_from_weight(weight, order)) if weight >= 1 else None
 
 
 def balls_in_noise(
@@ -750,25 +752,26 @@ def balls_in_noise(
         metric: of the test split.
 
     Returns:
-        A row a ball and share: variant, order, radius (nats), share of false negatives in a row of
-        negatives as they were drawn, breakdown_point (`dro.breakdown_point`), kept (share of the
-        accuracy at none, means over the seeds), seeds.
+        A row a ball and share: variant, config (its settings), order, radius (nats), share of false
+        negatives in a row of negatives as they were drawn, breakdown_point (`dro.breakdown_point`),
+        kept (share of the accuracy at none, means over the seeds that have both), seeds.
 
     >>> balls_in_noise(measured("nowhere"), "amazon-beauty").empty
     True
     """
-    columns = ["variant", "order", "radius", "share", "breakdown_point", "kept", "seeds"]
+    columns = ["variant", "config", "order", "radius", "share", "breakdown_point", "kept", "seeds"]
     rows = e.runs[(e.runs["dataset"] == dataset) & (e.runs["backbone"] == backbone)]
-    found = []
-    for (variant, negatives, _), own in rows.groupby(["variant", "negatives", "config"]):
-        means = own.groupby("noise")[f"test_{metric}"].agg(["mean", "count"])
-        if (about := ball(own.iloc[0])) is None or not {0.0} < {*means.index}:
+    rows, found = rows[rows["sampler"] == "per-row"], []  # which alone has noise
+    for (variant, negatives, config), own in rows.groupby(["variant", "negatives", "config"]):
+        values = own.pivot_table(f"test_{metric}", index="seed", columns="noise")
+        if (about := ball(own.iloc[0])) is None or 0.0 not in values or values.shape[1] < 2:
             continue
-        for noise, (mean, count) in means.iterrows():
+        for noise, value in values.items():
+            both = values[[0.0]].assign(value=value).dropna()  # of the same seeds
             share = math.floor(negatives * noise + 1e-9) / negatives
-            kept = mean / means["mean"][0.0]
-            ends = share, dro.breakdown_point(about[1]), kept, int(count)
-            found.append((variant, *about, *ends))
+            kept = both["value"].mean() / both[0.0].mean()
+            point = dro.breakdown_point(about[1])
+            found.append((variant, config, *about, share, point, kept, len(both)))
     return pd.DataFrame(found, columns=columns)
 
 

@@ -730,26 +730,9 @@ def _tell(study, task: Task, result: dict | Exception, place: Place) -> None:
         study.tell(task.trial, result["value"])
 
 
-def _recorded(search: Search, csv: str | Path | None) -> pd.DataFrame:
-    """The rows of a results file that a tuning of just this left, the best on valid first."""
-    if not csv or not Path(csv).exists():
-        return pd.DataFrame(columns=scorecard.RUNS)
-    searched = {name.removesuffix("-1") for name in search.variant.space} | {"train.seed"}
-
-    def fixed(run: runs.Run) -> dict:
-        return {name: value for name, value in _flat(run).items() if name not in searched}
-
-    rows = pd.read_csv(csv).astype({"trials": "Int64"})
-    line = {"data_hash": search.data.hash, "backbone": search.backbone, "variant": search.name}
-    rows = rows[(rows[[*line]] == pd.Series(line)).all(axis=1) & rows["trials"].notna()]
-    wanted = fixed(search.run())
-    same = [fixed(run_of(row)) == wanted for _, row in rows.iterrows()]
-    rows = rows[np.array(same, bool)]
-    return rows.sort_values(["valid_ndcg@20", "key"], ascending=[False, True])
-
-
 def _optimum(search: Search, storage, csv: str | Path | None, place: Place) -> runs.Outcome:
-    """The best of a search, trained: its study's, else that of a results file, trained again.
+    """The best of a search, trained: its study's, else the best on valid of the tuned rows of a
+    results file that differ from this search in nothing else, trained again if need be.
 
     Raises:
         RunError, ValueError, KeyError: there is no such study, no finished trial, no run, no row.
@@ -760,15 +743,23 @@ def _optimum(search: Search, storage, csv: str | Path | None, place: Place) -> r
         best = optuna.load_study(study_name=search.study, storage=storage).best_trial
         return runs.load(best.user_attrs["key"], store=place.store, data=search.data)
     except (KeyError, ValueError, runs.RunError):
-        rows = _recorded(search, csv)
-        rows = rows[rows["seed"] == search.run().train.seed]
-        if rows.empty:
+        if not csv:
             raise
-    row = rows.iloc[0]
-    job = place.job(Task(f"{search.name}'s optimum", row["key"]), run_of(row), search.data.hash)
-    with tqdm(desc=f"{search.name}'s optimum, of {csv}", total=1, unit="run") as bar:
-        _collect(iter([job]), place, bar)
-    return runs.load(row["key"], store=place.store, data=search.data)
+    rows, own = scorecard.read_runs(csv), search.run()
+    line = {"data_hash": search.data.hash, "backbone": own.backbone, "variant": search.name}
+    rows = rows[(rows[[*line]] == pd.Series(line)).all(axis=1) & (rows["seed"] == own.train.seed)]
+    rows = rows[rows["trials"].notna()].sort_values(["valid_ndcg@20", "key"])
+    searched = {name.removesuffix("-1") for name in search.variant.space}
+    found = [replace(run_of(row), dataset=search.dataset) for _, row in rows.iterrows()]
+    same = [run for run in found if {*_changes(own, run)} <= searched]
+    if not same:
+        raise runs.RunError(f"{csv} has no {search.name} that was tuned so")
+    key = runs.key(same[-1], search.data.hash)
+    if not (runs.store_folder(place.store) / key).exists():
+        task = Task(f"{search.name}'s optimum in {csv}", key)
+        with tqdm(desc=task.name, total=1, unit="run") as bar:
+            _collect(iter([place.job(task, same[-1], search.data.hash)]), place, bar)
+    return runs.load(key, store=place.store, data=search.data)
 
 
 def _enqueue(study, search: Search, settings: dict, storage, csv, place: Place, bar: tqdm) -> None:
@@ -848,10 +839,7 @@ def tune(
     Where the same storage has a study of SL and of CCL with all else equal, a DrRL variant's first
     trials are theirs, see `mapped`, and the point `halfway` between: tune these two before. In five
     dimensions a search of twenty trials that begins at the two ends alone does not leave them.
-
-    A store without the study takes what `csv` has of just this tuning: all of it where budget and
-    seeds are at least as asked, and then nothing is trained; SL's and CCL's optima, trained again,
-    for DrRL to begin with.
+    Where it has not, their best rows in `csv` are trained again to begin with.
 
     Args:
         dataset, backbone: as in `runs.configure`.
@@ -861,7 +849,7 @@ def tune(
         settings: what is not to be searched, as in `runs.configure`; `seed` also seeds the search.
         storage: where studies are kept, a URL as SQLAlchemy has it; by default a file of SQLite in
             the store. It is written nowhere else.
-        csv: a file to merge the results into, see `merge`, and of results that are there already.
+        csv: a file to merge the results into, see `merge`.
         place: where to compute.
 
     Returns:
@@ -884,10 +872,6 @@ def tune(
     storage = optuna.storages.get_storage(url)
     options = {"direction": "maximize", "load_if_exists": True}
     study = optuna.create_study(study_name=name, storage=storage, **options)
-    known = _recorded(search, csv)
-    if not study.trials and len(known[known["trials"] >= trials]["seed"].unique()) >= seeds:
-        print(f"{name}: {csv} has it, with {known['trials'].max()} trials", file=sys.stderr)
-        return known
 
     def tell(task: Task, result: dict | Exception) -> None:
         _tell(study, task, result, place)
@@ -1058,6 +1042,12 @@ def _flat(run: runs.Run) -> dict:
     return {f"{group}.{name}": value for group, part in parts for name, value in part.items()}
 
 
+def _changes(plain: runs.Run, run: runs.Run) -> dict:
+    """The settings of a run that another of the same loss and backbone has not."""
+    before = _flat(plain)
+    return {name: value for name, value in _flat(run).items() if value != before[name]}
+
+
 def run_of(row: pd.Series) -> runs.Run:
     """The run that a row of `results` tells of.
 
@@ -1197,7 +1187,7 @@ def order_plan(
 def write_plan(blocks: list[dict], path: str | Path) -> Path:
     """Blocks as a file for `sweep`."""
     yaml, path = _need("yaml", "tune"), Path(path)
-    blocks = json.loads(json.dumps(blocks))  # a list that two share YAML would give an anchor
+    blocks = json.loads(json.dumps(blocks))  # shared lists would become anchors in YAML
     text = yaml.safe_dump(blocks, sort_keys=False, default_flow_style=None, width=99)
     runs.put(path, text.encode())
     return path

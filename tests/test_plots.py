@@ -51,7 +51,7 @@ SIDE = pd.DataFrame(
 HALF = SIDE[["ours", "low", "high"]] / 2
 NOISY = pd.concat({0.0: SIDE, 0.2: SIDE.assign(**HALF, p=0.5)}, names=["noise"])
 BALLS = pd.DataFrame({"variant": "drrl", "order": 2.0, "radius": 1.0, "share": [0.5, 0.0]}).assign(
-    kept=[0.3, 1.0], breakdown_point=0.25
+    kept=[0.3, 1.0], breakdown_point=0.25, config="{}"
 )
 ALONG = SIDE.assign(k1=[9.0, 4.0, 2.0]).set_index(pd.Index([1.5, 2.0, 4.0], name="order"))
 GROUPS = pd.DataFrame({"least": [0, 3], "most": [2, 3], "ndcg@20": [0.1, 0.2]})

@@ -536,15 +536,19 @@ def test_balls_in_noise_are_told_with_their_breakdown_points(tmp_path):
         ("drrl", {"loss.order": 5}, 5, 1.0),
     ]
     none = [("sl", {"loss.temperature": 0.2}), ("drrl-penalty", {"loss.temperature": 0.2})]
+    none += [("ccl", {"loss.weight": 0.5})]
     rows = [
         run(name, settings=own, noise=noise, seed=seed, test=0.1 * (1 - noise) + seed / 1000)
         for name, own, *_ in [*sizes, *none]
         for noise in (0, 0.3)
         for seed in (0, 1)
     ]
-    write(tmp_path, [*rows, run("ccl", noise=0.3)])  # the last: without noise it was not run
+    rows += [run("ccl", noise=0.3)]  # without noise it was not run
+    own = {"settings": {"loss.weight": 4.0}, "test": 0.5}
+    rows += [run("ccl", seed=7, **own), run("ccl", sampler="shared-pool", **own)]  # has no noise
+    write(tmp_path, rows)
     found = scorecard.balls_in_noise(scorecard.measured(tmp_path), "amazon-beauty")
-    assert len(found) == 2 * len(sizes) and (found["seeds"] == 2).all()
+    assert len(found) == 2 * len(sizes) and (found["seeds"][found["share"] > 0] == 2).all()
     table = found.set_index(["variant", "order"]).sort_index()
     for name, _, order, point in sizes:
         own = table.loc[(name, order)]

@@ -181,33 +181,25 @@ def test_drrl_says_what_it_could_not_begin_with(store, at_once, capsys):
     assert "does not begin with sl's optimum" in err and "ccl's optimum" in err
 
 
-def test_a_store_without_the_study_goes_by_what_the_results_file_has(
-    store, at_once, monkeypatch, tmp_path, capsys
+def test_a_store_without_studies_begins_with_the_optima_in_the_results_file(
+    store, at_once, tmp_path, capsys
 ):
     longer, csv = {"epochs": 5, "lr": 0.01}, tmp_path / "runs.csv"
     before = tune("sl", trials=2, seeds=2, settings=longer, csv=csv)
     tune("ccl", trials=1, settings=longer, csv=csv)
-    shutil.rmtree(store)
-    with monkeypatch.context() as patch:
-        patch.setattr(runs, "execute", None)
-        again = tune("sl", trials=2, seeds=2, settings=longer, csv=csv)
-    assert {*again["key"]} == {
-        *before["key"]
-    } and "has it, with 2 trials" in capsys.readouterr().err
-    more = [{"trials": 3}, {"seeds": 3}, {"settings": longer | {"dim": 5}}, {"variant": "bsl"}]
-    for other in more:  # a greater budget, or another tuning
-        options = {"variant": "sl", "trials": 2, "seeds": 2, "settings": longer} | other
-        shutil.rmtree(store, ignore_errors=True)
-        tune(**options, csv=shutil.copy(csv, tmp_path / "other.csv"))
-        assert len(trials_of(store)) == options["trials"]
-    shutil.rmtree(store)
-    tune("drrl-fixed", trials=3, settings=longer, csv=csv)
-    assert "does not begin with" not in capsys.readouterr().err
-    (study,) = (each for each in studies(store) if "drrl" in each.study_name)
-    assert [trial.user_attrs.get("from") for trial in study.trials] == ["sl", "ccl", "halfway"]
+    tune("sl", trials=1, settings=longer | {"dim": 5, "epochs": 9}, csv=csv)  # is another
     best = before[before["seed"] == 0].iloc[0]
-    assert study.trials[0].value == pytest.approx(best["valid_ndcg@20"], rel=0.03)
-    assert runs.record(best["key"])["valid"]["ndcg@20"] == best["valid_ndcg@20"]  # trained again
+    for name in ("drrl-fixed", "drrl-shared"):  # which finds the first's in the store
+        if name == "drrl-fixed":
+            shutil.rmtree(store)
+        tune(name, trials=3, settings=longer, csv=csv)
+        assert "does not begin with" not in capsys.readouterr().err
+        (study,) = (each for each in studies(store) if name in each.study_name)
+        assert [trial.user_attrs.get("from") for trial in study.trials] == ["sl", "ccl", "halfway"]
+        assert study.trials[0].value == pytest.approx(best["valid_ndcg@20"], rel=0.03)
+        assert runs.record(best["key"])["valid"]["ndcg@20"] == best["valid_ndcg@20"]
+    tune("drrl-fixed", trials=1, settings=longer | {"dim": 6}, csv=csv)
+    assert "does not begin with sl's optimum" in capsys.readouterr().err
 
 
 # --------------------------------------------------------------------------- tuning
