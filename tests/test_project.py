@@ -133,7 +133,7 @@ def test_the_measured_table_is_what_the_records_say():
     finals = scorecard.finals(runs).query("dataset == 'amazon-beauty' and noise == 0")
     rows = [row for row in readme.splitlines() if " ± " in row]
     assert len(rows) >= 5
-    for _, own in finals.groupby("variant"):
+    for _, own in finals.groupby(["backbone", "variant"]):
         means = own[["valid_ndcg@20", "test_recall@20", "test_ndcg@20"]].mean()
         settings = [f"{n.split('.')[-1]}={v}" for n, v in json.loads(own["config"].iloc[0]).items()]
         words = [*(f"| {mean:.4f} ± " for mean in means), *settings]
