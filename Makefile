@@ -74,9 +74,11 @@ bench: $(READY)  ## ours against the obvious implementation, in turns; needs the
 	$(BIN)/python tests/benchmarks/bench_dro.py --json $(BENCH)
 	$(BIN)/python tests/benchmarks/bench_explorers.py --moves 200 --json $(BENCH)
 
-figures: demo  ## the pictures this README shows, from runs of notebooks 00 and 01
+figures: demo  ## the pictures this README shows, from runs of notebooks 00 and 01 and the records of 07
 	$(BIN)/drrl notebook 01_worst_case --out out/figures
-	mkdir -p figures && cp out/demo/synthetic/weights.png out/figures/sl_to_ccl.gif out/figures/order_strip.png figures/
+	$(BIN)/drrl notebook 07_false_negatives --out out/figures -p dataset=amazon-beauty -p trials=0
+	mkdir -p figures && cp out/demo/synthetic/weights.png figures/
+	cd out/figures && cp sl_to_ccl.gif order_strip.png breakdown.png ../../figures/
 
 clean:
 	rm -rf $(VENV) out
