@@ -83,6 +83,18 @@ def variant_of(loss: str, hyper: dict) -> str:
     return "drrl-penalty" if hyper.get("temperature") else f"drrl-{hyper['dual']}"
 
 
+def _flat(parameters: dict[str, dict]) -> dict:
+    """All settings of `Run.parameters` by their full names."""
+    parts = parameters.items()
+    return {f"{group}.{name}": value for group, part in parts for name, value in part.items()}
+
+
+def _changes(before: dict[str, dict], after: dict[str, dict]) -> dict:
+    """What the second parameters have and the first, of the same loss and backbone, have not."""
+    known = _flat(before)
+    return {name: value for name, value in _flat(after).items() if value != known[name]}
+
+
 def results(
     keys: list[str] | None = None, *, trials: int | None = None, store: str | Path | None = None
 ) -> pd.DataFrame:
@@ -101,13 +113,9 @@ def results(
         about = runs.record(name, store=store)
         own = about["parameters"]
         plain = runs.configure(about["dataset"], about["loss"], about["backbone"])
-        settings = {
-            f"{group}.{name}": value
-            for group, part in own.items()
-            for name, value in part.items()
-            if value != plain.parameters[group][name]
-            and name not in ("seed", "sampler", "negatives")
-        }
+        settings = _changes(plain.parameters, own)
+        for name in ("seed", "sampler", "negatives"):
+            settings.pop(f"train.{name}", None)
         row = {name: about[name] for name in scorecard.RUNS if name in about}
         row |= {name: own["train"][name] for name in ("seed", "sampler", "negatives")}
         row |= {"variant": variant_of(about["loss"], own["loss"]), "trials": trials}
@@ -751,7 +759,7 @@ def _optimum(search: Search, storage, csv: str | Path | None, place: Place) -> r
     rows = rows[rows["trials"].notna()].sort_values(["valid_ndcg@20", "key"])
     searched = {name.removesuffix("-1") for name in search.variant.space}
     found = [replace(run_of(row), dataset=search.dataset) for _, row in rows.iterrows()]
-    same = [run for run in found if {*_changes(own, run)} <= searched]
+    same = [run for run in found if {*_changes(own.parameters, run.parameters)} <= searched]
     if not same:
         raise runs.RunError(f"{csv} has no {search.name} that was tuned so")
     key = runs.key(same[-1], search.data.hash)
@@ -1036,18 +1044,6 @@ RADII = (0.35, 0.7, 1.0, 1.2, 1.8)  # breakdown points from 70% to 17%
 ORDERS = (1.1, 1.25, 1.5, 2.0, 3.0, 6.0, 51.0)  # γ* from 11 to 1.02
 
 
-def _flat(run: runs.Run) -> dict:
-    """All settings of a run by their full names."""
-    parts = run.parameters.items()
-    return {f"{group}.{name}": value for group, part in parts for name, value in part.items()}
-
-
-def _changes(plain: runs.Run, run: runs.Run) -> dict:
-    """The settings of a run that another of the same loss and backbone has not."""
-    before = _flat(plain)
-    return {name: value for name, value in _flat(run).items() if value != before[name]}
-
-
 def run_of(row: pd.Series) -> runs.Run:
     """The run that a row of `results` tells of.
 
@@ -1115,7 +1111,7 @@ def complete(
 
 def _again(final: pd.Series, seeds, **changed) -> dict:
     """A block of a sweep: a final once more, but for what is changed (None: left out)."""
-    own = _flat(run_of(final))
+    own = _flat(run_of(final).parameters)
     names = [*json.loads(final["settings"]), "train.sampler", "train.negatives"]
     settings = {name: own[name] for name in names}
     settings |= {name.replace("__", "."): value for name, value in changed.items()}
