@@ -316,7 +316,8 @@ def along_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
         line = "s--" if tones[place] in tones[:place] else "o-"
         _points(left, x, rows["ours"], *ends, tones[place], fmt=line, label=label(loss))
     left.set(xlabel="noise ratio: share of false negatives", ylabel=f"test {metric_label(metric)}")
-    left.legend(fontsize=9)
+    names = left.get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=max(len(losses), 1), fontsize=9)
     right.axhline(0, color="#777777", lw=1.2)
     if "drrl" in losses and len(losses) > 1:
         others = wide[losses].drop(columns="drrl")
