@@ -61,7 +61,8 @@ results: $(READY)  ## the README's tables, run again: some twelve hours on one c
 		$(call TUNE,amazon-beauty --backbone lightgcn) $$loss --trials 8 --seeds 3 || exit 1; done
 	for loss in sl ccl drrl; do \
 		$(call TUNE,amazon-beauty --set noise=0.3) $$loss --trials 12 --seeds 3 || exit 1; done
-	for file in data/sweeps/*.yaml; do $(BIN)/drrl sweep $$file --csv $(RESULTS)/runs.csv || exit 1; done
+	$(BIN)/drrl plan amazon-beauty --results $(RESULTS) --out $(RESULTS)/sweeps
+	for file in data/sweeps/*.yaml $(RESULTS)/sweeps/*.yaml; do $(BIN)/drrl sweep $$file --csv $(RESULTS)/runs.csv || exit 1; done
 	$(BIN)/drrl harvest --results $(RESULTS)
 	$(BIN)/drrl scorecard --results $(RESULTS)
 

@@ -926,10 +926,11 @@ def breakdown_point(radius: float | Tensor):
     worst case is at least the mean score of the false negatives. Where these are drawn from the
     user's own positives, that mean is in expectation the one the loss pulls up: whatever the
     scores, the user's expected loss is no less than scores that are all equal give. A β that is
-    not the best makes it only larger, so that scores all equal to β are then the least.
+    not the best makes it only larger, and scores all equal to β, where they can be, the least.
 
     The penalty of a fixed τ, as in SL, has no such point: at any ν < 1, false negatives that share
-    one score above all others have a ball smaller than -log ν, and something is gained.
+    one score above all others have a ball smaller than -log ν, and something is gained. Near order
+    1 a β held far below all scores is such a penalty.
 
     Args:
         radius: ρ in [0, inf), nats; number or tensor.
