@@ -57,7 +57,7 @@ TUNE = $(BIN)/drrl tune $(1) --csv $(RESULTS)/runs.csv --loss
 results: $(READY)  ## the README's tables, run again: some fifteen hours on one core; what was stopped continues
 	for loss in $(TUNED); do $(call TUNE,amazon-beauty) $$loss --trials 20 --seeds 3 || exit 1; done
 	for loss in sl ccl drrl; do $(call TUNE,amazon-electronics) $$loss --trials 5 || exit 1; done
-	for loss in sl ccl drrl bpr; do \
+	for loss in sl ccl drrl bpr bsl; do \
 		$(call TUNE,amazon-electronics-temporal) $$loss --trials 5 --seeds 3 || exit 1; done
 	for loss in sl ccl drrl bsl bpr; do \
 		$(call TUNE,amazon-beauty --backbone lightgcn) $$loss --trials 8 --seeds 3 || exit 1; done
