@@ -1137,9 +1137,8 @@ def noise_plan(rows: pd.DataFrame, ratios=NOISES, seeds=range(3), *, radii=None)
     one = finals.drop_duplicates(["dataset", "backbone", "variant"])
     changed = {"train__noise": [*map(float, ratios)], "train__sampler": "per-row"}
     if radii is not None:
-        one = one[
-            [row["loss"] == "drrl" and bool(scorecard.ball(row)) for _, row in one.iterrows()]
-        ]
+        one = one[one["loss"] == "drrl"]
+        one = one[[scorecard.ball(row) is not None for _, row in one.iterrows()]]
         changed |= {f"loss__{name}": None for name in scorecard.SIZES}
         changed["loss__radius"] = [*map(float, radii)]
     return [_again(row, seeds, **changed) for _, row in one.iterrows()]
@@ -1150,8 +1149,8 @@ def order_plan(
 ) -> list[dict]:
     """The sweep of Fig. 5: DrRL along the order, once at its c and once at its ρ.
 
-    It starts from the best on valid of an order well between the ends: an optimum that is SL's or
-    CCL's, see `mapped`, has a β that suits no other order.
+    It starts from the best on valid of an order well between the ends, a trial of a tuning where
+    there is one: an optimum that is SL's or CCL's, see `mapped`, has a β that suits no other order.
 
     Args:
         rows: as `scorecard.read_runs`; of DrRL's variants without noise one each is chosen.
@@ -1163,7 +1162,8 @@ def order_plan(
         Two blocks a variant, as `sweep` takes them from a file.
     """
     rows = rows[(rows["loss"] == "drrl") & (rows["noise"] == 0)]
-    rows = rows.sort_values(["valid_ndcg@20", "key"], ascending=False)
+    rows = rows.assign(tuned=rows["trials"].notna())  # a sweep before this is no place to begin
+    rows = rows.sort_values(["tuned", "valid_ndcg@20", "key"], ascending=False)
     blocks, chosen = [], set()
     for _, row in rows.iterrows():
         group = row["dataset"], row["backbone"], row["variant"]

@@ -721,6 +721,9 @@ def test_the_plan_of_orders_holds_the_radius_and_then_c(counted, tmp_path):
     assert {run.loss_parameters["weight"] for run in found[9:]} == {1.284}  # e^(ρ/γ*) = e^.25
     assert {run.train.lr for run in found} == {0.003} and len({str(run) for run in found}) == 18
     assert search.order_plan(rows, between=(5, 9)) == []
+    lower = made[1] | {"trials": 9, "valid_ndcg@20": 0.01}  # but tuned, which no sweep's row is
+    found = points(search.order_plan(pd.concat([rows, pd.DataFrame([lower])]), (4,)), tmp_path)
+    assert {run.loss_parameters["order"] for run in found} == {3, 4}
 
 
 def test_what_was_recorded_is_completed_and_left_as_it_was(counted, store, tmp_path):
