@@ -341,9 +341,9 @@ def _save(path: Path, identity: dict, parts: dict, state: dict) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     saved = {name: part.state_dict() for name, part in parts.items()}
     try:
-        with draft.open("wb") as file:
-            torch.save({"identity": identity, "state": state, "parts": saved}, file)
-            file.flush()
+        # By its path: what `torch.save` writes through Python's files aborts on an interrupt.
+        torch.save({"identity": identity, "state": state, "parts": saved}, draft)
+        with draft.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(draft, path)
     except BaseException:
