@@ -790,6 +790,15 @@ def _enqueue(study, search: Search, settings: dict, storage, csv, place: Place, 
         study.enqueue_trial(middle, {"from": "halfway"}, skip_if_exists=True)
 
 
+def _studies(url: str, folder: Path):
+    """Optuna's storage; its tables are made by one process: two that begin at once both fail."""
+    optuna = _need("optuna", "tune")
+    with (folder / "studies.lock").open("a") as file:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        return optuna.storages.get_storage(url)
+
+
 @contextmanager
 def _alone_at(study: str, storage: str, folder: Path) -> Iterator[None]:
     """One client at a study: two would each train on what the other is at, and spend its budget.
@@ -877,7 +886,7 @@ def tune(
     name, folder = search.study, runs.store_folder(place.store)
     folder.mkdir(parents=True, exist_ok=True)
     url = storage or f"sqlite:///{folder / 'studies.sqlite'}"
-    storage = optuna.storages.get_storage(url)
+    storage = _studies(url, folder)
     options = {"direction": "maximize", "load_if_exists": True}
     study = optuna.create_study(study_name=name, storage=storage, **options)
 

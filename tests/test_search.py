@@ -357,6 +357,18 @@ def test_other_studies_are_not_waited_for(store):
             pass
 
 
+def test_clients_that_begin_at_once_make_one_storage(store):
+    store.mkdir()
+    together = threading.Barrier(4)
+
+    def begin(_):
+        together.wait()
+        return search._studies(f"sqlite:///{store / 'studies.sqlite'}", store).get_all_studies()
+
+    with ThreadPoolExecutor(4) as clients:
+        assert list(clients.map(begin, range(4))) == [[]] * 4
+
+
 def test_a_killed_client_leaves_no_lock(store):
     store.mkdir()
     code = (
