@@ -45,7 +45,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -125,17 +125,33 @@ def results(
     return pd.DataFrame(rows, columns=scorecard.RUNS).astype({"trials": "Int64"})
 
 
+def _lock(file: IO, *, wait: bool = True) -> None:
+    """Have an open file alone among processes, until it is closed, which they are when they end.
+
+    Raises:
+        BlockingIOError: another has it, and we do not wait.
+    """
+    if fcntl:  # not on Windows
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def merge(found: pd.DataFrame, path: str | Path) -> None:
-    """Add rows to a CSV file, by key; a run that was tuned for before keeps its `trials`."""
+    """Add rows to a CSV file, by key; a run that was tuned for before keeps its `trials`.
+
+    Several may merge into one file at once: they wait for each other, at a file beside it.
+    """
     path, as_text = Path(path), {"dtype": str, "keep_default_na": False}  # to the last digit
     found = pd.read_csv(io.StringIO(found.to_csv(index=False)), **as_text)
-    if path.exists():
-        before = pd.read_csv(path, **as_text)
-        known = found["key"].map(before.set_index("key")["trials"]).fillna("")
-        found["trials"] = found["trials"].where(found["trials"] != "", known)
-        found = pd.concat([before[~before["key"].isin(found["key"])], found])
-    order = ["dataset", "backbone", "variant", "sampler", "negatives", "finished", "key"]
-    runs.put(path, found.sort_values(order).to_csv(index=False).encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("a") as file:
+        _lock(file)
+        if path.exists():
+            before = pd.read_csv(path, **as_text)
+            known = found["key"].map(before.set_index("key")["trials"]).fillna("")
+            found["trials"] = found["trials"].where(found["trials"] != "", known)
+            found = pd.concat([before[~before["key"].isin(found["key"])], found])
+        order = ["dataset", "backbone", "variant", "sampler", "negatives", "finished", "key"]
+        runs.put(path, found.sort_values(order).to_csv(index=False).encode())
 
 
 def _skew(outcome: runs.Outcome, users: int | None) -> dict[str, float]:
@@ -794,8 +810,7 @@ def _studies(url: str, folder: Path):
     """Optuna's storage; its tables are made by one process: two that begin at once both fail."""
     optuna = _need("optuna", "tune")
     with (folder / "studies.lock").open("a") as file:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        _lock(file)
         return optuna.storages.get_storage(url)
 
 
@@ -803,19 +818,15 @@ def _studies(url: str, folder: Path):
 def _alone_at(study: str, storage: str, folder: Path) -> Iterator[None]:
     """One client at a study: two would each train on what the other is at, and spend its budget.
 
-    The lock is the system's own, on a file in the store: it goes with the process, however that
-    ends, so none is ever left behind. The process is written into it for the message alone.
+    The lock is on a file in the store; the process is written into it for the message alone.
 
     Raises:
         SearchError: another process has it.
     """
-    if not fcntl:  # Windows
-        yield
-        return
     digest = hashlib.sha256(f"{storage} {study}".encode()).hexdigest()[:16]
     with (folder / f"{digest}.lock").open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file, wait=False)
         except BlockingIOError:
             file.seek(0)
             who = file.read() or "another process"
@@ -1005,7 +1016,7 @@ def sweep(
 
     Args:
         path: the file.
-        csv: a file to merge the results into, see `merge`.
+        csv: a file to merge the results into as they come, see `merge`.
         place: where to compute.
 
     Returns:
@@ -1036,8 +1047,13 @@ def sweep(
             name = f"{each['loss']} on {each['backbone']}, {each['dataset']} ({shown})"
             jobs.append(place.job(Task(name, key), run, data_hash(each["dataset"])))
         keys[key] = None
+
+    def tell(task: Task, result: dict | Exception) -> None:
+        if csv and task.key and not isinstance(result, Exception):
+            merge(results([task.key], store=folder), csv)
+
     with tqdm(desc=Path(path).name, total=len(jobs), unit="run") as bar:
-        failed = _collect(iter(jobs), place, bar)
+        failed = _collect(iter(jobs), place, bar, tell)
     found = results([key for key in keys if (folder / key).exists()], store=folder)
     if csv:
         merge(found, csv)

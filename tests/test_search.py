@@ -448,6 +448,19 @@ def test_merging_keeps_a_budget_and_no_row_twice(store, at_once, tmp_path):
     assert (found.loc[tuned["key"], "trials"] == 2).all()
 
 
+def test_several_merge_into_one_file_at_once(tmp_path):
+    runs.get_or_train(runs.configure("synthetic", "ccl", settings=TINY), progress=False)
+    (row,), path, together = [search.results()], tmp_path / "runs.csv", threading.Barrier(8)
+
+    def add(number):
+        together.wait()
+        search.merge(row.assign(key=f"{number:016x}"), path)
+
+    with ThreadPoolExecutor(8) as clients:
+        list(clients.map(add, range(8)))
+    assert sorted(pd.read_csv(path, dtype=str)["key"]) == [f"{n:016x}" for n in range(8)]
+
+
 # --------------------------------------------------------------------------- sweeps
 
 RUNS = """
@@ -477,6 +490,24 @@ def test_a_sweep_is_the_grid_each_once(store, at_once, tmp_path, monkeypatch):
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 9 and found["trials"].isna().all()
     monkeypatch.setattr(runs, "execute", None)
     pd.testing.assert_frame_equal(search.sweep(tmp_path / "sweep.yaml"), found)
+
+
+def test_a_stopped_sweep_has_written_what_it_has(store, at_once, tmp_path, monkeypatch):
+    execute, csv = runs.execute, tmp_path / "runs.csv"
+    before = []
+
+    def third_is_stopped(run, **options):
+        if len(before) == 2:
+            raise KeyboardInterrupt
+        before.append(run)
+        return execute(run, **options)
+
+    monkeypatch.setattr(runs, "execute", third_is_stopped)
+    with pytest.raises(KeyboardInterrupt):
+        search.sweep(write(tmp_path, RUNS), csv=csv)
+    assert len(pd.read_csv(csv)) == 2
+    monkeypatch.setattr(runs, "execute", execute)
+    assert len(search.sweep(tmp_path / "sweep.yaml", csv=csv)) == len(pd.read_csv(csv)) == 9
 
 
 def test_a_sweep_lists_what_failed_and_keeps_the_rest(store, at_once, tmp_path, monkeypatch):
@@ -593,7 +624,7 @@ def counted(tmp_path_factory):
 
 
 def harvested(folder: Path) -> dict[str, bytes]:
-    files = [path for path in sorted(folder.glob("**/*.csv*")) if path.name != "runs.csv"]
+    files = [path for path in sorted(folder.glob("**/[!.]*.csv*")) if path.name != "runs.csv"]
     return {path.name: path.read_bytes() for path in files}
 
 
