@@ -116,13 +116,15 @@ def explore(
             except Exception as error:  # callbacks have no console: unseen, it freezes the picture
                 line.value = _red(error)
                 return
-        line.value = f"<code>{html.escape(said)}</code>" if said else ""
-        text = (
-            now[name] if isinstance(now[name], str) else f"{now[name]:g}" for name in parameters
-        )
-        words = " ".join(f"-p {name} {value}" for name, value in zip(parameters, text, strict=True))
-        copied = f"papermill: <code style='user-select:all'>{html.escape(words)}</code>"
-        command.value = copied if parameters else ""
+            line.value = f"<code>{html.escape(said)}</code>" if said else ""
+            text = (
+                now[name] if isinstance(now[name], str) else f"{now[name]:g}" for name in parameters
+            )
+            words = " ".join(
+                f"-p {name} {value}" for name, value in zip(parameters, text, strict=True)
+            )
+            copied = f"papermill: <code style='user-select:all'>{html.escape(words)}</code>"
+            command.value = copied if parameters else ""
 
     def button(name: str, chosen: dict):
         one = widgets.Button(description=name, layout={"width": "auto"})
@@ -595,8 +597,8 @@ def monitor(train: Callable, *, title: str = "Training"):
     rows, pause = [], [0.0, 0.0]  # when the latest picture was there, and how long it took
 
     def stop(_button) -> None:
-        asked.set()
         button.disabled, button.description = True, "stops after this epoch"
+        asked.set()  # last: what the training then says of its end stands
 
     def draw(history: pd.DataFrame) -> None:
         start = time.perf_counter()

@@ -340,21 +340,26 @@ def run(
             "status": status,
         }
 
+    options = {
+        "parameters": told,
+        "kernel_name": "python3",
+        "language": "python",
+        "kernel_manager_class": _native_kernel(),
+        "resources": {"metadata": {"path": str(source.parent)}},  # not cwd=, which moves us too
+        "execution_timeout": math.ceil(timeout) if timeout else None,
+        "start_timeout": 120,
+        "iopub_timeout": 60,
+        "extra_arguments": ["--log-level=ERROR"],  # else each run warns about unencrypted loopback
+        "progress_bar": progress and {"desc": source.stem, "disable": None},
+    }
     try:
-        notebook = papermill.execute_notebook(
-            _plain(source),
-            _plain(executed),
-            parameters=told,
-            kernel_name="python3",
-            language="python",
-            kernel_manager_class=_native_kernel(),
-            resources={"metadata": {"path": str(source.parent)}},  # not cwd=, which moves us too
-            execution_timeout=math.ceil(timeout) if timeout else None,
-            start_timeout=120,
-            iopub_timeout=60,
-            extra_arguments=["--log-level=ERROR"],  # else each run warns about unencrypted loopback
-            progress_bar=progress and {"desc": source.stem, "disable": None},
-        )
+        try:
+            notebook = papermill.execute_notebook(_plain(source), _plain(executed), **options)
+        except RuntimeError as error:
+            # A kernel's ports are chosen before it has them: another may be there first.
+            if "died before replying" not in str(error):
+                raise
+            notebook = papermill.execute_notebook(_plain(source), _plain(executed), **options)
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         if any(output.output_type == "error" for output in outputs):
             raise NotebookError("papermill takes a quiet sys.exit() for success")

@@ -462,7 +462,7 @@ def fit(
     todo = range(len(history) + 1, 1 if _over(state, config) else config.epochs + 1)
     bar = tqdm(todo, desc=data.name, unit="epoch", disable=not progress)
     devices = [device] if device.type == "cuda" else []
-    precision = torch.get_float32_matmul_precision()
+    precision, grad = torch.get_float32_matmul_precision(), torch.is_grad_enabled()
     torch.set_float32_matmul_precision(config.precision)
     try:
         with torch.random.fork_rng(devices=devices):
@@ -503,6 +503,7 @@ def fit(
     finally:
         bar.close()
         torch.set_float32_matmul_precision(precision)
+        torch.set_grad_enabled(grad)  # Ctrl-C inside `no_grad` would leave it off, for all to come
 
     if state["best_state"] is None:  # stopped before any evaluation
         best = deepcopy((model.state_dict(), loss.state_dict()))

@@ -337,8 +337,9 @@ def test_a_stop_from_another_thread_is_heard_and_the_best_model_kept(live, displ
     def press():
         while not displayed or displayed[0].children[1].value == first:
             time.sleep(0.01)
-        displayed[0].children[0].click()
-        heard.append(displayed[0].children[0].description)
+        button = displayed[0].children[0]
+        button.observe(lambda change: heard.append(change["new"]), names="description")
+        button.click()
 
     first = None
 
@@ -351,7 +352,7 @@ def test_a_stop_from_another_thread_is_heard_and_the_best_model_kept(live, displ
     outcome = explorers.monitor(and_press)
     button, image, line = displayed[0].children
     history = outcome.fit.history
-    assert heard == ["stops after this epoch"] and button.disabled
+    assert heard == ["stops after this epoch", button.description] and button.disabled
     assert len(history) < 5000 and outcome.record["finished"] is None
     assert button.description == f"stopped after {len(history)} epochs" and not line.value
     assert outcome.fit.best_epoch <= len(history)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 pytest.importorskip("papermill")
 pytest.importorskip("latex2mathml")
 import nbformat
+from jupyter_client.connect import LocalPortCache
 from nbformat.v4 import new_code_cell, new_notebook
 
 from drrl_core import notebooks
@@ -233,6 +235,21 @@ def test_numbers_that_yaml_takes_for_text_and_paths_from_where_one_stands(tmp_pa
         "name": "1e-3",
         "files": ["inf"],
     }
+
+
+def test_a_port_that_another_kernel_took_meanwhile_fails_nothing(tmp_path, monkeypatch):
+    find = LocalPortCache.find_available_port
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = [other.getsockname()[1]]
+        monkeypatch.setattr(
+            LocalPortCache,
+            "find_available_port",
+            lambda cache, ip: taken.pop() if taken else find(cache, ip),
+        )
+        done = run(write(tmp_path / "a.ipynb", "print('fine')"), parameters={"epochs": 2})
+    assert done["status"] == "done" and not taken
 
 
 # What a failed run leaves
