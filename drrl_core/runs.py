@@ -137,7 +137,9 @@ def _typed(name: str, value: object, default: object) -> object:
     if not good:
         kind = "a number" if default is None else f"of type {type(default).__name__}"
         raise ValueError(f"{name} must be {kind}, not {value!r}")
-    return value if default is None else type(default)(value)
+    if default is None:  # 1 and 1.0 are one setting, and are to read as one
+        return float(value) if number else value
+    return type(default)(value)
 
 
 def configure(

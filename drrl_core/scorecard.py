@@ -14,6 +14,7 @@ metric) that were measured; a lead that a test finds insignificant counts as non
 claims that no record could settle: that learning β costs little, and that users' scores differ.
 """
 
+import io
 import json
 import math
 import re
@@ -67,8 +68,7 @@ def read_runs(path: str | Path) -> pd.DataFrame:
     (`config`). Runs under another protocol, `train.mask`, are left out."""
     if not (path := Path(path)).exists():
         return NO_RUNS
-    rows = pd.read_csv(path)
-    _need(rows, RUNS, path)
+    rows = pd.read_csv(io.StringIO(as_text(path).to_csv(index=False)), dtype={"key": str})
     if (doubt := rows.groupby("dataset")["data_hash"].nunique() > 1).any():
         raise ValueError(f"{path}: {doubt.idxmax()} stands for data of different content")
     try:
@@ -79,6 +79,22 @@ def read_runs(path: str | Path) -> pd.DataFrame:
     config = [json.dumps(own, sort_keys=True) for own in settings]
     protocol = np.array([own.get("train.mask", "train") == "train" for own in settings], bool)
     return rows.assign(noise=np.array(noise, float), config=config)[protocol]
+
+
+def as_text(path: str | Path) -> pd.DataFrame:
+    """`runs.csv` to the last digit.
+
+    Raises:
+        ValueError: it is none, or has a run twice, which would count as another seed.
+    """
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no table of runs: {error}") from None
+    _need(rows, RUNS, path)
+    if (twice := rows["key"].duplicated()).any():
+        raise ValueError(f"{path}: {rows['key'][twice].iloc[0]} stands in two rows: keep one")
+    return rows
 
 
 def _need(rows: pd.DataFrame, columns, path: Path) -> None:
@@ -219,11 +235,11 @@ class Evidence:
         if self.printed:
             return math.nan
         pair, name = [self.of(cell, variant) for variant in (a, b)], (cell[:3], a, b)
-        if name not in self._tests:
+        if cell[3] in ACCURACY and name not in self._tests:
             users = [self._users(rows["key"]) for rows in pair]
             known = all(table is not None for table in users)
             self._tests[name] = metrics.compare(*users, samples=2_000) if known else None
-        if (tested := self._tests[name]) is not None:
+        if cell[3] in ACCURACY and (tested := self._tests[name]) is not None:
             return tested.loc[cell[3], "p_bootstrap"]
         if min(map(len, pair)) < 2:
             return math.nan
@@ -235,9 +251,11 @@ class Evidence:
         return ttest_ind_from_stats(*told, equal_var=False).pvalue
 
     def _users(self, keys: pd.Series) -> pd.DataFrame | None:
+        """Means over all of the seeds: a lead is of all of them."""
         paths = [self.folder / "per_user" / f"{key}.csv.gz" for key in keys]
-        tables = [pd.read_csv(p, index_col="user")[[*ACCURACY]] for p in paths if p.exists()]
-        return sum(tables) / len(tables) if tables else None
+        if not paths or not all(path.exists() for path in paths):
+            return None
+        return sum(pd.read_csv(p, index_col="user")[[*ACCURACY]] for p in paths) / len(paths)
 
 
 def measured(folder: str | Path) -> Evidence:
@@ -246,13 +264,15 @@ def measured(folder: str | Path) -> Evidence:
     runs, path = read_runs(folder / "runs.csv"), folder / "skew.csv"
     skew = pd.read_csv(path) if path.exists() else NO_SKEW
     _need(skew, SKEW, path)
-    more = {"order": np.nan, "held": "", "key": ""}
+    more = {"order": np.nan, "held": "", "key": np.nan}
     skew = skew.assign(**{name: skew.get(name, other) for name, other in more.items()}, noise=0.0)
     ids = [*CELL[:3], "variant", "seed"]
     rows = finals(runs).rename(columns={f"test_{name}": name for name in ACCURACY})
+    current = skew["key"].isna() | skew["key"].isin(rows["key"])  # of no earlier harvest
+    weights = skew[skew["order"].isna() & current]
     numbers = [
         rows.melt([*ids, "key", "trials"], [*ACCURACY], var_name="metric"),
-        skew[skew["order"].isna()].melt(ids, ["k1", "k2", "truncated"], var_name="metric"),
+        weights.melt(ids, ["k1", "k2", "truncated"], var_name="metric"),
     ]
     numbers = pd.concat([part for part in numbers if len(part)] or numbers)
     return Evidence(numbers.reindex(columns=NUMBERS).astype({"value": float}), runs, skew, folder)
@@ -433,7 +453,7 @@ def less_filtered(e, cell):
 def _sweeps(e: "Evidence") -> list[pd.DataFrame]:
     """Diagnostics along the order, two at least."""
     rows = e.skew.dropna(subset="order")
-    found = [rows for _, rows in rows.groupby(["dataset", "backbone", "variant", "held"])]
+    found = [rows[rows["key"].isin(each["key"])] for each in sweeps(e.runs)]
     return [rows for rows in found if rows["order"].nunique() > 1]
 
 
@@ -648,6 +668,24 @@ def interval(values) -> tuple[float, float]:
     return float(values.mean() - half), float(values.mean() + half)
 
 
+def _ratio_interval(a, b) -> tuple[float, float]:
+    """The 95% interval of a ratio of two means over seeds, each loss's its own: to first order,
+    with Welch's degrees of freedom; NaN for fewer than two of either.
+
+    >>> [round(end, 3) for end in _ratio_interval([0.11, 0.12, 0.13], [0.1, 0.1, 0.1])]
+    [0.952, 1.448]
+    """
+    from scipy.stats import t
+
+    if min(len(a), len(b)) < 2:
+        return math.nan, math.nan
+    shares = [np.var(each, ddof=1) / len(each) / np.mean(each) ** 2 for each in (a, b)]
+    degrees = sum(share**2 / (len(each) - 1) for share, each in zip(shares, (a, b), strict=True))
+    ratio, spread = np.mean(a) / np.mean(b), math.sqrt(sum(shares))
+    half = ratio * spread * t.ppf(0.975, sum(shares) ** 2 / degrees) if spread else 0.0
+    return float(ratio - half), float(ratio + half)
+
+
 def verdict(paper: float, ours: float, *, less_is_better: bool = False) -> str:
     """Whether a number was reproduced.
 
@@ -712,15 +750,30 @@ def along(e: Evidence, dataset: str, backbone: str = "mf", *, metric: str = "ndc
     {}
     """
     found = {}
-    for rows in sweeps(e.runs[(e.runs["dataset"] == dataset) & (e.runs["backbone"] == backbone)]):
+    here = sweeps(e.runs[(e.runs["dataset"] == dataset) & (e.runs["backbone"] == backbone)])
+    for rows, label in zip(here, _labels(here), strict=True):
         groups = rows.groupby("order")[f"test_{metric}"]
         table = groups.agg(ours="mean", seeds="count")
         table["low"], table["high"] = zip(*groups.apply(interval), strict=True)
         weighed = e.skew[e.skew["key"].isin(rows["key"]) & e.skew["order"].notna()]
         numbers = ["truncated", "k1", "k2", "effective_share"]
         table = table.join(weighed.groupby("order")[numbers].mean())
-        found[f"{rows['variant'].iloc[0]}, {rows['held'].iloc[0]}"] = table
+        found[label] = table
     return found
+
+
+def _labels(found: list[pd.DataFrame]) -> list[str]:
+    """Variant and what was held; where that is not one sweep's alone, what else differs."""
+    first = [rows.iloc[0] for rows in found]
+    labels = [f"{row['variant']}, {row['held']}" for row in first]
+    own = [json.loads(row["config"]) for row in first]
+    for label in {label for label in labels if labels.count(label) > 1}:
+        same = [i for i, each in enumerate(labels) if each == label]
+        names = sorted({name for i in same for name in own[i]} - {"loss.order"})
+        differ = [n for n in names if len({json.dumps(own[i].get(n)) for i in same}) > 1]
+        for i in same:
+            labels[i] += "".join(f", {n.split('.')[-1]}={own[i].get(n)}" for n in differ)
+    return labels
 
 
 def ball(row: pd.Series) -> tuple[float, float] | None:
@@ -819,13 +872,14 @@ def _number_row(e: Evidence, number: int, printed: pd.Series) -> dict:
         rival = None if rivals.isna().any() else rivals.idxmax()
         other = e.of(cell, rival)["value"]
         mean = 100 * (values.mean() / other.mean() - 1)
-        values = 100 * (values / other - 1).dropna()
+        low, high = (100 * (end - 1) for end in _ratio_interval(values, other))
+        seeds = min(len(values), len(other))
         note = f"over {rival}" if rival else f"{rivals.notna().sum()} of 8 baselines run"
         judged = _gain_verdict(printed["value"], mean)
     else:
-        mean = values.mean()
+        mean, seeds = values.mean(), len(values)
         judged = verdict(printed["value"], mean, less_is_better=less)
-    low, high = interval(values)
+        low, high = interval(values)
     if printed["backbone"] == "not stated":
         note = NO_BACKBONE + (f"; {NOT_THEIRS}" if number == 4 else "")
     run = e.runs[e.runs["key"].isin(own["key"])]
@@ -846,7 +900,7 @@ def _number_row(e: Evidence, number: int, printed: pd.Series) -> dict:
         ours=mean,
         low=low,
         high=high,
-        seeds=len(values) if not math.isnan(mean) else 0,
+        seeds=seeds if not math.isnan(mean) else 0,
         trials=own["trials"].max(),
         verdict=judged,
         note=note,

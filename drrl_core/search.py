@@ -140,13 +140,13 @@ def merge(found: pd.DataFrame, path: str | Path) -> None:
 
     Several may merge into one file at once: they wait for each other, at a file beside it.
     """
-    path, as_text = Path(path), {"dtype": str, "keep_default_na": False}  # to the last digit
-    found = pd.read_csv(io.StringIO(found.to_csv(index=False)), **as_text)
+    path, text = Path(path), io.StringIO(found.to_csv(index=False))
+    found = pd.read_csv(text, dtype=str, keep_default_na=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("a") as file:
         _lock(file)
         if path.exists():
-            before = pd.read_csv(path, **as_text)
+            before = scorecard.as_text(path)
             known = found["key"].map(before.set_index("key")["trials"]).fillna("")
             found["trials"] = found["trials"].where(found["trials"] != "", known)
             found = pd.concat([before[~before["key"].isin(found["key"])], found])
@@ -165,6 +165,7 @@ def harvest(
     folder: str | Path = "data/results",
     *,
     users: int | None = None,
+    data: Mapping[str, datasets.Interactions] = MappingProxyType({}),
     store: str | Path | None = None,
     data_dir: str | Path | None = None,
 ) -> dict[str, str]:
@@ -180,6 +181,7 @@ def harvest(
         folder: with `runs.csv`; `skew.csv` and `per_user` are written there, as `scorecard` has
             them, the same bytes for the same runs.
         users: weights are averaged over so many users; None: over all with a train pair.
+        data: by name, what cannot be loaded by it: a file has another path than name.
         store: see `runs.store_folder`.
         data_dir: see `datasets.data_folder`.
 
@@ -203,7 +205,11 @@ def harvest(
     homes = {key: folder / "per_user" / f"{key}.csv.gz" for key in finals["key"]}
     for old in {*folder.glob("per_user/*.csv.gz")} - {*homes.values()}:
         old.unlink()
-    load = cache(lambda name: datasets.load(name, data_dir=data_dir))
+
+    @cache
+    def load(name: str) -> datasets.Interactions:
+        return data[name] if name in data else datasets.load(name, data_dir=data_dir)
+
     wanted = pd.concat([finals, weighed]).drop_duplicates("key").set_index("key")["dataset"]
     missing = {}
     for key, dataset in tqdm(wanted.items(), "harvest", len(wanted), unit="run", disable=None):
@@ -336,20 +342,31 @@ def _train(
     Returns:
         values, a list of (epoch, valid NDCG@20); value, that of the best epoch, None where it was
         stopped; files, as `runs.content`, where it was not.
+
+    Raises:
+        KeyboardInterrupt: of which `fit` makes the best so far; here the run is to be continued.
     """
     with _alone:
+        before = torch.get_num_threads()
         torch.set_num_threads(threads)
-        data, seen = _load(run.dataset, data_dir, data_hash), []
+        data, seen, low = _load(run.dataset, data_dir, data_hash), [], False
 
         def below(row: dict) -> bool:
+            nonlocal low
             seen.append((row["epoch"], row.get("ndcg@20", -math.inf)))
             hurdle = hurdles.get(row["epoch"], -math.inf) if seen[0][0] == 1 else -math.inf
-            return max(value for _, value in seen) < hurdle
+            low = max(value for _, value in seen) < hurdle
+            return low
 
         options = {"device": device, "data": data, "on_epoch": below, "progress": False}
         checkpoint = runs.checkpoint_of(runs.key(run, data.hash), store)
-        outcome = runs.execute(run, checkpoint=checkpoint, resume=True, **options)
+        try:
+            outcome = runs.execute(run, checkpoint=checkpoint, resume=True, **options)
+        finally:
+            torch.set_num_threads(before)
     whole = outcome.record["finished"]
+    if not whole and not low:
+        raise KeyboardInterrupt
     return _told(outcome) | ({"files": runs.content(outcome)} if whole else {"value": None})
 
 
@@ -675,7 +692,10 @@ def _plan(data: datasets.Interactions, dataset: str, name: str, backbone: str, g
         close = difflib.get_close_matches(name, table, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(table)}"
         raise ValueError(f"no variant {name!r}; {hint}")
-    loss = table[name].loss
+    loss, fixed = table[name].loss, table[name].fixed
+    for key in given:
+        if fixed.keys() & {key, f"loss.{key}", f"train.{key}"}:
+            raise ValueError(f"{name} is tuned with its own {key}; there are: {', '.join(table)}")
     other = {key: value for key, value in given.items() if not _is_of(loss, key)}
     train = runs.configure(dataset, loss, backbone, other).train
     count = data.n_items if train.sampler == "catalogue" else train.negatives
@@ -701,9 +721,24 @@ def _hurdles(study) -> dict[int, float]:
     }
 
 
+def _count(study, *states: str) -> int:
+    return sum(trial.state.name in states for trial in study.trials)
+
+
 def _spent(study) -> int:
-    """Trials that were begun."""
-    return sum(trial.state.name != "WAITING" for trial in study.trials)
+    """Of the budget: trials that were begun, but for those that failed by no fault of theirs."""
+    return _count(study, "RUNNING", "COMPLETE", "PRUNED")
+
+
+def _retry(study) -> None:
+    """Let the points of failed trials be tried again, before any new one."""
+    states = {}
+    for trial in study.trials:
+        point = trial.params or trial.system_attrs.get("fixed_params", {})
+        states.setdefault(json.dumps(point, sort_keys=True), set()).add(trial.state.name)
+    for point, found in states.items():
+        if found == {"FAIL"}:
+            study.enqueue_trial(json.loads(point))
 
 
 def _trials(study, search: Search, trials: int, place: Place, bar: tqdm) -> Iterator[Job]:
@@ -712,7 +747,8 @@ def _trials(study, search: Search, trials: int, place: Place, bar: tqdm) -> Iter
     from optuna.trial import Trial
 
     left = [trial for trial in study.trials if trial.state.name == "RUNNING"]
-    while left or _spent(study) < trials:
+    failed = _count(study, "FAIL")  # before: this call's are to count, for it to end
+    while left or len(study.trials) - _count(study, "WAITING") - failed < trials:
         old = left.pop(0) if left else None
         state = [search.run().train.seed, old.number if old else len(study.trials)]
         seed = int(np.random.SeedSequence(state).generate_state(1)[0])
@@ -855,7 +891,8 @@ def tune(
     """Search a loss's settings by valid NDCG@20, then train the best with further seeds.
 
     Every trial is in an Optuna study, whose name tells data, backbone, variant and a digest of all
-    that is fixed: the same call continues it. What was running when it was stopped is trained on;
+    that is fixed: the same call continues it. What was running when it was stopped is trained on,
+    what failed (not what diverged) is tried again and costs no budget;
     the sampler is seeded by the number of trials before, so that a stop changes nothing. One
     process at a time works at a study: a lock in the store sees to it, so that clients with stores
     of their own, but one storage, must see to it themselves (as on Windows).
@@ -884,17 +921,22 @@ def tune(
         `results` of every finished trial, best first, but the best's further seeds before them.
 
     Raises:
-        SearchError: some trials failed: a message lists them, after all others are done. Or
-            another process is at this study: nothing was begun.
+        SearchError: some trials failed: a message lists them, after all others are done. Or all
+            diverged. Or another process is at this study: nothing was begun.
         ValueError: an unknown variant, or a setting that is refused.
     """
+    for what, count in (("trials", trials), ("seeds", seeds)):
+        if count < 1:
+            raise ValueError(f"{what} must be at least 1, not {count}")
+    if csv and Path(csv).exists():
+        scorecard.as_text(csv)  # refused now, not when all is done
     optuna = _need("optuna", "tune")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     data = datasets.load(dataset, data_dir=place.data_dir)
     if not data.valid.nnz:
         raise ValueError(f"{dataset} has no valid pairs: there is nothing to select by")
     search = _plan(data, dataset, variant, backbone, settings or {})
-    name, folder = search.study, runs.store_folder(place.store)
+    name, folder = search.study, runs.store_folder(place.store).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     url = storage or f"sqlite:///{folder / 'studies.sqlite'}"
     storage = _studies(url, folder)
@@ -904,10 +946,11 @@ def tune(
     def tell(task: Task, result: dict | Exception) -> None:
         _tell(study, task, result, place)
 
-    over = sum(trial.state.is_finished() for trial in study.trials)
+    over = _count(study, "COMPLETE", "PRUNED")
     shown = {"desc": name, "total": trials, "unit": "trial", "initial": over}
     with _alone_at(name, url, folder), tqdm(**shown) as bar, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Fixed parameter .* out of range")  # `mapped` may be
+        _retry(study)
         if search.variant.loss == "drrl" and _spent(study) < trials:
             _enqueue(study, search, settings or {}, storage, csv, place, bar)
         failed = _collect(_trials(study, search, trials, place, bar), place, bar, tell)
@@ -932,7 +975,9 @@ def tune(
     found = results([k for k in keys if (folder / k).exists()], trials=_spent(study), store=folder)
     if csv:
         merge(found, csv)
-    _complain(failed, _spent(study) + seeds - 1)
+    _complain(failed, trials + seeds - 1)
+    if not done:
+        raise SearchError(f"{name}: none of {_spent(study)} trials was finished, all diverged")
     return found
 
 
@@ -986,8 +1031,11 @@ def _notebook_job(each: dict, place: Place) -> Job | None:
     words = re.sub(r"[^\w.=-]+", "_", " ".join(f"{k}={v}" for k, v in given.items()))[:80]
     digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:6]
     out = Path(each["out"]) / f"{source.stem} {words} {digest}".replace(" ", "_")
-    if (out / f"{source.stem}.json").exists():
-        return None
+    try:
+        if json.loads((out / f"{source.stem}.json").read_text())["status"] == "done":
+            return None
+    except (OSError, ValueError, KeyError):  # not run, or not to its end
+        pass
     options = {"name": str(source), "out": str(out), "parameters": given}
     return Job(Task(out.name), _notebook, options | {"threads": place.share()})
 
@@ -1023,11 +1071,11 @@ def sweep(
         `results` of the runs that the store has now, in the file's order.
 
     Raises:
-        ValueError: the file, or a configuration in it, is refused: names block and setting.
+        ValueError: a file, or a configuration in it, is refused: names block and setting.
         SearchError: some failed: a message lists them, after all others are done.
     """
     folder, keys, jobs = runs.store_folder(place.store), {}, []
-    done = {*pd.read_csv(csv)["key"]} if csv and Path(csv).exists() else set()
+    done = {*scorecard.as_text(csv)["key"]} if csv and Path(csv).exists() else set()
     data_hash = cache(lambda name: datasets.load(name, data_dir=place.data_dir).hash)
     for where, each in _read(path):
         try:
@@ -1050,7 +1098,10 @@ def sweep(
 
     def tell(task: Task, result: dict | Exception) -> None:
         if csv and task.key and not isinstance(result, Exception):
-            merge(results([task.key], store=folder), csv)
+            try:
+                merge(results([task.key], store=folder), csv)
+            except OSError as error:  # open elsewhere, perhaps; it is merged again in the end
+                bar.write(f"{csv} is not written now: {error}", file=sys.stderr)
 
     with tqdm(desc=Path(path).name, total=len(jobs), unit="run") as bar:
         failed = _collect(iter(jobs), place, bar, tell)
@@ -1112,15 +1163,18 @@ def complete(
         `scorecard.measured` of the folder. Weights are averaged over 200 users.
     """
     folder, csv = Path(folder), Path(folder) / "runs.csv"
+    mine, theirs = folder.resolve(), Path(recorded).resolve()
+    if mine in (theirs, *theirs.parents) or theirs in mine.parents:
+        raise ValueError(f"{folder} is made anew, and {recorded} is in it or around it: copy that")
     shutil.rmtree(folder, ignore_errors=True)
     if Path(recorded).is_dir():
         shutil.copytree(recorded, folder)
     if trials:
-        name = datasets.load(dataset, data_dir=place.data_dir).name
+        data = datasets.load(dataset, data_dir=place.data_dir)
 
         def known() -> pd.DataFrame:
             rows = scorecard.read_runs(csv)
-            mine = (rows["dataset"] == name) & (rows["noise"] == 0)
+            mine = (rows["dataset"] == data.name) & (rows["noise"] == 0)
             return rows[mine & rows["variant"].isin(names) & rows["backbone"].isin(backbones)]
 
         for backbone, variant in itertools.product(backbones, names):
@@ -1129,8 +1183,10 @@ def complete(
                 options = {"backbone": backbone, "trials": trials, "seeds": seeds}
                 tune(dataset, variant, **options, settings=settings, csv=csv, place=place)
         if plan:
-            sweep(write_plan(plan(known()), folder / "sweep.yaml"), csv=csv, place=place)
-        harvest(folder, users=200, store=place.store, data_dir=place.data_dir)
+            blocks = [block | {"dataset": dataset} for block in plan(known())]
+            sweep(write_plan(blocks, folder / "sweep.yaml"), csv=csv, place=place)
+        options = {"store": place.store, "data_dir": place.data_dir}
+        harvest(folder, users=200, data={data.name: data}, **options)
     return scorecard.measured(folder)
 
 

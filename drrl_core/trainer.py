@@ -342,7 +342,10 @@ def _save(path: Path, identity: dict, parts: dict, state: dict) -> None:
     saved = {name: part.state_dict() for name, part in parts.items()}
     try:
         # By its path: what `torch.save` writes through Python's files aborts on an interrupt.
-        torch.save({"identity": identity, "state": state, "parts": saved}, draft)
+        try:
+            torch.save({"identity": identity, "state": state, "parts": saved}, draft)
+        except RuntimeError as error:  # torch's words for it: "unexpected pos 896 vs 790"
+            raise OSError(f"{path} cannot be written, is the disk full? {error}") from error
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(draft, path)
@@ -456,6 +459,7 @@ def fit(
     state = {"history": [], "best": -math.inf, "best_epoch": 0, "best_state": None}
     if checkpoint and resume and Path(checkpoint).exists():
         state = _restore(Path(checkpoint), identity, parts)
+        began -= state.get("seconds", 0.0)  # what it took before counts
     history = state["history"]
     slopes = []
 
@@ -482,18 +486,21 @@ def fit(
                 # Read once an epoch: looking at each value would make a GPU wait at every step.
                 value = _checked(torch.stack(values), epoch, model, loss, config)
                 row = {"epoch": epoch, "loss": value, "seconds": time.perf_counter() - start}
-                if epoch % config.evaluate_every == 0 or epoch == config.epochs or stop:
+                evaluated = epoch % config.evaluate_every == 0 or epoch == config.epochs or stop
+                if evaluated:
                     seen = metrics.evaluate(*tables(model), data.valid, masks=(data.train,), **look)
                     row |= seen[["recall@20", "ndcg@20"]].mean().to_dict()
+                history.append(row)  # before it may be the best: there is none without an epoch
+                if evaluated:
                     if row["ndcg@20"] > state["best"] + config.min_gain or not data.valid.nnz:
                         best = deepcopy((model.state_dict(), loss.state_dict()))
                         # At once: wherever Ctrl-C falls, the epoch and the state are of one.
                         state |= {"best": row["ndcg@20"], "best_epoch": epoch, "best_state": best}
                     bar.set_postfix(valid_ndcg=f"{row['ndcg@20']:.4f}", best=f"{state['best']:.4f}")
-                history.append(row)
                 halt = bool(on_epoch and on_epoch(row))
                 row |= _plain(row)
                 if checkpoint and not stop:  # an epoch that a step stopped is not whole
+                    state["seconds"] = time.perf_counter() - began
                     _save(Path(checkpoint), identity, parts, state)
                 if halt or stop or _over(state, config):
                     break

@@ -403,15 +403,6 @@ def test_claims_on_noise(tmp_path, verdict):
 def test_claims_on_skew_and_truncation(tmp_path, good):
     orders = [1.2, 2.0, 4.0, 9.0]
     share = [0.1, 0.4, 0.6, 0.7]
-    along = [
-        skew(
-            "drrl-exact",
-            order=order,
-            truncated=share[k if good else 3 - k],
-            k1=40 - 5 * k * (1 if good else -1),
-        )
-        for k, order in enumerate(orders)
-    ]
     finals = [
         skew("sl", k2=25 if good else 19),
         skew("ccl", truncated=0.95 if good else 0.85),
@@ -427,6 +418,16 @@ def test_claims_on_skew_and_truncation(tmp_path, good):
             settings={"loss.order": order, "loss.weight": 1},
         )
         for order, test in zip(orders, accuracy, strict=True)
+    ]
+    along = [
+        skew(
+            "drrl",
+            key=sweep[k]["key"],
+            order=order,
+            truncated=share[k if good else 3 - k],
+            k1=40 - 5 * k * (1 if good else -1),
+        )
+        for k, order in enumerate(orders)
     ]
     best = run("drrl", test=0.081 if good else 0.2, valid=0.08, settings={"loss.order": 3.0})
     write(tmp_path, [*sweep, best], skew=finals + along)
@@ -555,14 +556,81 @@ def test_balls_in_noise_are_told_with_their_breakdown_points(tmp_path):
         assert own["kept"].tolist() == pytest.approx([1, 0.0705 / 0.1005])
 
 
-def test_what_is_held_keeps_sweeps_apart(tmp_path):
-    def along(held, *shares):
-        pairs = zip((1.2, 2, 4), shares, strict=True)
-        return [skew("drrl", order=g, truncated=t, held=held) for g, t in pairs]
-
-    write(tmp_path, [], skew=[*along("weight=2", 0.9, 0.5, 0.1), *along("radius=1", 0.1, 0.5, 0.9)])
+def test_sweeps_that_differ_in_one_setting_are_kept_apart(tmp_path):
+    shares = {("radius", 0.003): (0.9, 0.5, 0.3, 0.1), ("radius", 0.01): (0.1, 0.3, 0.5, 0.9)}
+    shares[("weight", 0.003)] = shares["radius", 0.003]
+    rows, weights = [], []
+    for (size, lr), each in shares.items():
+        for order, share in zip((1.2, 2, 4, 9), each, strict=True):
+            own = {"loss.order": order, f"loss.{size}": 1.0, "train.lr": lr}
+            rows.append(run("drrl", settings=own, trials=None))
+            more = {"key": rows[-1]["key"], "held": f"{size}=1.0"}
+            weights.append(skew("drrl", order=order, truncated=share, **more))
+    e = scorecard.measured(write(tmp_path, rows, skew=weights))
     row = judged(tmp_path, "truncation_falls")
-    assert (row["cells"], row["ours"]) == ("2 of 2", 0.5)
+    assert (row["cells"], row["ours"]) == ("3 of 3", pytest.approx(2 / 3))
+    found = scorecard.along(e, "amazon-beauty")
+    assert {*found} == {
+        *("drrl, radius=1.0, lr=0.003", "drrl, radius=1.0, lr=0.01", "drrl, weight=1.0")
+    }
+    assert list(found["drrl, radius=1.0, lr=0.01"]["truncated"]) == [0.1, 0.3, 0.5, 0.9]
+
+
+def test_weights_of_an_earlier_harvest_do_not_count(tmp_path):
+    new = run("sl")
+    old = [skew("sl", k1=500, key="0" * 16), skew("sl", k1=20, seed=1, key=new["key"])]
+    e = scorecard.measured(write(tmp_path, [new], skew=old))
+    assert list(e.of((*BEAUTY[:3], "k1"), "sl")["value"]) == [20]
+
+
+def test_users_decide_only_where_every_seed_has_its_own(tmp_path):
+    rows = [run(v, seed=s, test=0.1 + 0.001 * s) for v in ("sl", "drrl") for s in range(3)]
+    base = np.random.default_rng(0).normal(0.1, 0.01, 200)
+    users = {row["key"]: base + (0.02 if row["variant"] == "drrl" else 0) for row in rows}
+    write(tmp_path, rows, users=users)
+    assert scorecard.measured(tmp_path).p(BEAUTY, "drrl", "sl") < 0.01
+    (tmp_path / "per_user" / f"{rows[-1]['key']}.csv.gz").unlink()
+    assert scorecard.measured(tmp_path).p(BEAUTY, "drrl", "sl") == 1  # by seeds
+
+
+def test_each_metric_has_its_own_test(tmp_path):
+    rows = [run(v, seed=s, test=0.1 + 0.001 * s) for v in ("sl", "drrl") for s in range(3)]
+    base = np.random.default_rng(0).normal(0.1, 0.01, 200)
+    users = {row["key"]: base + (0.02 if row["variant"] == "drrl" else 0) for row in rows}
+    weights = [skew(r["variant"], seed=r["seed"], k2=20 + r["seed"], key=r["key"]) for r in rows]
+    for first in ("ndcg@20", "k2"):
+        e = scorecard.measured(write(tmp_path, rows, skew=weights, users=users))
+        e.p((*BEAUTY[:3], first), "drrl", "sl")
+        assert e.p((*BEAUTY[:3], "k2"), "drrl", "sl") == pytest.approx(1)
+        assert e.p(BEAUTY, "drrl", "sl") < 0.01
+
+
+def test_the_interval_of_a_gain_holds_the_gain(tmp_path):
+    rows = [r for r in everything(1.0, seeds=1) if r["variant"] not in ("bsl", "drrl")]
+    for name, numbers in (("drrl", (0.095, 0.099, 0.10)), ("bsl", (0.091, 0.098, 0.099))):
+        seeds = (0, 1, 2) if name == "drrl" else (0, 1, 5)
+        rows += [run(name, test=v, seed=s) for s, v in zip(seeds, numbers, strict=True)]
+    table = scorecard.numbers(scorecard.measured(write(tmp_path, rows))).set_index("id")
+    row = table.loc["table2.amazon-beauty.mf.Imp.%.ndcg@20"]
+    assert row["low"] < row["ours"] < row["high"] and row["seeds"] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [("", "is no table of runs"), ("a,b\n1,2\n", "no column key"), (None, "is no table of runs")],
+)
+def test_a_file_that_is_no_table_of_runs_is_named(tmp_path, text, match):
+    path = tmp_path / "runs.csv"
+    path.mkdir() if text is None else path.write_text(text)
+    with pytest.raises(ValueError, match=f"runs.csv.*{match}"):
+        scorecard.read_runs(path)
+
+
+def test_a_run_that_stands_twice_is_no_other_seed(tmp_path):
+    row = run("sl")
+    write(tmp_path, [row, row])
+    with pytest.raises(ValueError, match=f"runs.csv: {row['key']} stands in two rows"):
+        scorecard.measured(tmp_path)
 
 
 def test_the_theorems_are_checked_against_the_solver(tmp_path, monkeypatch):
