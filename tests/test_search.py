@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import pytest
 import torch
 
 from drrl_core import __main__ as command
-from drrl_core import datasets, losses, notebooks, runs, scorecard, search, trainer
+from drrl_core import datasets, losses, metrics, notebooks, runs, scorecard, search, trainer
 
 ROOT = Path(__file__).parents[1]
 TINY = {"epochs": 2, "evaluate_every": 1, "negatives": 8, "dim": 4}
@@ -321,6 +322,85 @@ def test_failures_are_listed_the_others_kept_and_divergence_is_an_outcome(
     states = [state for *_, state in trials_of(store)]
     assert states == ["PRUNED", "FAIL", "COMPLETE", "COMPLETE"]
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 2
+    # What failed has cost no budget: the same command tries its point again, and no other.
+    found = tune(trials=4, csv=tmp_path / "runs.csv")
+    *_, (_, again, value, _) = trials_of(store)
+    assert again == trials_of(store)[1][1] and value is not None and len(trials_of(store)) == 5
+    assert len(found) == 3 and set(found["trials"]) == {4}
+    assert len(calls) == 5 and len(tune(trials=4)) == 3 and len(calls) == 5
+
+
+def test_failing_for_ever_ends_and_all_diverging_is_said(store, at_once, monkeypatch):
+    error = OSError("disk full")
+
+    def fails(run, **options):
+        raise error
+
+    monkeypatch.setattr(runs, "execute", fails)
+    for more in range(1, 3):
+        with pytest.raises(search.SearchError, match="2 of 2 failed"):
+            tune(trials=2)
+        assert [state for *_, state in trials_of(store)] == ["FAIL"] * 2 * more
+    error = runs.DivergedError("epoch 1")
+    with pytest.raises(search.SearchError, match="none of 2 trials was finished, all diverged"):
+        tune(trials=2)
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch):
+    """Ctrl-C falls into the third evaluation, once."""
+    evaluate, seen = metrics.evaluate, []
+
+    def interrupted(*given, **options):
+        seen.append(given)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return evaluate(*given, **options)
+
+    monkeypatch.setattr(metrics, "evaluate", interrupted)
+
+
+def test_ctrl_c_here_leaves_a_trial_to_be_continued(store, ctrl_c):
+    options = {"trials": 2, "settings": {"epochs": 6}, "place": search.Place(workers=0)}
+    with pytest.raises(KeyboardInterrupt):
+        tune(**options)
+    assert [state for *_, state in trials_of(store)] == ["RUNNING"]
+    assert len(list(store.glob("*.checkpoint"))) == 1
+    assert len(tune(**options)) == 2 and not list(store.glob("*.checkpoint"))
+    assert [state for *_, state in trials_of(store)] == ["COMPLETE"] * 2
+
+
+def test_ctrl_c_here_leaves_a_sweep_to_be_continued(store, ctrl_c, tmp_path):
+    options = {"csv": tmp_path / "runs.csv", "place": search.Place(workers=0)}
+    path = write(tmp_path, RUNS.replace("epochs: 1", "epochs: 6, evaluate_every: 1"))
+    with pytest.raises(KeyboardInterrupt):
+        search.sweep(path, **options)
+    assert runs.table().empty
+    assert len(search.sweep(path, **options)) == 9
+
+
+def test_a_file_that_is_no_table_of_runs_is_refused_before_anything_starts(store, tmp_path):
+    (tmp_path / "runs.csv").write_text("a,b\n1,2\n")
+    for start in (tune, lambda **more: search.sweep(write(tmp_path, RUNS), **more)):
+        with pytest.raises(ValueError, match=r"runs\.csv: no column key"):
+            start(csv=tmp_path / "runs.csv")
+    assert not list(store.glob("*")) or runs.table().empty
+
+
+def test_a_results_file_that_is_open_elsewhere_stops_no_sweep(store, tmp_path, monkeypatch, capsys):
+    put, refused = runs.put, []
+
+    def once(path, content):
+        if path.name == "runs.csv" and not refused:
+            refused.append(path)
+            raise PermissionError("used by another process")
+        put(path, content)
+
+    monkeypatch.setattr(runs, "put", once)
+    csv = tmp_path / "runs.csv"
+    search.sweep(write(tmp_path, RUNS), csv=csv, place=search.Place(workers=0))
+    assert refused and len(pd.read_csv(csv)) == 9
+    assert "runs.csv is not written now: used by another process" in capsys.readouterr().err
 
 
 def test_one_client_at_a_study_and_another_is_told_who(store, at_once, monkeypatch):
@@ -407,7 +487,7 @@ def test_the_storage_is_written_nowhere_else(store, at_once, tmp_path, capsys):
         ({"variant": "drl"}, "no variant 'drl'; did you mean 'drrl'"),
         ({"settings": {"temprature": 1}}, "did you mean.*temperature"),
         ({"settings": {"lr": -1}}, "lr must lie in"),
-        ({"variant": "drrl-exact", "settings": {"dual": "fixed"}}, "give it once"),
+        ({"variant": "drrl-exact", "settings": {"dual": "fixed"}}, "its own dual.*drrl-fixed"),
     ],
 )
 def test_tune_refuses_before_it_starts(store, options, match):
@@ -560,9 +640,10 @@ def test_a_sweep_over_a_notebook(store, at_once, tmp_path, monkeypatch):
 
     def run(name, *, out_dir, parameters, progress):
         ran.append((Path(name).stem, parameters))
-        Path(out_dir).mkdir(parents=True)
-        (Path(out_dir) / f"{Path(name).stem}.json").write_text("{}")
-        return {"status": "done"}
+        Path(out_dir).mkdir(parents=True, exist_ok=True)
+        record = {"status": "done" if len(ran) > 1 else "failed"}
+        (Path(out_dir) / f"{Path(name).stem}.json").write_text(json.dumps(record))
+        return record
 
     monkeypatch.setattr(notebooks, "run", run)
     source = "epochs: int = 1  # passes\nlr: float = 0.1  # rate"
@@ -570,9 +651,9 @@ def test_a_sweep_over_a_notebook(store, at_once, tmp_path, monkeypatch):
     (tmp_path / "own.ipynb").write_text(json.dumps({"cells": [cell]}))
     text = f"notebook: {tmp_path}/own.ipynb\nout: {tmp_path}/out\n"
     text += "parameters: {epochs: [1, 2], lr: 1e-3}"  # which YAML takes for text
-    for _ in range(2):  # the second time all is done
+    for _ in range(3):  # the second time what had failed is done again, then nothing
         assert search.sweep(write(tmp_path, text)).empty
-    assert ran == [("own", {"epochs": n, "lr": 0.001}) for n in (1, 2)]
+    assert ran == [("own", {"epochs": n, "lr": 0.001}) for n in (1, 2, 1)]
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert [
         name.startswith(f"own_epochs={n}_lr=0.001_") for n, name in zip((1, 2), names, strict=True)
@@ -782,6 +863,30 @@ def test_what_was_recorded_is_completed_and_left_as_it_was(counted, store, tmp_p
     assert e.mean(("synthetic", "mf", 0.5, "ndcg@20"), "bpr") > 0 and len(runs.table()) == 4
     e = search.complete(tmp_path / "none", tmp_path / "c", "synthetic", ["bpr"])
     assert e.means.empty and not (tmp_path / "c").exists()  # nothing recorded, nothing computed
+
+
+def test_results_are_not_made_where_they_were_recorded(counted, tmp_path):
+    folder = shutil.copytree(counted / "results", tmp_path / "out" / "results")
+    before = harvested(folder)
+    for other in (folder, folder.parent, folder / "more"):
+        with pytest.raises(ValueError, match="copy that"):
+            search.complete(folder, other, "synthetic", ["sl"])
+    assert harvested(folder) == before and (folder / "runs.csv").exists()
+
+
+def test_a_file_of_one_s_own_is_completed_and_swept(store, tmp_path):
+    users, items = datasets.load("synthetic").train.nonzero()
+    own = tmp_path / "own.csv"
+    pd.DataFrame({"user": users, "item": items}).to_csv(own, index=False)
+    options = {"trials": 1, "seeds": 1, "settings": TINY, "place": search.Place(workers=0)}
+    options["plan"] = lambda rows: search.noise_plan(rows, (0, 0.5), range(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of users and items without a train pair
+        e = search.complete("none", tmp_path / "out", str(own), ["sl"], **options)
+    (name,) = e.runs["dataset"].unique()
+    assert e.mean((name, "mf", 0.5, "ndcg@20"), "sl") > 0
+    assert e.mean((name, "mf", 0.0, "k1"), "sl") > 0
+    assert len(list((tmp_path / "out" / "per_user").iterdir())) == 2
 
 
 def test_a_run_that_the_file_has_is_not_run_again(counted, store, tmp_path):
