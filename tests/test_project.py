@@ -138,3 +138,8 @@ def test_the_measured_table_is_what_the_records_say():
         settings = [f"{n.split('.')[-1]}={v}" for n, v in json.loads(own["config"].iloc[0]).items()]
         words = [*(f"| {mean:.4f} ± " for mean in means), *settings]
         assert any(all(word in row for word in words) for row in rows), words
+    by_time = scorecard.finals(runs).query("dataset == 'amazon-electronics-temporal'")
+    assert len(by_time)
+    for _, own in by_time.groupby("variant"):
+        means = own[["test_recall@20", "test_ndcg@20"]].mean()
+        assert any(all(f"| {mean:.4f} ± " in row for mean in means) for row in rows), means
