@@ -7,6 +7,7 @@ reference. `show` saves it and hands a notebook something it can display.
 """
 
 import io
+import itertools
 import math
 import struct
 import zlib
@@ -389,18 +390,20 @@ def along_dial(sweeps: dict[str, pd.DataFrame], panels: dict[str, str], *, title
 
     Args:
         sweeps: what was held fixed -> a row a model, index order γ, columns as `scorecard.along`.
-        panels: column -> what it is. Where there are low and high, they are the first one's.
+        panels: column -> what it is. Where there are low and high, they are the first one's, whose
+            best is in the legend.
     """
     figure, axes_of = new_figure(
         9.4, 2.9 * math.ceil(len(panels) / 2), 2, math.ceil(len(panels) / 2)
     )
     looks = ("o-", "#222222"), ("s--", "#CC79A7"), ("^:", "#E69F00"), ("v-.", "#56B4E9")
     for axes, (name, words) in zip(axes_of.flat, panels.items(), strict=False):
-        for (held, rows), (line, tone) in zip(sweeps.items(), looks, strict=False):
+        for (held, rows), (line, tone) in zip(sweeps.items(), itertools.cycle(looks), strict=False):
             x, none = 1 - 1 / rows.index.to_numpy(float), np.full(len(rows), np.nan)
             first = name == next(iter(panels))
             ends = (rows["low"], rows["high"]) if first and "low" in rows else (none, none)
-            _points(axes, x, rows[name], *ends, tone, fmt=line, label=held_label(held))
+            label = f"{held_label(held)}, best at γ = {rows[next(iter(panels))].idxmax():.3g}"
+            _points(axes, x, rows[name], *ends, tone, fmt=line, label=label)
         _order_axis(axes)
         axes.set(ylabel=words)
         if name in ("k1", "k2"):
