@@ -359,9 +359,10 @@ def scorecard(
     """Set every number and claim of the paper beside what was measured here."""
     from drrl_core import scorecard
 
+    if not results.is_dir():
+        raise ValueError(f"{results} is no folder of results: drrl tune --csv {results}/runs.csv")
     table = scorecard.build(results)
-    for path in (results, page.parent):
-        path.mkdir(parents=True, exist_ok=True)
+    page.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(results / "scorecard.csv", index=False, float_format="%.6g")
     page.write_text(scorecard.page(table), encoding="utf-8")
     for verdict, count in table["verdict"].value_counts().items():

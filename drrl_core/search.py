@@ -229,6 +229,7 @@ def harvest(
         if to_weigh:
             values[key] = _skew(outcome, users)
     found = pd.DataFrame.from_dict(values, "index", columns=WEIGHED).rename_axis("key")
+    found.index = found.index.astype(str)  # of no values, integers
     ids = ["dataset", "backbone", "variant", "held", "order", "seed"]
     table = weighed[[*ids, "key"]].merge(found.reset_index(), on="key").sort_values([*ids, "key"])
     table = table[[*scorecard.SKEW, "users", "order", "held", "key"]].astype({"users": int})
@@ -458,7 +459,8 @@ def carry_out(jobs: Iterator[Job], place: Place) -> Iterator[tuple[object, objec
                         again.append((job, deaths + 1))
                         free.append(executor)
                         continue
-                    result = SearchError(f"{DEATHS} workers died of it: out of memory, perhaps")
+                    why = "out of memory, or a script without `if __name__ == '__main__':`"
+                    result = SearchError(f"{DEATHS} workers died of it: {why}, perhaps")
                 except Exception as error:
                     result = error
                 free.append(executor)
@@ -779,6 +781,8 @@ def _tell(study, task: Task, result: dict | Exception, place: Place) -> None:
     if isinstance(result, Exception):
         task.trial.set_user_attr("error", str(result))
         mild = isinstance(result, runs.DivergedError)  # the sampler is to avoid it
+        if mild:
+            runs.checkpoint_of(task.key, place.store).unlink(missing_ok=True)
         study.tell(task.trial, state=TrialState.PRUNED if mild else TrialState.FAIL)
         return
     for epoch, value in result["values"]:

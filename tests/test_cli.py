@@ -229,6 +229,9 @@ def test_an_offline_fetch_says_the_way_out(drrl, monkeypatch, tmp_path):
 
 def test_scorecard(drrl, tmp_path):
     results, page = tmp_path / "results", tmp_path / "pages" / "card.html"
+    code, _, err = drrl(f"scorecard --results {results} --page {page}")
+    assert code == 2 and "is no folder of results" in err and not page.exists()
+    results.mkdir()
     code, out, _ = drrl(f"scorecard --results {results} --page {page}")
     assert code == 0 and " 317  not run" in out and f"to read: {page}" in out
     assert "not run" in page.read_text()
