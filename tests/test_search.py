@@ -528,9 +528,9 @@ def test_merging_keeps_a_budget_and_no_row_twice(store, at_once, tmp_path):
     assert (found.loc[tuned["key"], "trials"] == 2).all()
 
 
-def test_several_merge_into_one_file_at_once(tmp_path):
+def test_several_merge_into_one_file_at_once(store, tmp_path):
     runs.get_or_train(runs.configure("synthetic", "ccl", settings=TINY), progress=False)
-    (row,), path, together = [search.results()], tmp_path / "runs.csv", threading.Barrier(8)
+    row, path, together = search.results(), tmp_path / "runs.csv", threading.Barrier(8)
 
     def add(number):
         together.wait()
