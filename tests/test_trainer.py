@@ -1219,7 +1219,7 @@ def test_seconds_are_those_of_every_session(tmp_path):
     config = replace(QUICK, epochs=2)
     *_, first = trained(planted(), config=config, on_epoch=lambda row: time.sleep(0.3), **options)
     *_, second = trained(planted(), config=config, **options)
-    assert len(second.history) == 2 and first.seconds > second.seconds > 0.5
+    assert len(second.history) == 2 and min(first.seconds, second.seconds) > 0.6  # twice 0.3
 
 
 def ended_well(process, connection) -> list:
