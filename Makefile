@@ -54,7 +54,7 @@ TUNED := sl ccl drrl bsl mse bce bpr drrl-exact drrl-penalty drrl-shared drrl-fi
 RESULTS ?= out/results
 TUNE = $(BIN)/drrl tune $(1) --csv $(RESULTS)/runs.csv --loss
 # RESULTS=data/results adds to what is committed, and sweeps leave out what it has
-results: $(READY)  ## the README's tables, run again: some fifteen hours on one core; what was stopped continues
+results: $(READY)  ## the README's tables, run again: some twenty hours on one core; what was stopped continues
 	for loss in $(TUNED); do $(call TUNE,amazon-beauty) $$loss --trials 20 --seeds 3 || exit 1; done
 	for loss in sl ccl drrl; do \
 		$(call TUNE,amazon-electronics) $$loss --trials 10 --seeds 3 || exit 1; done
