@@ -397,12 +397,12 @@ def along_dial(sweeps: dict[str, pd.DataFrame], panels: dict[str, str], *, title
         9.4, 2.9 * math.ceil(len(panels) / 2), 2, math.ceil(len(panels) / 2)
     )
     looks = ("o-", "#222222"), ("s--", "#CC79A7"), ("^:", "#E69F00"), ("v-.", "#56B4E9")
+    lead = next(iter(panels))
     for axes, (name, words) in zip(axes_of.flat, panels.items(), strict=False):
         for (held, rows), (line, tone) in zip(sweeps.items(), itertools.cycle(looks), strict=False):
             x, none = 1 - 1 / rows.index.to_numpy(float), np.full(len(rows), np.nan)
-            first = name == next(iter(panels))
-            ends = (rows["low"], rows["high"]) if first and "low" in rows else (none, none)
-            label = f"{held_label(held)}, best at γ = {rows[next(iter(panels))].idxmax():.3g}"
+            ends = (rows["low"], rows["high"]) if name == lead and "low" in rows else (none, none)
+            label = f"{held_label(held)}, best at γ = {rows[lead].idxmax():.3g}"
             _points(axes, x, rows[name], *ends, tone, fmt=line, label=label)
         _order_axis(axes)
         axes.set(ylabel=words)

@@ -14,7 +14,6 @@ metric) that were measured; a lead that a test finds insignificant counts as non
 claims that no record could settle: that learning β costs little, and that users' scores differ.
 """
 
-import io
 import json
 import math
 import re
@@ -68,7 +67,8 @@ def read_runs(path: str | Path) -> pd.DataFrame:
     (`config`). Runs under another protocol, `train.mask`, are left out."""
     if not (path := Path(path)).exists():
         return NO_RUNS
-    rows = pd.read_csv(io.StringIO(as_text(path).to_csv(index=False)), dtype={"key": str})
+    as_text(path)  # which refuses what is no table of runs
+    rows = pd.read_csv(path, dtype={"key": str})
     if (doubt := rows.groupby("dataset")["data_hash"].nunique() > 1).any():
         raise ValueError(f"{path}: {doubt.idxmax()} stands for data of different content")
     try:
