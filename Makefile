@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 SUITE ?= out/notebooks
 APP ?= 01_worst_case
 
-.PHONY: demo test lab check notebooks gallery app lock results scorecard bench figures clean
+.PHONY: demo test lab check notebooks gallery app lock results scorecard campaign campaign-status bench figures clean
 
 demo: $(READY)  ## train three losses, rank, see which negatives each listens to
 	$(BIN)/drrl notebook 00_start_here --out $(OUT) -p dataset=$(DATASET)
@@ -72,6 +72,12 @@ results: $(READY)  ## the README's tables, run again: some twenty hours on one c
 
 scorecard: $(READY)  ## the paper's numbers and claims beside what data/results holds
 	$(BIN)/drrl scorecard
+
+campaign: $(READY)  ## the long runs of data/campaign.yaml, one thread, lowest priority; Ctrl-C stops it
+	OMP_NUM_THREADS=1 nice -n 19 $(BIN)/drrl campaign
+
+campaign-status: $(READY)  ## what of it is done, what is next, and how long it takes
+	$(BIN)/drrl campaign --status
 
 BENCH ?= out/bench.json
 bench: $(READY)  ## ours against the obvious implementation, in turns; needs the real data

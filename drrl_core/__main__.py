@@ -370,6 +370,41 @@ def scorecard(
     print(f"{results / 'scorecard.csv'}\nto read: {page}")
 
 
+@app.command()
+def campaign(
+    file: Annotated[Path, typer.Option(help="The cells, in order.")] = Path("data/campaign.yaml"),
+    results: Annotated[
+        Path, typer.Option(help="Folder with runs.csv, which says what is done.")
+    ] = (Path("data/results")),
+    status: Annotated[
+        bool, typer.Option("--status", help="Say how far it is; run nothing.")
+    ] = False,
+    cells: Annotated[int | None, typer.Option(help="Run so many [default: all].", min=1)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    data_dir: DataDir = None,
+):
+    """Run what is missing of the project's long runs, cell by cell, at the lowest priority.
+
+    Ctrl-C or SIGTERM stops it, and the same command goes on, on another machine too.
+    """
+    from drrl_core import campaign, search
+
+    if status:
+        found = campaign.status(file, results)
+        left = found[found["missing"] > 0]
+        print(f"done: {len(found) - len(left)} of {len(found)} cells")
+        for n, (_, row) in enumerate(left.iterrows()):
+            hours = "time not known" if row["hours"] != row["hours"] else f"{row['hours']:.1f} h"
+            print(f"{'next:' if n == 0 else '':<6}{row['cell']}: {row['missing']} runs, {hours}")
+        print(
+            f"in all {left['hours'].sum():.0f} h, and {left['hours'].isna().sum()} cells not known"
+        )
+        return
+    place = search.Place(device=device, data_dir=data_dir)
+    if failed := campaign.run(file, results, cells=cells, place=place):
+        raise ValueError(f"{len(failed)} cells failed, all others were run: {'; '.join(failed)}")
+
+
 @data_app.command("list")
 def data_list(data_dir: DataDir = None):
     """The named data sets, their sizes, and whether they are here already."""

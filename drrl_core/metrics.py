@@ -318,6 +318,37 @@ def by_popularity(
     return table
 
 
+def exposure(best: np.ndarray, train: csr_array) -> pd.Series:
+    """What given rankings consist of: how much of the catalogue, how popular, how unequal.
+
+    Args:
+        best: (m, k) item indices, a row a user; all count alike, whatever their rank.
+        train: the pairs that make an item popular, (n_users, n_items) CSR.
+
+    Returns:
+        coverage: share of the catalogue that stands in one ranking at least, in [0, 1].
+        mean_popularity: mean train pairs of an item that was ranked, each time it was.
+        gini: Gini coefficient of how often each item of the catalogue was ranked: 0 where all
+            alike, towards 1 where few items take all the places.
+        mean_popularity and gini are NaN where there is no ranking.
+
+    Source: coverage and Gini as in Castells et al., 'Novelty and Diversity in Recommender
+    Systems', 2022; mean_popularity is the mean over the list positions.
+
+    >>> exposure(np.array([[0, 1], [0, 2]]), csr_array([[1, 0, 0, 1], [1, 1, 0, 1]])).to_dict()
+    {'coverage': 0.75, 'mean_popularity': 1.25, 'gini': 0.375}
+    """
+    n = train.shape[1]
+    pairs = np.bincount(train.indices, minlength=n)
+    shown = np.sort(np.bincount(best.ravel(), minlength=n))
+    total = best.size or math.nan
+    gini = ((2 * np.arange(1, n + 1) - n - 1) * shown).sum() / (n * total)
+    values = (shown > 0).mean(), pairs[best.ravel()].sum() / total, gini
+    return pd.Series(
+        dict(zip(("coverage", "mean_popularity", "gini"), map(float, values), strict=True))
+    )
+
+
 def compare(
     a: pd.DataFrame,
     b: pd.DataFrame,

@@ -39,11 +39,10 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from drrl_core import backbones, datasets, dro, losses, metrics
+from drrl_core import backbones, datasets, dro, losses, metrics, popularity, trainer
 from drrl_core.trainer import DivergedError, Fit, TrainConfig, fit, resolve_device, tables
 
-# Raise it when the same configuration and data give other numbers than before.
-RESULTS_VERSION = 2
+KEYS = 2  # how keys are made: another number would make every kept run unknown
 PACKAGES = ("drrl-core", "torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
 DIAGNOSTICS = ("truncated", "k1", "k2", "effective_share", "beta", "gap")
 SPLITS = ("valid", "test")
@@ -84,6 +83,12 @@ class Run:
             "loss": self.loss_parameters,
             "train": asdict(self.train),
         }
+
+    @property
+    def settings(self) -> dict:
+        """All parameters by their full names, such as "train.lr"."""
+        groups = self.parameters.items()
+        return {f"{group}.{name}": value for group, part in groups for name, value in part.items()}
 
 
 @dataclass(frozen=True)
@@ -191,8 +196,25 @@ def configure(
     return run
 
 
+def raised(backbone: str, loss: str) -> str:
+    """Versions above 1 of the backbone, the loss and the trainer, such as "loss 2"; "" if none.
+
+    Each has a number of its own, which is raised when the same configuration and data give other
+    numbers than before: runs of an earlier version are then trained again, and no others.
+
+    >>> raised("mf", "sl")
+    ''
+    """
+    found = {
+        "backbone": getattr(backbones.REGISTRY.get(backbone), "version", 1),
+        "loss": getattr(losses.REGISTRY.get(loss), "version", 1),
+        "trainer": getattr(trainer, "VERSION", 1),
+    }
+    return ", ".join(f"{name} {number}" for name, number in found.items() if number > 1)
+
+
 def key(run: Run, data_hash: str) -> str:
-    """A run's name in the store: of its settings, its data and RESULTS_VERSION, and of no more.
+    """A run's name in the store: of its settings, its data and what is `raised`, and of no more.
 
     Device, threads, versions and commit stand in the record. The data are told by their hash, not
     by the name or path they were loaded by.
@@ -213,9 +235,33 @@ def key(run: Run, data_hash: str) -> str:
         value = value.item() if isinstance(value, np.generic) else value
         return int(value) if isinstance(value, float) and value.is_integer() else _strict(value)
 
-    what = [RESULTS_VERSION, data_hash, run.backbone, run.loss, _each(plain, run.parameters)]
+    what = [KEYS, data_hash, run.backbone, run.loss, _each(plain, run.parameters)]
+    if higher := raised(run.backbone, run.loss):
+        what.append(higher)
     text = json.dumps(what, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def added_columns(record: dict) -> dict:
+    """What a record tells since popularity is put back, as columns of `runs.csv`.
+
+    Returns:
+        coverage, mean_popularity, gini of the test users' lists; b; accuracy on valid and test
+        with b, such as test_ndcg@20_b; the lists' three with b, such as gini_b; raised, such as
+        "loss 2". What an older record does not tell is left out.
+
+    >>> about = {"b": 0.3, "lists": {"gini": 1}}
+    >>> added_columns({"raised": "loss 2", "popularity": about})
+    {'raised': 'loss 2', 'b': 0.3, 'gini': 1}
+    """
+    about = record.get("popularity") or {}
+    row = {"raised": record.get("raised", "")}
+    row |= {"b": about["b"]} if "b" in about else {}
+    row |= about.get("lists", {})
+    row |= {f"{name}_b": value for name, value in about.get("lists_b", {}).items()}
+    for split in SPLITS:
+        row |= {f"{split}_{name}_b": value for name, value in about.get(split, {}).items()}
+    return row
 
 
 def versions() -> dict[str, str]:
@@ -282,7 +328,8 @@ def execute(
 ) -> Outcome:
     """Train and rank: one run, from its configuration to its record. Nothing is kept.
 
-    The record's `finished` is None where a callback or Ctrl-C stopped it before its end.
+    The record's `finished` is None where a callback or Ctrl-C stopped it before its end; only
+    where it is not, `popularity` holds `popularity.report`: accuracy with popularity put back.
 
     Args:
         device: "auto", "cpu", "cuda", ...
@@ -324,6 +371,12 @@ def execute(
     epochs, train = len(result.history), run.train
     waited = epochs - result.best_epoch >= train.patience * train.evaluate_every
     whole = not cut and (waited or epochs >= train.epochs)
+    about = None
+    if whole:
+        masks = (data.train,) if train.mask == "train" else (data.train, data.valid)
+        look = {"similarity": train.similarity, "masks": masks}
+        splits = data.train, data.valid, data.test
+        about = popularity.report(*tables(model), *splits, **look)
     record = {
         "key": name,
         "dataset": data.name,
@@ -335,12 +388,13 @@ def execute(
         "best_epoch": result.best_epoch,
         "valid": result.valid[list(SHOWN)].mean().to_dict(),
         "test": result.test[list(SHOWN)].mean().to_dict(),
+        "popularity": about,
         "seconds": round(result.seconds, 3),
         "seconds_per_epoch": round(statistics.median(result.history["seconds"]), 4),
         "device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
         "threads": torch.get_num_threads(),
         "versions": versions(),
-        "results_version": RESULTS_VERSION,
+        "raised": raised(run.backbone, run.loss),
         "commit": _commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds") if whole else None,
     }
@@ -475,7 +529,7 @@ def table(store: str | Path | None = None) -> pd.DataFrame:
     Returns:
         key, dataset, backbone, loss, seed, sampler, negatives; the other parameters that any of
         the runs has, as columns such as loss.temperature, backbone.dim, train.lr; best_epoch,
-        valid.recall@20 ..., seconds, device, results_version, finished (UTC). A record that is
+        valid.recall@20 ..., seconds, device, finished (UTC). A record that is
         damaged is left out, with a warning.
 
     >>> table("no such folder").empty
@@ -483,7 +537,7 @@ def table(store: str | Path | None = None) -> pd.DataFrame:
     """
     first = ["key", "dataset", "backbone", "loss", "seed", "sampler", "negatives"]
     scores = [f"{split}.{name}" for split in SPLITS for name in SHOWN]
-    last = ["best_epoch", *scores, "seconds", "device", "results_version", "finished"]
+    last = ["best_epoch", *scores, "seconds", "device", "finished"]
     rows = []
     for home in _homes(store):
         try:
@@ -601,8 +655,7 @@ def _served(home: Path, data: datasets.Interactions, where: torch.device) -> Out
             part.load_state_dict(state[name])
             part.to(where)
     except (TypeError, ValueError, RuntimeError, KeyError) as error:
-        theirs = about.get("results_version")
-        why = f"of results version {theirs}, which cannot be rebuilt here ({error})"
+        why = f"of commit {about.get('commit')}, and cannot be rebuilt here ({error})"
         raise _damaged(home / "state.pt", why) from error
     frames = (_frame(files[f"{split}.csv"]).set_index("user") for split in SPLITS)
     result = Fit(about["best_epoch"], *frames, history, about["seconds"])

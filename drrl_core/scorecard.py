@@ -29,11 +29,17 @@ import pandas as pd
 import torch
 
 from drrl_core import dro, losses, metrics, published
+from drrl_core.runs import raised
 
-RUNS = (
+NEEDED = (
     *("key", "dataset", "data_hash", "backbone", "variant", "loss", "settings", "seed"),
     *("sampler", "negatives", "trials", "valid_recall@20", "valid_ndcg@20", "test_recall@20"),
     *("test_ndcg@20", "best_epoch", "seconds", "device", "torch", "commit", "finished"),
+)
+RUNS = (  # what came later, see `runs.added_columns`, is empty in rows from before
+    *NEEDED,
+    *("coverage", "mean_popularity", "gini", "b", "valid_recall@20_b", "valid_ndcg@20_b"),
+    *("test_recall@20_b", "test_ndcg@20_b", "coverage_b", "mean_popularity_b", "gini_b", "raised"),
 )
 SKEW = ("dataset", "backbone", "variant", "seed", "k1", "k2", "truncated", "effective_share")
 COLUMNS = (
@@ -64,11 +70,13 @@ KITCHEN = (
 
 def read_runs(path: str | Path) -> pd.DataFrame:
     """`runs.csv` with the share of false negatives (`noise`) apart from the other settings
-    (`config`). Runs under another protocol, `train.mask`, are left out."""
+    (`config`). Left out are runs under another protocol, `train.mask`, and those of an earlier
+    version of their loss, backbone or the trainer, see `runs.raised`."""
     if not (path := Path(path)).exists():
         return NO_RUNS
     as_text(path)  # which refuses what is no table of runs
-    rows = pd.read_csv(path, dtype={"key": str})
+    rows = pd.read_csv(path, dtype={"key": str}).reindex(columns=RUNS).astype({"raised": object})
+    rows = rows[_current(rows)]
     if (doubt := rows.groupby("dataset")["data_hash"].nunique() > 1).any():
         raise ValueError(f"{path}: {doubt.idxmax()} stands for data of different content")
     try:
@@ -91,10 +99,17 @@ def as_text(path: str | Path) -> pd.DataFrame:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is no table of runs: {error}") from None
-    _need(rows, RUNS, path)
+    _need(rows, NEEDED, path)
+    rows = rows.reindex(columns=RUNS, fill_value="")
     if (twice := rows["key"].duplicated()).any():
         raise ValueError(f"{path}: {rows['key'][twice].iloc[0]} stands in two rows: keep one")
     return rows
+
+
+def _current(rows: pd.DataFrame) -> np.ndarray:
+    """Which rows the same configuration would give again today, bool."""
+    told = zip(rows["raised"].fillna(""), rows["backbone"], rows["loss"], strict=True)
+    return np.array([text == raised(*names) for text, *names in told], bool)
 
 
 def _need(rows: pd.DataFrame, columns, path: Path) -> None:

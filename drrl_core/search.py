@@ -37,7 +37,7 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -121,6 +121,7 @@ def results(
         row |= {"variant": variant_of(about["loss"], own["loss"]), "trials": trials}
         row |= {f"{s}_{name}": v for s in runs.SPLITS for name, v in about[s].items()}
         row |= {"settings": json.dumps(settings), "torch": about["versions"]["torch"]}
+        row |= runs.added_columns(about)
         rows.append(row)
     return pd.DataFrame(rows, columns=scorecard.RUNS).astype({"trials": "Int64"})
 
@@ -1078,8 +1079,7 @@ def sweep(
         ValueError: a file, or a configuration in it, is refused: names block and setting.
         SearchError: some failed: a message lists them, after all others are done.
     """
-    folder, keys, jobs = runs.store_folder(place.store), {}, []
-    done = {*scorecard.as_text(csv)["key"]} if csv and Path(csv).exists() else set()
+    wanted, jobs = {}, []
     data_hash = cache(lambda name: datasets.load(name, data_dir=place.data_dir).hash)
     for where, each in _read(path):
         try:
@@ -1091,14 +1091,47 @@ def sweep(
                 for k, v in each["settings"].items()
             }
             run = runs.configure(each["dataset"], each["loss"], each["backbone"], settings)
-            key = runs.key(run, data_hash(each["dataset"]))
+            wanted[runs.key(run, data_hash(each["dataset"]))] = run
         except (TypeError, ValueError, datasets.DataError, notebooks.NotebookError) as error:
             raise ValueError(f"{where}: {error}") from error
-        if key not in {*keys, *done} and not (folder / key).exists():
-            shown = ", ".join(f"{k}={v}" for k, v in settings.items())
-            name = f"{each['loss']} on {each['backbone']}, {each['dataset']} ({shown})"
-            jobs.append(place.job(Task(name, key), run, data_hash(each["dataset"])))
-        keys[key] = None
+    done = {*scorecard.as_text(csv)["key"]} if csv and Path(csv).exists() else set()
+    return train(wanted, name=Path(path).name, csv=csv, done=done, more=jobs, place=place)
+
+
+def train(
+    wanted: Mapping[str, runs.Run],
+    *,
+    name: str,
+    csv: str | Path | None = None,
+    done: Collection[str] = (),
+    more: Collection[Job] = (),
+    place: Place = Place(),
+) -> pd.DataFrame:
+    """Have runs in the store, and in a results file as they come.
+
+    Args:
+        wanted: the runs, by their keys.
+        name: of the whole, to show.
+        csv: a file to merge the results into, see `merge`.
+        done: keys of runs that are not to be trained, though the store lacks them.
+        more: other work, done before.
+        place: where to compute.
+
+    Returns:
+        `results` of the runs that the store has now, in the order of `wanted`.
+
+    Raises:
+        SearchError: some failed: a message lists them, after all others are done.
+    """
+    folder, jobs = runs.store_folder(place.store), [*more]
+    data_hash = cache(lambda dataset: datasets.load(dataset, data_dir=place.data_dir).hash)
+    for key, run in wanted.items():
+        if key not in done and not (folder / key).exists():
+            plain = runs.configure(run.dataset, run.loss, run.backbone)
+            changed = _changes(plain.parameters, run.parameters).items()
+            shown = ", ".join(f"{name.partition('.')[2]}={value}" for name, value in changed)
+            task = Task(f"{run.loss} on {run.backbone}, {run.dataset} ({shown})", key)
+            jobs.append(place.job(task, run, data_hash(run.dataset)))
 
     def tell(task: Task, result: dict | Exception) -> None:
         if csv and task.key and not isinstance(result, Exception):
@@ -1107,9 +1140,9 @@ def sweep(
             except OSError as error:  # open elsewhere, perhaps; it is merged again in the end
                 bar.write(f"{csv} is not written now: {error}", file=sys.stderr)
 
-    with tqdm(desc=Path(path).name, total=len(jobs), unit="run") as bar:
+    with tqdm(desc=name, total=len(jobs), unit="run") as bar:
         failed = _collect(iter(jobs), place, bar, tell)
-    found = results([key for key in keys if (folder / key).exists()], store=folder)
+    found = results([key for key in wanted if (folder / key).exists()], store=folder)
     if csv:
         merge(found, csv)
     _complain(failed, len(jobs))

@@ -14,8 +14,17 @@ from drrl_core import datasets, losses, scorecard
 ROOT = Path(__file__).parents[1]
 RECORD = [
     *["key", "dataset", "data_hash", "backbone", "loss", "parameters", "seed", "best_epoch"],
-    *["valid", "test", "seconds", "seconds_per_epoch", "device", "threads", "versions"],
-    *["results_version", "commit", "finished"],
+    *[
+        "valid",
+        "test",
+        "popularity",
+        "seconds",
+        "seconds_per_epoch",
+        "device",
+        "threads",
+        "versions",
+    ],
+    *["raised", "commit", "finished"],
 ]
 TABLE = ["key", "dataset", "backbone", "loss"]
 TRAIN = "train synthetic --epochs 1 --negatives 4 --set dim=4 --device cpu"

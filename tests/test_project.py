@@ -22,18 +22,20 @@ LAYERS = {
     "datasets": set(),
     "backbones": set(),
     "metrics": set(),
+    "popularity": {"metrics"},
     "published": set(),
-    "scorecard": {"dro", "losses", "metrics", "published"},
+    "scorecard": {"dro", "losses", "metrics", "published", "runs"},
     "losses": {"dro"},
     "sampling": {"datasets", "losses"},
     "trainer": {"datasets", "losses", "metrics", "sampling"},
-    "runs": {"backbones", "datasets", "dro", "losses", "metrics", "trainer"},
+    "runs": {"backbones", "datasets", "dro", "losses", "metrics", "popularity", "trainer"},
     "plots": set(),
     "explorers": {"dro", "plots"},
     "gallery": set(),
     "notebooks": {"gallery", "runs"},
     "search": {"datasets", "dro", "losses", "notebooks", "runs", "scorecard"},
-    "__main__": {"datasets", "gallery", "notebooks", "runs", "scorecard", "search"},
+    "campaign": {"datasets", "runs", "scorecard", "search"},
+    "__main__": {"campaign", "datasets", "gallery", "notebooks", "runs", "scorecard", "search"},
 }
 
 

@@ -20,15 +20,35 @@ from pandas.testing import assert_frame_equal
 from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array
 
-from drrl_core import backbones, datasets, dro, losses, metrics, runs
+from drrl_core import (
+    backbones,
+    datasets,
+    dro,
+    losses,
+    metrics,
+    popularity,
+    runs,
+    scorecard,
+    search,
+    trainer,
+)
 from drrl_core.datasets import Interactions
 from drrl_core.runs import RunError, configure, execute, get_or_train, parse_value
 from drrl_core.trainer import DivergedError, TrainConfig, tables
 
 RECORD = [
     *["key", "dataset", "data_hash", "backbone", "loss", "parameters", "seed", "best_epoch"],
-    *["valid", "test", "seconds", "seconds_per_epoch", "device", "threads", "versions"],
-    *["results_version", "commit", "finished"],
+    *[
+        "valid",
+        "test",
+        "popularity",
+        "seconds",
+        "seconds_per_epoch",
+        "device",
+        "threads",
+        "versions",
+    ],
+    *["raised", "commit", "finished"],
 ]
 FILES = ["history.csv", "record.json", "state.pt", "tables.npz", "test.csv", "valid.csv"]
 SMALL = {"epochs": 2, "negatives": 5, "dim": 4, "lr": 0.05}
@@ -214,7 +234,7 @@ def test_the_record_is_complete_and_plain_json():
     assert record["device"] == "cpu" and record["threads"] == torch.get_num_threads()
     assert record["versions"]["torch"] == torch.__version__
     assert record["versions"]["python"] == platform.python_version()
-    assert record["results_version"] == runs.RESULTS_VERSION
+    assert record["raised"] == ""
     run = configure("x", "ccl", settings={**given, "dim": 4, "margin": 0.1})
     assert record["key"] == runs.key(run, data.hash)
     age = datetime.now(UTC) - datetime.fromisoformat(record["finished"])
@@ -648,9 +668,52 @@ def test_every_setting_the_data_and_the_version_change_the_key(monkeypatch):
     for order in (math.inf, 2.5, 2**60, 2**60 + 1):
         variants.append((replace(base, loss_parameters={"order": order}), "data"))
     keys = [runs.key(base, "data"), *(runs.key(*variant) for variant in variants)]
-    monkeypatch.setattr(runs, "RESULTS_VERSION", runs.RESULTS_VERSION + 1)
+    monkeypatch.setattr(trainer, "VERSION", 2)
+    keys.append(runs.key(base, "data"))
+    line = losses.REGISTRY[base.loss]
+    monkeypatch.setitem(losses.REGISTRY, base.loss, line._replace(version=line.version + 1))
+    keys.append(runs.key(base, "data"))
+    line = backbones.REGISTRY[base.backbone]
+    monkeypatch.setitem(backbones.REGISTRY, base.backbone, line._replace(version=2))
     keys.append(runs.key(base, "data"))
     assert len(set(keys)) == len(keys) > 35
+
+
+def test_what_is_recorded_keeps_its_key():
+    """Every recorded run is found again under its key, but for those of an earlier version."""
+    rows = scorecard.as_text(Path(__file__).parents[1] / "data" / "results" / "runs.csv")
+    assert len(rows) > 600
+    for _, row in rows.iterrows():
+        raised = runs.raised(row["backbone"], row["loss"])
+        row["seed"], row["negatives"] = int(row["seed"]), int(row["negatives"])
+        same = runs.key(search.run_of(row), row["data_hash"]) == row["key"]
+        assert same == (row["raised"] == raised), row["key"]
+    assert not {*rows["loss"][rows["raised"] != ""]} - {"advinfonce", "llpauc"}
+
+
+def test_the_record_tells_of_popularity_put_back():
+    outcome = execute(configure("synthetic", settings=SMALL), progress=False)
+    data, found = outcome.data, outcome.record["popularity"]
+    splits = data.train, data.valid, data.test
+    assert found == popularity.report(*tables(outcome.model), *splits)
+    masked = configure("synthetic", settings=SMALL | {"mask": "train+valid"})
+    again = execute(masked, progress=False)
+    wanted = {"masks": (data.train, data.valid)}
+    assert again.record["popularity"] == popularity.report(*tables(again.model), *splits, **wanted)
+    dot = execute(configure("synthetic", "bpr", settings=SMALL), progress=False)
+    wanted = {"similarity": "dot"}
+    assert dot.record["popularity"] == popularity.report(*tables(dot.model), *splits, **wanted)
+    columns = runs.added_columns(outcome.record)
+    assert {*columns} | {*scorecard.NEEDED} == {*scorecard.RUNS}
+    for name in ("recall@20", "ndcg@20"):
+        assert columns[f"test_{name}_b"] == found["test"][name]
+        assert columns[f"valid_{name}_b"] == found["valid"][name]
+    assert found["valid"]["ndcg@20"] >= outcome.record["valid"]["ndcg@20"]  # b = 0 is among them
+    stopped = execute(
+        configure("synthetic", settings=SMALL), progress=False, on_epoch=lambda _: True
+    )
+    assert stopped.record["popularity"] is None
+    assert runs.added_columns(stopped.record) == {"raised": ""}
 
 
 def test_where_runs_are_kept(monkeypatch, tmp_path):
@@ -930,9 +993,7 @@ def test_a_damaged_record_is_reported_and_left_alone(name, how, store):
 def test_a_run_that_cannot_be_rebuilt_is_reported(store, monkeypatch):
     key = stored("drrl").record["key"]
     monkeypatch.delitem(losses.REGISTRY, "drrl")
-    with pytest.raises(
-        RunError, match=f"results version {runs.RESULTS_VERSION}, which cannot be rebuilt here"
-    ):
+    with pytest.raises(RunError, match=r"of commit .*, and cannot be rebuilt here"):
         runs.load(key, data=small())
 
 
@@ -980,7 +1041,7 @@ def test_epochs_without_diagnostics_are_no_start_for_a_run_that_wants_them(store
 FIRST = ["key", "dataset", "backbone", "loss", "seed", "sampler", "negatives"]
 LAST = [
     *["best_epoch", "valid.recall@20", "valid.ndcg@20", "test.recall@20", "test.ndcg@20"],
-    *["seconds", "device", "results_version", "finished"],
+    *["seconds", "device", "finished"],
 ]
 
 
@@ -997,7 +1058,7 @@ def test_the_table_has_a_row_a_run_and_a_column_a_parameter(store):
     (store / "notes").mkdir()
     (store / "0123456789abcdef").write_text("no folder")
     found = runs.table()
-    assert list(found)[:7] == FIRST and list(found)[-9:] == LAST
+    assert list(found)[:7] == FIRST and list(found)[-len(LAST) :] == LAST
     between = list(found)[7:-9]
     groups = [name.split(".")[0] for name in between]
     assert groups == sorted(groups, key=["loss", "backbone", "train"].index)

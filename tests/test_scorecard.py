@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from drrl_core import published, runs, scorecard
+from drrl_core import losses, published, runs, scorecard
 
 PAPER = scorecard.printed()
 BEAUTY = ("amazon-beauty", "mf", 0.0, "ndcg@20")
@@ -30,6 +30,7 @@ def run(variant, *, test=0.09, valid=0.07, seed=0, trials=20, noise=0.0, **more)
         **{"valid_ndcg@20": valid, "test_recall@20": recall, "test_ndcg@20": ndcg},
         **{"best_epoch": 50, "seconds": 9.0, "device": "cpu", "torch": "2.13", "commit": "c0"},
         "finished": "2026-11-25T00:00:00",
+        "raised": runs.raised("mf", variant.partition("-")[0]),
     } | more
     return {"key": hashlib.sha256(json.dumps(row).encode()).hexdigest()[:16]} | row
 
@@ -59,6 +60,34 @@ def paper(variant, dataset="amazon-beauty") -> tuple[float, float]:
 
 def times(pair, factor):
     return tuple(factor * value for value in pair)
+
+
+# ---------------------------------------------------------------------------- reading
+
+
+def test_runs_of_an_earlier_version_leave_the_tables(tmp_path, monkeypatch):
+    old = [run("sl", raised=""), run("bpr", raised="")]
+    write(tmp_path, [*old, run("sl", seed=1, raised="loss 2"), run("sl", seed=2, raised="loss 3")])
+    line = losses.REGISTRY["sl"]
+    for version, seeds in ((1, [0, 0]), (2, [0, 1]), (3, [0, 2])):
+        monkeypatch.setitem(losses.REGISTRY, "sl", line._replace(version=version))
+        found = scorecard.read_runs(tmp_path / "runs.csv")
+        assert sorted(found["seed"]) == seeds and "bpr" in set(found["loss"])
+    assert len(scorecard.as_text(tmp_path / "runs.csv")) == 4  # they stay in the file
+
+
+def test_a_table_from_before_popularity_was_recorded_is_read(tmp_path):
+    write(tmp_path, [run("sl")])
+    path = tmp_path / "runs.csv"
+    before = pd.read_csv(path)[[*scorecard.NEEDED]]
+    before.to_csv(path, index=False)
+    assert tuple(scorecard.as_text(path)) == scorecard.RUNS
+    assert (scorecard.as_text(path)["b"] == "").all()
+    found = scorecard.read_runs(path)
+    assert found["b"].isna().all() and len(found) == 1
+    before.drop(columns="seed").to_csv(path, index=False)
+    with pytest.raises(ValueError, match="no column seed"):
+        scorecard.read_runs(path)
 
 
 # ---------------------------------------------------------------------------- the rule

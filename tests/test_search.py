@@ -601,7 +601,7 @@ def test_a_sweep_lists_what_failed_and_keeps_the_rest(store, at_once, tmp_path, 
     monkeypatch.setattr(runs, "execute", not_ccl)
     with pytest.raises(search.SearchError, match="4 of 9 failed") as error:
         search.sweep(write(tmp_path, RUNS))
-    assert str(error.value).count("ccl on mf, synthetic (epochs=1") == 4
+    assert str(error.value).count("ccl on mf, synthetic (dim=4, epochs=1") == 4
     assert len(runs.table()) == 5
 
 

@@ -1,0 +1,220 @@
+"""The campaign: long runs, cell by cell, in the order of a file; stopped and started at any time.
+
+What is done is told by `runs.csv` alone, so that a campaign goes on wherever that file is: another
+machine, or an empty run store. The file is YAML, a list of blocks; a list in one of the first four
+means a cell for each of its values, and so does one inside `settings`:
+
+    - dataset: amazon-beauty
+      backbone: [lightgcn, xsimgcl]     # mf by default
+      loss: [sl, ccl]                   # variants, as `drrl tune --loss` names them
+      settings: {train.noise: [0.1, 0.2]}   # full names; none by default
+      trials: 10
+      seeds: 3
+    - {dataset: amazon-beauty, loss: sl, again: true}
+
+`again` tunes nothing: it trains the finals that `runs.csv` has, where their rows are of before
+popularity was recorded (see `runs.added_columns`).
+"""
+
+import itertools
+import math
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from drrl_core import datasets, runs, scorecard, search
+
+KEYS = ("dataset", "backbone", "loss", "settings", "trials", "seeds", "again")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One tuning of the campaign, or one loss's finals to be trained again."""
+
+    dataset: str
+    backbone: str
+    loss: str
+    trials: int = 0
+    seeds: int = 0
+    again: bool = False
+    settings: dict = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        own = "".join(f", {name}={value}" for name, value in self.settings.items())
+        what = "again" if self.again else f"{self.trials} trials, {self.seeds} seeds"
+        return f"{self.dataset}, {self.backbone}, {self.loss}{own} ({what})"
+
+
+def read(path: str | Path) -> list[Cell]:
+    """The cells of a campaign's file, in order.
+
+    Raises:
+        ValueError: the file cannot be read, or a block is not as the top of this module says.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "campaign.yaml")
+    >>> _ = path.write_text("- {dataset: synthetic, loss: [sl, ccl], trials: 2, seeds: 2}")
+    >>> [str(cell) for cell in read(path)]
+    ['synthetic, mf, sl (2 trials, 2 seeds)', 'synthetic, mf, ccl (2 trials, 2 seeds)']
+    """
+    try:
+        import yaml
+
+        blocks = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if not isinstance(blocks, list) or not blocks:
+        raise ValueError(f"{path}: expected a list of blocks, each with a dataset and a loss")
+    return [cell for number, block in enumerate(blocks, 1) for cell in _cells(block, path, number)]
+
+
+def _cells(block: object, path: str | Path, number: int) -> Iterator[Cell]:
+    where = f"{path}, block {number}"
+    if not isinstance(block, dict) or not {"dataset", "loss"} <= block.keys():
+        raise ValueError(f"{where}: expected a mapping with dataset and loss, not {block!r}")
+    if odd := block.keys() - {*KEYS}:
+        raise ValueError(f"{where}: {min(odd)!r} is none of its keys: {', '.join(KEYS)}")
+    again, counts = block.get("again", False), [block.get(name, 0) for name in ("trials", "seeds")]
+    settings = block.get("settings", {})
+    if not isinstance(settings, dict) or any("." not in str(name) for name in settings):
+        raise ValueError(f"{where}: settings are full names and values, such as train.noise: 0.1")
+    good = all(isinstance(n, int) and not isinstance(n, bool) and n > 1 for n in counts)
+    if again is not True and not good:
+        raise ValueError(f"{where}: trials and seeds must be whole numbers from 2, not {counts}")
+    if again is True and (any(counts) or settings):
+        raise ValueError(f"{where}: again trains what was tuned: no trials, seeds or settings")
+
+    def each(value: object) -> list:
+        return value if isinstance(value, list) else [value]
+
+    outer = (each(block["dataset"]), each(block.get("backbone", "mf")), each(block["loss"]))
+    for *names, loss in itertools.product(*outer):
+        if loss not in search.variants(2):
+            raise ValueError(f"{where}: there is no loss {loss!r} to tune")
+        for values in itertools.product(*map(each, settings.values())):
+            own = dict(zip(settings, values, strict=True))
+            yield Cell(*names, loss, *counts, again=again, settings=own)
+
+
+def recorded(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a cell: of its tuning with its budget, or the finals that `again` is about.
+
+    Args:
+        rows: as `scorecard.read_runs` returns them.
+    """
+    rows = rows[(rows["dataset"] == _name(cell.dataset)) & (rows["backbone"] == cell.backbone)]
+    rows = rows[rows["variant"] == cell.loss]
+    if cell.again:
+        rows = rows[rows["noise"] == 0]
+        return scorecard.finals(rows) if len(rows) else rows
+    line = search.variants(2)[cell.loss]
+    free = {name.removesuffix("-1") for name in line.space} | {"train.seed"}
+    wanted = runs.configure(cell.dataset, line.loss, cell.backbone, {**line.fixed, **cell.settings})
+
+    def own(run: runs.Run) -> dict:
+        return {name: value for name, value in run.settings.items() if name not in free}
+
+    same = [own(search.run_of(row)) == own(wanted) for _, row in rows.iterrows()]
+    return rows[np.array(same, bool) & (rows["trials"] >= cell.trials).to_numpy(bool)]
+
+
+def _name(dataset: str) -> str:
+    """As results name it: a file by its `name`."""
+    return dataset if dataset in datasets.names() else datasets.load(dataset).name
+
+
+def missing(cell: Cell, rows: pd.DataFrame) -> int:
+    """How many trainings of a cell are not in the table yet, about; 0: it is done."""
+    found = recorded(cell, rows)
+    if cell.again:
+        return int(found["b"].isna().sum())
+    best = found.groupby(["sampler", "negatives", "config"])["seed"].nunique().max()
+    if len(found) and best >= cell.seeds:  # further seeds are trained when all trials are done
+        return 0
+    return max(1, cell.trials + cell.seeds - 1 - len(found))
+
+
+def _seconds(cell: Cell, rows: pd.DataFrame) -> float:
+    """What one training of a cell takes, by what is recorded: the median of the nearest kind."""
+    for names in (["dataset", "backbone", "variant"], ["dataset", "backbone"]):
+        wanted = (_name(cell.dataset), cell.backbone, cell.loss)[: len(names)]
+        same = (rows[names] == pd.Series(dict(zip(names, wanted, strict=True)))).all(axis=1)
+        if same.any():
+            return float(rows.loc[same, "seconds"].median())
+    return math.nan
+
+
+def status(path: str | Path, results: str | Path) -> pd.DataFrame:
+    """A row a cell, in order: its name, `missing` trainings, and the hours they may take.
+
+    The hours are those of as many whole trainings, by the median of what is recorded of the same
+    data set and backbone; NaN where nothing is. Trials that are pruned take less.
+    """
+    rows = scorecard.read_runs(Path(results) / "runs.csv")
+    columns = {"cell": [], "missing": [], "hours": []}
+    for cell in read(path):
+        left = missing(cell, rows)
+        columns["cell"].append(str(cell))
+        columns["missing"].append(left)
+        columns["hours"].append(left * _seconds(cell, rows) / 3600 if left else 0.0)
+    return pd.DataFrame(columns)
+
+
+def _again(cell: Cell, csv: Path, place: search.Place) -> None:
+    """Train a loss's finals once more, as their rows say."""
+    found = recorded(cell, scorecard.read_runs(csv))
+    wanted = {}
+    for _, row in found[found["b"].isna()].iterrows():
+        wanted[row["key"]] = replace(search.run_of(row), dataset=cell.dataset)
+    search.train(wanted, name=str(cell), csv=csv, place=place)
+
+
+def run(
+    path: str | Path,
+    results: str | Path,
+    *,
+    cells: int | None = None,
+    place: search.Place | None = None,
+) -> list[str]:
+    """Run the cells that are missing, in order, at the lowest priority.
+
+    Rows are merged into `runs.csv` as they come, what the scorecard asks of the finals after each
+    cell. Ctrl-C or SIGTERM stops it; the same call goes on from there.
+
+    Args:
+        path: the campaign's file.
+        results: the folder with `runs.csv`, see `search.harvest`.
+        cells: at most so many; None: all.
+        place: where to compute; by default one process here, with one thread.
+
+    Returns:
+        A line for each cell that failed; all others were run.
+    """
+    place, csv = place or search.Place(), Path(results) / "runs.csv"
+    failed, done = [], 0
+    if hasattr(os, "nice"):
+        os.nice(19)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for cell in read(path):
+        if done == cells or not missing(cell, scorecard.read_runs(csv)):
+            continue
+        done += 1
+        print(f"campaign: {cell}", file=sys.stderr, flush=True)
+        try:
+            if cell.again:
+                _again(cell, csv, place)
+            else:
+                options = {"trials": cell.trials, "seeds": cell.seeds, "settings": cell.settings}
+                named = {"backbone": cell.backbone, "csv": csv, "place": place}
+                search.tune(cell.dataset, cell.loss, **options, **named)
+        except (ValueError, search.SearchError, runs.RunError, datasets.DataError) as error:
+            failed.append(f"{cell}: {error}")
+            print(f"campaign: failed: {failed[-1]}", file=sys.stderr, flush=True)
+        search.harvest(results, store=place.store, data_dir=place.data_dir)
+    return failed
