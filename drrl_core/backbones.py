@@ -14,6 +14,7 @@ import math
 import warnings
 from collections.abc import Callable
 from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -320,7 +321,27 @@ class XSimGCL(nn.Module):
         return self.__dict__ | {"_views": None}  # part of a tape, which allows no copies
 
 
-REGISTRY = {"mf": MF, "lightgcn": LightGCN, "xsimgcl": XSimGCL}
+class Backbone(NamedTuple):
+    """One line of the registry: how a backbone is made."""
+
+    factory: Callable
+    version: int = 1  # raise it when the same configuration gives other numbers than before
+
+
+REGISTRY = {"mf": Backbone(MF), "lightgcn": Backbone(LightGCN), "xsimgcl": Backbone(XSimGCL)}
+
+
+def lookup(name: str) -> Backbone:
+    """The registry's line for a backbone; ValueError with a suggestion where there is none.
+
+    >>> lookup("mf").version
+    1
+    """
+    if name not in REGISTRY:
+        close = difflib.get_close_matches(name, REGISTRY, 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"no backbone is called {name!r}{hint}: one of {', '.join(REGISTRY)}")
+    return REGISTRY[name]
 
 
 def hyperparameters(name: str) -> dict[str, float]:
@@ -329,11 +350,7 @@ def hyperparameters(name: str) -> dict[str, float]:
     >>> hyperparameters("mf")
     {'dim': 64}
     """
-    if name not in REGISTRY:
-        close = difflib.get_close_matches(name, REGISTRY, 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"no backbone is called {name!r}{hint}: one of {', '.join(REGISTRY)}")
-    given = inspect.signature(REGISTRY[name]).parameters.values()
+    given = inspect.signature(lookup(name).factory).parameters.values()
     return {p.name: p.default for p in given if p.kind is p.KEYWORD_ONLY}
 
 
@@ -356,4 +373,4 @@ def make(
     known = hyperparameters(name)
     for key in hyper.keys() - known.keys():
         raise ValueError(f"backbone {name!r} has no parameter {key!r}: it has {', '.join(known)}")
-    return REGISTRY[name](n_users, n_items, train, **hyper)
+    return lookup(name).factory(n_users, n_items, train, **hyper)

@@ -11,7 +11,14 @@ Where to start: `sl` with a temperature of 0.1 to 0.3; then `drrl` with the radi
 
 What a loss owns besides the model is a *dual variable*: a parameter of the module, trained by an
 optimiser of its own at its own rate. Its gradient is the mean over the batch's examples that use
-it (see `dual_rows`), reversed where it maximises, so that gradient descent serves them all.
+it (see `dual_rows`), reversed where it maximises, so that gradient descent serves them all. How it
+is trained, the module says itself, where it is not by SGD at every step:
+
+- `dual_optimiser`: "sgd" or "adam";
+- `dual_rates`: by name, how many times the common rate a variable moves at;
+- `dual_epochs`: the epochs, from 1, that begin with a pass over the train pairs in which the dual
+  variables move and the model rests; in all other steps they rest. None: they move at every step;
+- `project()`: called after each step, to clip them.
 
 >>> import torch
 >>> loss = make("sl", temperature=0.2)
@@ -41,19 +48,21 @@ warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta 
 class Batch(NamedTuple):
     """Who is in the batch: users (B,), pos_items (B,), neg_items (B, N) or (M,), as indices.
 
-    `rate` (B,) is B over the number of examples of the row's user, see `dual_rows`; it need not be
-    given, but a part of a batch keeps the whole's.
+    `rate` (B,) is B over the number of examples of the row's user, and `neg_rate` (M,) over the
+    number of examples that an item of a pool is an unmasked negative of, see `dual_rows`; they need
+    not be given, but a part of a batch keeps the whole's.
     """
 
     users: Tensor
     pos_items: Tensor | None = None
     neg_items: Tensor | None = None
     rate: Tensor | None = None
+    neg_rate: Tensor | None = None
 
     def part(self, rows: Tensor) -> "Batch":
         """Some rows of the batch; a pool (M,) is everybody's."""
         own = self.neg_items if self.neg_items.dim() == 1 else self.neg_items[rows]
-        return Batch(self.users[rows], self.pos_items[rows], own, self.rate[rows])
+        return Batch(self.users[rows], self.pos_items[rows], own, self.rate[rows], self.neg_rate)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -126,7 +135,7 @@ def dual_rows(
         index: (B,) or (B, N) rows used by each example, or (M,) by all of them.
         kept: (B, N) or (B, M), which of the index each example really uses (it is not masked);
             a row twice in one example is two uses. Without it, each of (B,) is used once.
-        rate: (B,) B / uses of each of (B,), where it is known already.
+        rate: (B,) or (M,) B / uses of each of the index, where it is known already.
         ascend: reverse the gradient, for a variable that maximises.
 
     Returns:
@@ -524,20 +533,25 @@ class PooledBSL(nn.Module):
 class AdvInfoNCE(nn.Module):
     """-log[e^(p/τ) / (e^(p/τ) + K·N·Σ_j q_j e^(n_j/τ))], q = softmax_j(g_u·g_j), g an adversary.
 
-    The adversary ascends at every dual step, at `dual_lr`; the published code lets it every five
-    epochs, at most five times. Source: AdvInfoNCE, NeurIPS 2023; K = 64 there, 1 in DrRL's code.
+    The adversary ascends by Adam at `dual_lr`. Source: AdvInfoNCE, NeurIPS 2023; K = 64 there, 1 in
+    DrRL's code.
 
     Args:
         n_users, n_items: how many rows g has.
         temperature: τ > 0, in units of score.
         scale: K > 0, dimensionless.
         adversary_dim: length of g_u and g_j, >= 1.
+        passes: 0, the adversary moves at every step, beside the model; else, as in the published
+            code, only in so many passes of its own over the train pairs, before every fifth epoch
+            from the third: 5 in DrRL's code, 7 to 20 in AdvInfoNCE's.
 
     >>> loss = AdvInfoNCE(1, 2, temperature=0.5)
     >>> batch = Batch(torch.tensor([0]), neg_items=torch.tensor([[1, 1]]))
     >>> loss(torch.tensor([0.5]), torch.tensor([[0.5, 0.5]]), batch).detach()  # log(1 + N)
     tensor([1.0986])
     """
+
+    dual_optimiser = "adam"
 
     def __init__(
         self,
@@ -547,25 +561,30 @@ class AdvInfoNCE(nn.Module):
         temperature: float = 0.2,
         scale: float = 1.0,
         adversary_dim: int = 64,
+        passes: int = 0,
     ):
         super().__init__()
         _check(0, math.inf, "()", temperature=temperature, scale=scale)
         _check(1, math.inf, "[)", n_users=n_users, n_items=n_items, adversary_dim=adversary_dim)
+        _check(0, math.inf, "[)", passes=passes)
         self.temperature, self.scale = temperature, scale
-        self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_users, adversary_dim)))
-        self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_items, adversary_dim)))
+        self.dual_epochs = range(3, 3 + 5 * passes, 5) if passes else None
+        self.users = nn.Parameter(nn.init.xavier_normal_(torch.empty(n_users, adversary_dim)))
+        self.items = nn.Parameter(nn.init.xavier_normal_(torch.empty(n_items, adversary_dim)))
 
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch) -> Tensor:
         _check_scores(pos, neg)
         kept = neg > -math.inf
         users = dual_rows(self.users, batch.users, rate=batch.rate, ascend=True)
-        items, index = _mean_sloped(self.items, batch.neg_items, kept, True), batch.neg_items
+        index = batch.neg_items
         if index.dim() == 1:
-            hard = users @ items[index].T
-        elif torch.compiler.is_compiling():  # which has no sparse products, and needs none
-            hard = (items[index] * users[:, None]).sum(-1)
+            hard = users @ dual_rows(self.items, index, kept, rate=batch.neg_rate, ascend=True).T
         else:
-            hard = SampledScores.apply(users, items, index)
+            items = _mean_sloped(self.items, index, kept, True)
+            if torch.compiler.is_compiling():  # which has no sparse products, and needs none
+                hard = (items[index] * users[:, None]).sum(-1)
+            else:
+                hard = SampledScores.apply(users, items, index)
         log_q = torch.where(kept, hard.to(neg.dtype), -math.inf).log_softmax(-1)
         log_count = math.log(self.scale) + _count(neg).log()
         against = log_count + (log_q + neg / self.temperature).logsumexp(-1)
@@ -577,8 +596,9 @@ class LLPAUC(nn.Module):
 
     P = σ(p), M = σ(n), sp(x) = log(1 + e^(5x))/5, and the value is
     -s⁺ - sp(-(P-a)² + 2(1+γ)P - s⁺)/α + s⁻ + mean_j sp((M-b)² + 2(1+γ)M - s⁻)/β - γ²
-    - θ_b(b - 1 - γ) + θ_a(a + γ): minimised over a, b, s⁻ and θ, maximised over γ and s⁺, these
-    and s⁻ at twice the rate. Source: LLPAUC, WWW 2024, and its published code for the θ.
+    - θ_b(b - 1 - γ) + θ_a(a + γ): minimised over a, b, s⁻ and θ, maximised over γ and s⁺, by Adam,
+    these and s⁻ at twice the rate; its authors' rate is the model's. Source: LLPAUC, WWW 2024, and
+    its published code for the θ.
 
     Args:
         share_pos, share_neg: α and β in (0, 1], the shares of positives and negatives that count.
@@ -587,6 +607,7 @@ class LLPAUC(nn.Module):
     tensor([15.4922], grad_fn=<AddBackward0>)
     """
 
+    dual_optimiser = "adam"
     #        start, lowest, highest, rate (below zero: maximises)
     SCALARS: ClassVar = {
         "a": (1.0, 0, 1, 1),
@@ -597,6 +618,7 @@ class LLPAUC(nn.Module):
         "theta_a": (0.5, 0, 1e9, 1),
         "theta_b": (0.5, 0, 1e9, 1),
     }
+    dual_rates: ClassVar = {name: abs(rate) for name, (*_, rate) in SCALARS.items()}
 
     def __init__(self, *, share_pos: float = 0.5, share_neg: float = 0.05):
         super().__init__()
@@ -608,7 +630,8 @@ class LLPAUC(nn.Module):
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
         _check_scores(pos, neg)
         a, b, gamma, s_pos, s_neg, theta_a, theta_b = (
-            _rescale(getattr(self, name), rate) for name, (*_, rate) in self.SCALARS.items()
+            _rescale(getattr(self, name), math.copysign(1, rate))
+            for name, (*_, rate) in self.SCALARS.items()
         )
         p, m = pos.sigmoid(), neg.sigmoid()
         high = softplus(-(p - a).square() + 2 * (1 + gamma) * p - s_pos, beta=5)
@@ -725,6 +748,7 @@ class Loss(NamedTuple):
     similarity: str = "cosine"
     negatives: int = 64
     rowwise: bool = True  # an example's value depends on its own row alone
+    version: int = 1  # raise it when the same configuration gives other numbers than before
 
 
 REGISTRY = {
@@ -735,8 +759,8 @@ REGISTRY = {
     "bsl": Loss(bilateral_softmax_loss),
     "bsl-pooled": Loss(PooledBSL, rowwise=False),
     "ccl": Loss(cosine_contrastive_loss),
-    "advinfonce": Loss(AdvInfoNCE),
-    "llpauc": Loss(LLPAUC),
+    "advinfonce": Loss(AdvInfoNCE, version=2),
+    "llpauc": Loss(LLPAUC, version=2),
     "psl": Loss(pairwise_softmax_loss),
     "drrl": Loss(DrRL),
 }

@@ -1,7 +1,8 @@
 """`fit`: a model, a loss and interactions in; the model at its best epoch and its history out.
 
-Two optimisers, Adam for the model and SGD for what the loss owns. The trainer never asks which loss
-it has: a loss that maximises reverses its own gradient, and clips itself in `project()`.
+Two optimisers, one for the model and one, which the loss names, for what the loss owns. The trainer
+never asks which loss it has: a loss that maximises reverses its own gradient, and clips itself in
+`project()`.
 """
 
 import ctypes
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from zipfile import ZipFile
@@ -25,9 +27,16 @@ from drrl_core import metrics, sampling
 from drrl_core.datasets import Interactions
 from drrl_core.losses import Batch, SampledScores
 
+VERSION = 1  # raise it when the same configuration gives other numbers than before
 MASKS = ("train", "train+valid")
 PRECISIONS = ("highest", "high", "medium")
 OPTIMISERS = ("adam", "row-sparse-adam")
+DUAL_OPTIMISERS = ("sgd", "adam")
+BUILDERS = {
+    "adam": partial(torch.optim.Adam, fused=True),
+    "row-sparse-adam": torch.optim.SparseAdam,
+    "sgd": torch.optim.SGD,
+}
 # Scores of a tile of rows. On a CPU larger ones leave the cache and smaller ones cost more calls,
 # of an exact β above all; a GPU wants large ones.
 TILE = {"cpu": 2**20, "cuda": 2**25}
@@ -50,7 +59,8 @@ class TrainConfig:
             the rows that a batch has, and leaves the moments of all others as they were. Its steps
             do not grow with the tables; for tables of millions of rows, of MF, without l2.
         lr: the model's rate, > 0.
-        dual_lr: the SGD rate of what the loss owns, >= 0, in units of the variable per unit slope.
+        dual_lr: the rate of what the loss owns, by the optimiser that the loss names, >= 0: of SGD
+            in units of the variable per unit slope, of Adam in units of the variable.
         l2: >= 0; adds l2/2 · (‖e_u‖² + ‖e_i‖² + mean_j ‖e_j‖²), raw embeddings, batch mean.
         evaluate_every: epochs between evaluations on valid, >= 1.
         patience: stop after this many evaluations without a gain, >= 1.
@@ -263,6 +273,8 @@ def _pool_backward(
         kept = row.bincount(minlength=size) < width
         row, column = (kept.cumsum(0) - 1)[row][kept[row]], column[kept[row]]
         batch = batch.part(kept)
+    uses = len(batch.users) - column.bincount(minlength=width)
+    batch = batch._replace(neg_rate=size / uses.clamp_min(1))
     places = (users, batch.users), (items, batch.pos_items), (items, batch.neg_items)
     raw = [table.index_select(0, index).requires_grad_() for table, index in places]
     ends = [metrics.unit_or_raw(end, config.similarity) for end in raw]
@@ -322,6 +334,32 @@ def _checked(
             "dual_lr, or raise the temperature where the loss has one."
         )
     return values.mean().item()
+
+
+def _optimisers(
+    model: nn.Module, loss: nn.Module, config: TrainConfig
+) -> list[torch.optim.Optimizer]:
+    """The model's optimiser and, where the loss owns what can be trained, the one it names."""
+    if config.optimiser == "row-sparse-adam" and not all(table.is_leaf for table in model()):
+        raise ValueError("row-sparse-adam is for models whose tables are their parameters: mf")
+    optimisers = [BUILDERS[config.optimiser](model.parameters(), lr=config.lr)]
+    rates = getattr(loss, "dual_rates", {})
+    owned = [
+        {"params": [value], "lr": config.dual_lr * rates.get(name, 1)}
+        for name, value in loss.named_parameters()
+        if value.requires_grad
+    ]
+    if owned:
+        optimisers.append(BUILDERS[_dual_optimiser(loss)](owned, lr=config.dual_lr))
+    return optimisers
+
+
+def _dual_optimiser(loss: nn.Module) -> str:
+    name = getattr(loss, "dual_optimiser", "sgd")
+    if name not in DUAL_OPTIMISERS:
+        known = " or ".join(map(repr, DUAL_OPTIMISERS))
+        raise ValueError(f"{type(loss).__name__}.dual_optimiser must be {known}, not {name!r}")
+    return name
 
 
 def _over(state: dict, config: TrainConfig) -> bool:
@@ -436,15 +474,9 @@ def fit(
         _keep_freed_memory()
     loss.to(device)
     model.train()
-    duals = [p for p in loss.parameters() if p.requires_grad]
-    if config.optimiser == "adam":
-        optimisers = [torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)]
-    else:
-        if not all(table.is_leaf for table in model()):
-            raise ValueError("row-sparse-adam is for models whose tables are their parameters: mf")
-        optimisers = [torch.optim.SparseAdam(model.parameters(), lr=config.lr)]
-    if duals:
-        optimisers.append(torch.optim.SGD(duals, lr=config.dual_lr))
+    optimisers = _optimisers(model, loss, config)
+    dual_epochs = getattr(loss, "dual_epochs", None)
+    moving = optimisers if dual_epochs is None else optimisers[:1]
     sampler = sampling.Sampler(
         data,
         device,
@@ -455,6 +487,8 @@ def fit(
     )
     look = {"similarity": config.similarity, "ks": (20,)}
     identity = {**asdict(config), "data": data.hash, "tag": tag}
+    if (dual := _dual_optimiser(loss)) != "sgd":
+        identity["dual_optimiser"] = dual
     parts = {"model": model, "loss": loss, **{f"step {i}": o for i, o in enumerate(optimisers)}}
     state = {"history": [], "best": -math.inf, "best_epoch": 0, "best_state": None}
     if checkpoint and resume and Path(checkpoint).exists():
@@ -462,6 +496,16 @@ def fit(
         began -= state.get("seconds", 0.0)  # what it took before counts
     history = state["history"]
     slopes = []
+
+    def step(batch: Batch, moving: list[torch.optim.Optimizer]) -> Tensor:
+        for optimiser in optimisers:
+            optimiser.zero_grad()
+        value = _backward(model, loss, batch, sampler, config, slopes)
+        for optimiser in moving:
+            optimiser.step()
+        if optimisers[1:] and hasattr(loss, "project"):
+            loss.project()
+        return value
 
     todo = range(len(history) + 1, 1 if _over(state, config) else config.epochs + 1)
     bar = tqdm(todo, desc=data.name, unit="epoch", disable=not progress)
@@ -473,14 +517,12 @@ def fit(
             for epoch in bar:
                 start, values, stop = time.perf_counter(), [], False
                 torch.manual_seed(sampling.epoch_seed(config.seed, epoch))  # a model's own noise
+                if epoch in (dual_epochs or ()):  # draws of its own: there is no other epoch 0
+                    own_seed = sampling.epoch_seed(config.seed, epoch)
+                    for batch in sampler.epoch(own_seed, 0):
+                        step(batch, optimisers[1:])
                 for batch in sampler.epoch(config.seed, epoch):
-                    for optimiser in optimisers:
-                        optimiser.zero_grad()
-                    values.append(_backward(model, loss, batch, sampler, config, slopes))
-                    for optimiser in optimisers:
-                        optimiser.step()
-                    if duals and hasattr(loss, "project"):
-                        loss.project()
+                    values.append(step(batch, moving))
                     if on_step and (stop := bool(on_step(epoch, len(values), values[-1]))):
                         break
                 # Read once an epoch: looking at each value would make a GPU wait at every step.

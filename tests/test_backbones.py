@@ -191,6 +191,13 @@ def test_what_is_unknown_or_out_of_range_is_refused(name, hyper, message):
         made(0, name, **hyper)
 
 
+@pytest.mark.parametrize("name", backbones.REGISTRY)
+def test_registry_line(name):
+    line = backbones.lookup(name)
+    assert line is backbones.REGISTRY[name] and line.version == 1
+    assert isinstance(made(0, name), line.factory)
+
+
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_graph_is_asked_for_and_has_to_fit(name):
     with pytest.raises(ValueError, match=r"needs the train pairs: pass train=data\.train"):

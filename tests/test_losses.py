@@ -403,7 +403,7 @@ def test_state_survives(name, hyper):
 def test_cuda_agrees(name, hyper):
     loss, (pos, neg, batch) = build(name, hyper), problem(64, 16, dtype=torch.float32)
     value, grads = gradients(loss, pos, neg, batch)
-    there = Batch(*(part.cuda() for part in batch))
+    there = Batch(*(part if part is None else part.cuda() for part in batch))
     cuda_value, cuda_grads = gradients(loss.cuda(), pos.cuda(), neg.cuda(), there)
     torch.testing.assert_close(cuda_value.cpu(), value, rtol=1e-5, atol=1e-5)
     assert_same([g if g is None else g.cpu() for g in cuda_grads], grads, rtol=1e-4, atol=1e-5)
@@ -528,10 +528,12 @@ def test_a_step_goes_the_right_way(name, hyper):
 
 
 def test_llpauc_rates():
-    """s⁺, s⁻ and γ move at twice the rate: against the plain derivatives, by differences."""
+    """s⁺, s⁻ and γ move at twice the rate; gradients against plain derivatives, by differences."""
     loss, args = build("llpauc", {}).double(), problem()
     grads = dict(zip(dict(loss.named_parameters()), gradients(loss, *args)[1][2:], strict=True))
-    rates = {"gamma": -2, "s_pos": -2, "s_neg": 2}
+    signs = dict.fromkeys(MAXIMISES["llpauc"], -1)
+    twice = dict.fromkeys(("gamma", "s_pos", "s_neg"), 2)
+    assert loss.dual_rates == dict.fromkeys(grads, 1) | twice
     for key, value in loss.named_parameters():
         with torch.no_grad():
             value += 1e-6
@@ -540,7 +542,7 @@ def test_llpauc_rates():
             down = loss(*args).mean()
             value += 1e-6
         slope = ((up - down) / 2e-6).item()
-        assert grads[key].item() == pytest.approx(rates.get(key, 1) * slope, rel=1e-6, abs=1e-8)
+        assert grads[key].item() == pytest.approx(signs.get(key, 1) * slope, rel=1e-6, abs=1e-8)
 
 
 def test_llpauc_projects():
@@ -570,6 +572,19 @@ def test_llpauc_projects():
         loss.s_pos.fill_(2.5)
     loss.project()
     assert loss.s_pos.item() == 2.5
+
+
+def test_the_adversary_starts_xavier_normal():
+    loss = make("advinfonce", n_users=900, n_items=400)
+    for value, size in ((loss.users, 964), (loss.items, 464)):
+        assert value.std().item() == pytest.approx(math.sqrt(2 / size), rel=0.02)
+        assert value.abs().max() > 1.2 * math.sqrt(6 / size)  # the bound of a uniform one
+
+
+def test_the_published_schedule_of_the_adversary():
+    assert make("advinfonce", n_users=1, n_items=1).dual_epochs is None
+    published = make("advinfonce", n_users=1, n_items=1, passes=5).dual_epochs
+    assert list(published) == [3, 8, 13, 18, 23]
 
 
 def test_what_a_loss_owns():
@@ -815,6 +830,7 @@ BAD = [
     ("advinfonce", {"temperature": 0}, "temperature must lie"),
     ("advinfonce", {"scale": 0}, "scale must lie in (0, inf)"),
     ("advinfonce", {"adversary_dim": 0}, "adversary_dim must lie in [1, inf)"),
+    ("advinfonce", {"passes": -1}, "passes must lie in [0, inf)"),
     *[("llpauc", {s: v}, f"{s} must lie in (0, 1]") for s in ("share_pos", "share_neg")
       for v in (0, 1.01, NAN)],
     ("psl", {"temperature": 0}, "temperature must lie"),
@@ -889,6 +905,7 @@ def test_registry_line(name):
     assert (line.similarity, line.negatives) == (
         ("dot", 1) if name in ("mse", "bce", "bpr") else ("cosine", 64)
     )
+    assert line.version == {"advinfonce": 2, "llpauc": 2}.get(name, 1)
     make(name, n_users=2, n_items=2, **losses.hyperparameters(name))  # its defaults are its own
 
 
