@@ -208,7 +208,7 @@ def raised(backbone: str, loss: str) -> str:
     found = {
         "backbone": getattr(backbones.REGISTRY.get(backbone), "version", 1),
         "loss": getattr(losses.REGISTRY.get(loss), "version", 1),
-        "trainer": getattr(trainer, "VERSION", 1),
+        "trainer": trainer.VERSION,
     }
     return ", ".join(f"{name} {number}" for name, number in found.items() if number > 1)
 

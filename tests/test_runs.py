@@ -685,7 +685,7 @@ def test_what_is_recorded_keeps_its_key():
     assert len(rows) > 600
     for _, row in rows.iterrows():
         raised = runs.raised(row["backbone"], row["loss"])
-        row["seed"], row["negatives"] = int(row["seed"]), int(row["negatives"])
+        row = pd.Series({**row, "seed": int(row["seed"]), "negatives": int(row["negatives"])})
         same = runs.key(search.run_of(row), row["data_hash"]) == row["key"]
         assert same == (row["raised"] == raised), row["key"]
     assert not {*rows["loss"][rows["raised"] != ""]} - {"advinfonce", "llpauc"}
