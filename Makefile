@@ -70,8 +70,8 @@ results: $(READY)  ## the README's tables, run again: some twenty hours on one c
 	$(BIN)/drrl harvest --results $(RESULTS)
 	$(BIN)/drrl scorecard --results $(RESULTS)
 
-scorecard: $(READY)  ## the paper's numbers and claims beside what data/results holds
-	$(BIN)/drrl scorecard
+scorecard: $(READY)  ## the paper's numbers and claims beside what data/results holds, and the pages' tables
+	$(BIN)/drrl scorecard --fill README.md --fill docs/results.md
 
 campaign: $(READY)  ## the long runs of data/campaign.yaml, one thread, lowest priority; Ctrl-C stops it
 	OMP_NUM_THREADS=1 nice -n 19 $(BIN)/drrl campaign

@@ -355,9 +355,13 @@ def scorecard(
     page: Annotated[Path, typer.Option(help="Where the HTML page goes.")] = Path(
         "out/scorecard.html"
     ),
+    fill: Annotated[
+        list[Path] | None,
+        typer.Option(help="A Markdown page whose tables are made anew (see tables). Repeatable."),
+    ] = None,
 ):
     """Set every number and claim of the paper beside what was measured here."""
-    from drrl_core import scorecard
+    from drrl_core import scorecard, tables
 
     if not results.is_dir():
         raise ValueError(f"{results} is no folder of results: drrl tune --csv {results}/runs.csv")
@@ -365,6 +369,9 @@ def scorecard(
     page.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(results / "scorecard.csv", index=False, float_format="%.6g")
     page.write_text(scorecard.page(table), encoding="utf-8")
+    rows = scorecard.read_runs(results / "runs.csv")
+    for path in fill or ():
+        path.write_text(tables.fill(path.read_text(encoding="utf-8"), rows), encoding="utf-8")
     for verdict, count in table["verdict"].value_counts().items():
         print(f"{count:>4}  {verdict}")
     print(f"{results / 'scorecard.csv'}\nto read: {page}")

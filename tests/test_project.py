@@ -1,7 +1,6 @@
 """The project as a whole: its layers, its set-up files, its README."""
 
 import ast
-import json
 import os
 import re
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from drrl_core import scorecard
+from drrl_core import scorecard, tables
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "drrl_core"
@@ -29,13 +28,16 @@ LAYERS = {
     "sampling": {"datasets", "losses"},
     "trainer": {"datasets", "losses", "metrics", "sampling"},
     "runs": {"backbones", "datasets", "dro", "losses", "metrics", "popularity", "trainer"},
+    "tables": {"scorecard"},
     "plots": set(),
     "explorers": {"dro", "plots"},
     "gallery": set(),
     "notebooks": {"gallery", "runs"},
     "search": {"datasets", "dro", "losses", "notebooks", "runs", "scorecard"},
     "campaign": {"datasets", "runs", "scorecard", "search"},
-    "__main__": {"campaign", "datasets", "gallery", "notebooks", "runs", "scorecard", "search"},
+    "__main__": {
+        *("campaign", "datasets", "gallery", "notebooks", "runs", "scorecard", "search", "tables"),
+    },
 }
 
 
@@ -129,19 +131,16 @@ def test_ci_runs_the_command_of_the_readme():
     assert script.read_text().rstrip().endswith("\nmake test")
 
 
-def test_the_measured_table_is_what_the_records_say():
-    readme = (ROOT / "README.md").read_text()
-    runs = scorecard.read_runs(ROOT / "data" / "results" / "runs.csv")
-    finals = scorecard.finals(runs).query("dataset == 'amazon-beauty' and noise == 0")
-    rows = [row for row in readme.splitlines() if " ± " in row]
-    assert len(rows) >= 5
-    for _, own in finals.groupby(["backbone", "variant"]):
-        means = own[["valid_ndcg@20", "test_recall@20", "test_ndcg@20"]].mean()
-        settings = [f"{n.split('.')[-1]}={v}" for n, v in json.loads(own["config"].iloc[0]).items()]
-        words = [*(f"| {mean:.4f} ± " for mean in means), *settings]
-        assert any(all(word in row for word in words) for row in rows), words
-    by_time = scorecard.finals(runs).query("dataset == 'amazon-electronics-temporal'")
-    assert len(by_time)
-    for _, own in by_time.groupby("variant"):
-        means = own[["test_recall@20", "test_ndcg@20"]].mean()
-        assert any(all(f"| {mean:.4f} ± " in row for mean in means) for row in rows), means
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
+def test_the_tables_are_what_the_records_say(name):
+    page = (ROOT / name).read_text()
+    rows = scorecard.read_runs(ROOT / "data" / "results" / "runs.csv")
+    assert tables.PLACE.search(page)
+    assert tables.fill(page, rows) == page, "make scorecard"
+
+
+def test_every_cell_that_was_run_is_on_the_page_of_results():
+    rows = scorecard.read_runs(ROOT / "data" / "results" / "runs.csv")
+    places = tables.PLACE.findall((ROOT / "docs" / "results.md").read_text())
+    shown = {(dataset, backbone) for _, dataset, backbone, *_ in places}
+    assert {*map(tuple, rows[["dataset", "backbone"]].drop_duplicates().to_numpy())} <= shown

@@ -1,0 +1,110 @@
+"""Tables of results in Markdown pages, made from the records whenever these change.
+
+A page says where a table goes, and `fill` puts it there, between two comments:
+
+    <!-- table: amazon-beauty mf -->
+    <!-- end -->
+
+`short` after the names leaves accuracy on test alone, of the losses that the paper has.
+"""
+
+import json
+import math
+import re
+
+import pandas as pd
+
+from drrl_core import scorecard
+
+NAMES = {ours: theirs for theirs, ours in scorecard.VARIANTS.items()} | {
+    "drrl": "DrRL",
+    "drrl-shared": "DrRL, one β for all (w/o-P)",
+    "drrl-fixed": "DrRL, fixed β (w/o-LP)",
+    "drrl-exact": "DrRL, exact β",
+    "drrl-penalty": "DrRL, penalty twin",
+}
+FULL = (
+    *("loss", "tuned to", "trials", "valid NDCG@20", "test Recall@20", "test NDCG@20", "b"),
+    *("Recall / NDCG with b", "popular", "covers", "the paper: Recall / NDCG"),
+)
+SHORT = ("loss", "test Recall / NDCG", "Recall / NDCG with b", "the paper: Recall / NDCG")
+PLACE = re.compile(r"(<!-- table: (\S+) (\S+)( short)? -->\n)(.*?)(<!-- end -->)", re.S)
+
+
+def _spread(values: pd.Series) -> str:
+    """A mean and half its 95% interval over the seeds, by Student's t."""
+    low, high = scorecard.interval(values)
+    half = "" if math.isnan(low) else f" ± {(high - low) / 2:.4f}"
+    return f"{values.mean():.4f}{half}"
+
+
+def _pair(values: pd.Series, digits: int = 4) -> str:
+    return "–" if values.isna().any() else " / ".join(f"{value:.{digits}f}" for value in values)
+
+
+def table(rows: pd.DataFrame, dataset: str, backbone: str, *, short: bool = False) -> str:
+    """The losses of one data set and backbone as a Markdown table, the best on test first.
+
+    Args:
+        rows: as `scorecard.read_runs` returns them; each loss's selected runs are shown.
+        dataset, backbone: of the table.
+        short: accuracy on test alone, of the losses that the paper has.
+
+    Returns:
+        Lines of Markdown. Means over the seeds, ± half a 95% interval (Student's t) where there
+        are several. b is how strongly popularity is put back (`popularity`), the median of the
+        seeds; popular, the mean train pairs of an item in the lists, without b → with it; covers,
+        the share of the catalogue in them, likewise. A dash: not recorded, or not printed.
+
+    >>> table(scorecard.NO_RUNS, "amazon-beauty", "mf")
+    'Not run.\\n'
+    """
+    rows = rows[(rows["dataset"] == dataset) & (rows["backbone"] == backbone)]
+    finals = scorecard.finals(rows[rows["noise"] == 0]) if len(rows) else rows
+    if finals.empty:
+        return "Not run.\n"
+    lines, printed = [], scorecard.printed()
+    missing = pd.Series([math.nan])
+    cells_of = [(dataset, backbone, 0.0, metric) for metric in scorecard.ACCURACY]
+    paper = pd.DataFrame([printed.at(cell) for cell in cells_of])
+    for variant, own in finals.groupby("variant"):
+        settings = json.loads(own["config"].iloc[0]).items()
+        tuned = " ".join(f"{name.split('.')[-1]}={value}" for name, value in settings)
+        told = own[["coverage", "coverage_b", "mean_popularity", "mean_popularity_b"]].mean()
+        known = own["b"].notna().all()
+        arrow = "{:.{d}f} → {:.{d}f}".format
+        cells = {
+            "loss": NAMES.get(variant, variant),
+            "tuned to": f"`{tuned}`",
+            "trials": f"{own['trials'].max():.0f}" if own["trials"].notna().any() else "by hand",
+            "valid NDCG@20": _spread(own["valid_ndcg@20"]),
+            "test Recall@20": _spread(own["test_recall@20"]),
+            "test NDCG@20": _spread(own["test_ndcg@20"]),
+            "test Recall / NDCG": _pair(own[["test_recall@20", "test_ndcg@20"]].mean()),
+            "b": f"{own['b'].median():g}" if known else "–",
+            "Recall / NDCG with b": _pair(own[["test_recall@20_b", "test_ndcg@20_b"]].mean()),
+            "popular": arrow(*told.iloc[2:], d=0) if known else "–",
+            "covers": arrow(*told.iloc[:2], d=2) if known else "–",
+            "the paper: Recall / NDCG": _pair(paper.get(variant, missing)),
+        }
+        lines.append((own["test_ndcg@20"].mean(), cells))
+    if short:
+        lines = [line for line in lines if line[1][SHORT[-1]] != "–"]
+    lines.sort(key=lambda line: -line[0])
+    columns = SHORT if short else FULL
+    body = [f"| {' | '.join(cells[name] for name in columns)} |" for _, cells in lines]
+    return "\n".join([f"| {' | '.join(columns)} |", "|" + "---|" * len(columns), *body, ""])
+
+
+def fill(page: str, rows: pd.DataFrame) -> str:
+    """A page with its tables made anew from the records.
+
+    >>> fill("<!-- table: gowalla mf -->\\n<!-- end -->", scorecard.NO_RUNS)
+    '<!-- table: gowalla mf -->\\nNot run.\\n<!-- end -->'
+    """
+
+    def put(found: re.Match) -> str:
+        start, dataset, backbone, short, _, end = found.groups()
+        return start + table(rows, dataset, backbone, short=bool(short)) + end
+
+    return PLACE.sub(put, page)
