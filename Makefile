@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 SUITE ?= out/notebooks
 APP ?= 01_worst_case
 
-.PHONY: demo test lab check notebooks gallery app lock results scorecard campaign campaign-status bench figures clean
+.PHONY: demo test lab check notebooks gallery app lock results scorecard campaign campaign-status bench measure figures clean
 
 demo: $(READY)  ## train three losses, rank, see which negatives each listens to
 	$(BIN)/drrl notebook 00_start_here --out $(OUT) -p dataset=$(DATASET)
@@ -84,6 +84,9 @@ bench: $(READY)  ## ours against the obvious implementation, in turns; needs the
 	$(BIN)/python tests/benchmarks/bench.py --json $(BENCH)
 	$(BIN)/python tests/benchmarks/bench_dro.py --json $(BENCH)
 	$(BIN)/python tests/benchmarks/bench_explorers.py --moves 200 --json $(BENCH)
+
+measure: $(READY)  ## lines of each room, the longest functions, types, words
+	$(BIN)/python tests/benchmarks/measure.py
 
 figures: demo  ## the pictures this README shows, from runs of notebooks 00 and 01 and the records of 07
 	$(BIN)/drrl notebook 01_worst_case --out out/figures
