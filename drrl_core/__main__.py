@@ -308,7 +308,8 @@ def plan(
     """
     from functools import partial
 
-    from drrl_core import scorecard, search
+    from drrl_core import search
+    from drrl_core.paper import scorecard
 
     rows = scorecard.read_runs(results / "runs.csv")
     rows = rows[(rows["dataset"] == dataset) & (rows["backbone"] == backbone)]
@@ -357,7 +358,7 @@ def scorecard(
     ),
 ):
     """Set every number and claim of the paper beside what was measured here."""
-    from drrl_core import scorecard
+    from drrl_core.paper import scorecard
 
     if not results.is_dir():
         raise ValueError(f"{results} is no folder of results: drrl tune --csv {results}/runs.csv")

@@ -28,7 +28,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drrl_core import datasets, runs, scorecard, search
+from drrl_core import datasets, runs, search
+from drrl_core.paper import scorecard
 
 KEYS = ("dataset", "backbone", "loss", "settings", "trials", "seeds", "again")
 

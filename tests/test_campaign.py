@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from drrl_core import campaign, datasets, losses, runs, scorecard, search
+from drrl_core import campaign, datasets, losses, runs, search
+from drrl_core.paper import scorecard
 
 ROOT = Path(__file__).parents[1]
 QUICK = "{train.epochs: 2, train.evaluate_every: 1, train.negatives: 8, backbone.dim: 4}"

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from drrl_core import __main__ as command
-from drrl_core import datasets, losses, scorecard
+from drrl_core import datasets, losses
+from drrl_core.paper import scorecard
 
 ROOT = Path(__file__).parents[1]
 RECORD = [

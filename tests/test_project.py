@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from drrl_core import scorecard
+from drrl_core.paper import scorecard
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "drrl_core"
@@ -23,8 +23,6 @@ LAYERS = {
     "backbones": set(),
     "metrics": set(),
     "popularity": {"metrics"},
-    "published": set(),
-    "scorecard": {"dro", "losses", "metrics", "published", "runs"},
     "losses": {"dro"},
     "sampling": {"datasets", "losses"},
     "trainer": {"datasets", "losses", "metrics", "sampling"},
@@ -33,9 +31,9 @@ LAYERS = {
     "explorers": {"dro", "plots"},
     "gallery": set(),
     "notebooks": {"gallery", "runs"},
-    "search": {"datasets", "dro", "losses", "notebooks", "runs", "scorecard"},
-    "campaign": {"datasets", "runs", "scorecard", "search"},
-    "__main__": {"campaign", "datasets", "gallery", "notebooks", "runs", "scorecard", "search"},
+    "search": {"datasets", "dro", "losses", "notebooks", "paper", "runs"},
+    "campaign": {"datasets", "paper", "runs", "search"},
+    "__main__": {"campaign", "datasets", "gallery", "notebooks", "paper", "runs", "search"},
 }
 
 

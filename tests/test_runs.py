@@ -28,11 +28,11 @@ from drrl_core import (
     metrics,
     popularity,
     runs,
-    scorecard,
     search,
     trainer,
 )
 from drrl_core.datasets import Interactions
+from drrl_core.paper import scorecard
 from drrl_core.runs import RunError, configure, execute, get_or_train, parse_value
 from drrl_core.trainer import DivergedError, TrainConfig, tables
 

@@ -21,7 +21,8 @@ import pytest
 import torch
 
 from drrl_core import __main__ as command
-from drrl_core import datasets, losses, metrics, notebooks, runs, scorecard, search, trainer
+from drrl_core import datasets, losses, metrics, notebooks, runs, search, trainer
+from drrl_core.paper import scorecard
 
 ROOT = Path(__file__).parents[1]
 TINY = {"epochs": 2, "evaluate_every": 1, "negatives": 8, "dim": 4}

@@ -28,7 +28,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from drrl_core import dro, losses, metrics, published
+from drrl_core import dro, losses, metrics
+from drrl_core.paper import published
 from drrl_core.runs import raised
 
 NEEDED = (

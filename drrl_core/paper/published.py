@@ -53,5 +53,5 @@ def table(number: int) -> pd.DataFrame:
 
 def _folder() -> Path:
     """Beside the package in a wheel, in `data/` in a checkout."""
-    packaged = Path(__file__).with_name("tables")
+    packaged = Path(__file__).parents[1] / "tables"
     return packaged if packaged.is_dir() else packaged.parents[1] / "data" / "published"

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from drrl_core import losses, published, runs, scorecard
+from drrl_core import losses, runs
+from drrl_core.paper import published, scorecard
 
 PAPER = scorecard.printed()
 BEAUTY = ("amazon-beauty", "mf", 0.0, "ndcg@20")
@@ -732,7 +733,7 @@ def test_the_page_needs_no_network_and_escapes(tmp_path):
 
 
 def test_the_scorecard_that_is_committed_is_that_of_the_results():
-    folder = Path(__file__).parents[1] / "data" / "results"
+    folder = Path(__file__).parents[2] / "data" / "results"
     kept = pd.read_csv(folder / "scorecard.csv").set_index("id")
     assert {f"claim.{name}" for name in scorecard.CLAIMS} <= set(kept.index)
     found = scorecard.numbers(scorecard.measured(folder)).set_index("id")
