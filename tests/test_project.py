@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from drrl_core.paper import scorecard
+from drrl_core.paper import evidence
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "drrl_core"
@@ -129,8 +129,8 @@ def test_ci_runs_the_command_of_the_readme():
 
 def test_the_measured_table_is_what_the_records_say():
     readme = (ROOT / "README.md").read_text()
-    runs = scorecard.read_runs(ROOT / "data" / "results" / "runs.csv")
-    finals = scorecard.finals(runs).query("dataset == 'amazon-beauty' and noise == 0")
+    runs = evidence.read_runs(ROOT / "data" / "results" / "runs.csv")
+    finals = evidence.selected_runs(runs).query("dataset == 'amazon-beauty' and noise == 0")
     rows = [row for row in readme.splitlines() if " ± " in row]
     assert len(rows) >= 5
     for _, own in finals.groupby(["backbone", "variant"]):
@@ -138,7 +138,7 @@ def test_the_measured_table_is_what_the_records_say():
         settings = [f"{n.split('.')[-1]}={v}" for n, v in json.loads(own["config"].iloc[0]).items()]
         words = [*(f"| {mean:.4f} ± " for mean in means), *settings]
         assert any(all(word in row for word in words) for row in rows), words
-    by_time = scorecard.finals(runs).query("dataset == 'amazon-electronics-temporal'")
+    by_time = evidence.selected_runs(runs).query("dataset == 'amazon-electronics-temporal'")
     assert len(by_time)
     for _, own in by_time.groupby("variant"):
         means = own[["test_recall@20", "test_ndcg@20"]].mean()
