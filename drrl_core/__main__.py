@@ -295,9 +295,7 @@ def gallery(
 def plan(
     dataset: Annotated[str, typer.Argument(help="A data set's name, as in runs.csv.")],
     backbone: Annotated[str, typer.Option(help="mf, lightgcn or xsimgcl.")] = "mf",
-    results: Annotated[Path, typer.Option(help="Folder with runs.csv, where the finals are.")] = (
-        Path("data/results")
-    ),
+    results: Annotated[Path, typer.Option(help="Folder with runs.csv.")] = (Path("data/results")),
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("data/sweeps"),
 ):
     """Write the sweeps of Figures 4 and 5 for the losses as they were tuned, for `drrl sweep`.
@@ -308,9 +306,10 @@ def plan(
     """
     from functools import partial
 
-    from drrl_core import scorecard, search
+    from drrl_core import search
+    from drrl_core.paper import evidence
 
-    rows = scorecard.read_runs(results / "runs.csv")
+    rows = evidence.read_runs(results / "runs.csv")
     rows = rows[(rows["dataset"] == dataset) & (rows["backbone"] == backbone)]
     breakdown = partial(search.noise_plan, seeds=range(1), radii=search.RADII)
     for name, variants, make in (
@@ -337,7 +336,7 @@ def harvest(
 ):
     """Take from the run store what the scorecard asks of the runs that count.
 
-    Each user's accuracy, and where the loss's weight goes, of the finals among the runs.
+    Each user's accuracy, and where the loss's weight goes, for the runs that were selected.
     """
     from drrl_core import search
 
@@ -361,7 +360,7 @@ def scorecard(
     ] = None,
 ):
     """Set every number and claim of the paper beside what was measured here."""
-    from drrl_core import scorecard, tables
+    from drrl_core.paper import evidence, scorecard, tables
 
     if not results.is_dir():
         raise ValueError(f"{results} is no folder of results: drrl tune --csv {results}/runs.csv")
@@ -369,7 +368,7 @@ def scorecard(
     page.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(results / "scorecard.csv", index=False, float_format="%.6g")
     page.write_text(scorecard.page(table), encoding="utf-8")
-    rows = scorecard.read_runs(results / "runs.csv")
+    rows = evidence.read_runs(results / "runs.csv")
     for path in fill or ():
         path.write_text(tables.fill(path.read_text(encoding="utf-8"), rows), encoding="utf-8")
     for verdict, count in table["verdict"].value_counts().items():

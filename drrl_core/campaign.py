@@ -28,7 +28,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drrl_core import datasets, runs, scorecard, search
+from drrl_core import datasets, runs, search
+from drrl_core.paper import evidence
 
 KEYS = ("dataset", "backbone", "loss", "settings", "trials", "seeds", "again")
 
@@ -106,13 +107,13 @@ def recorded(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of a cell: of its tuning with its budget, or the finals that `again` is about.
 
     Args:
-        rows: as `scorecard.read_runs` returns them.
+        rows: as `evidence.read_runs` returns them.
     """
     rows = rows[(rows["dataset"] == _name(cell.dataset)) & (rows["backbone"] == cell.backbone)]
     rows = rows[rows["variant"] == cell.loss]
     if cell.again:
         rows = rows[rows["noise"] == 0]
-        return scorecard.finals(rows) if len(rows) else rows
+        return evidence.selected_runs(rows) if len(rows) else rows
     line = search.variants(2)[cell.loss]
     free = {name.removesuffix("-1") for name in line.space} | {"train.seed"}
     wanted = runs.configure(cell.dataset, line.loss, cell.backbone, {**line.fixed, **cell.settings})
@@ -156,7 +157,7 @@ def status(path: str | Path, results: str | Path) -> pd.DataFrame:
     The hours are those of as many whole trainings, by the median of what is recorded of the same
     data set and backbone; NaN where nothing is. Trials that are pruned take less.
     """
-    rows = scorecard.read_runs(Path(results) / "runs.csv")
+    rows = evidence.read_runs(Path(results) / "runs.csv")
     columns = {"cell": [], "missing": [], "hours": []}
     for cell in read(path):
         left = missing(cell, rows)
@@ -168,7 +169,7 @@ def status(path: str | Path, results: str | Path) -> pd.DataFrame:
 
 def _again(cell: Cell, csv: Path, place: search.Place) -> None:
     """Train a loss's finals once more, as their rows say."""
-    found = recorded(cell, scorecard.read_runs(csv))
+    found = recorded(cell, evidence.read_runs(csv))
     wanted = {}
     for _, row in found[found["b"].isna()].iterrows():
         wanted[row["key"]] = replace(search.run_of(row), dataset=cell.dataset)
@@ -202,7 +203,7 @@ def run(
         os.nice(19)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for cell in read(path):
-        if done == cells or not missing(cell, scorecard.read_runs(csv)):
+        if done == cells or not missing(cell, evidence.read_runs(csv)):
             continue
         done += 1
         print(f"campaign: {cell}", file=sys.stderr, flush=True)

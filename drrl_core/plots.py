@@ -350,7 +350,7 @@ def breakdown(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
     share in units of each ball's breakdown point, which would lay all that break upon each other.
 
     Args:
-        table: as `scorecard.balls_in_noise`.
+        table: as `evidence.balls_in_noise`.
         metric: of which `kept` is told, for the axes.
     """
     figure, [[left, right]] = new_figure(9.4, 4.3, 2)
@@ -389,7 +389,7 @@ def along_dial(sweeps: dict[str, pd.DataFrame], panels: dict[str, str], *, title
     """What trained models of one family do along the order, a panel a quantity.
 
     Args:
-        sweeps: what was held fixed -> a row a model, index order γ, columns as `scorecard.along`.
+        sweeps: what was held fixed -> a row a model, as in `evidence.accuracy_by_order`.
         panels: column -> what it is. Where there are low and high, they are the first one's, whose
             best is in the legend.
     """

@@ -52,7 +52,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from drrl_core import datasets, dro, losses, notebooks, runs, scorecard
+from drrl_core import datasets, dro, losses, notebooks, runs
+from drrl_core.paper import evidence
 
 try:
     import fcntl
@@ -105,7 +106,7 @@ def results(
         trials: the budget they were tuned with, if they were.
         store: see `runs.store_folder`.
 
-    >>> list(results([])) == list(scorecard.RUNS)
+    >>> list(results([])) == list(evidence.RUNS)
     True
     """
     rows = []
@@ -116,14 +117,14 @@ def results(
         settings = _changes(plain.parameters, own)
         for name in ("seed", "sampler", "negatives"):
             settings.pop(f"train.{name}", None)
-        row = {name: about[name] for name in scorecard.RUNS if name in about}
+        row = {name: about[name] for name in evidence.RUNS if name in about}
         row |= {name: own["train"][name] for name in ("seed", "sampler", "negatives")}
         row |= {"variant": variant_of(about["loss"], own["loss"]), "trials": trials}
         row |= {f"{s}_{name}": v for s in runs.SPLITS for name, v in about[s].items()}
         row |= {"settings": json.dumps(settings), "torch": about["versions"]["torch"]}
         row |= runs.added_columns(about)
         rows.append(row)
-    return pd.DataFrame(rows, columns=scorecard.RUNS).astype({"trials": "Int64"})
+    return pd.DataFrame(rows, columns=evidence.RUNS).astype({"trials": "Int64"})
 
 
 def _lock(file: IO, *, wait: bool = True) -> None:
@@ -147,7 +148,7 @@ def merge(found: pd.DataFrame, path: str | Path) -> None:
     with path.with_name(f".{path.name}.lock").open("a") as file:
         _lock(file)
         if path.exists():
-            before = scorecard.as_text(path)
+            before = evidence.read_as_text(path)
             known = found["key"].map(before.set_index("key")["trials"]).fillna("")
             found["trials"] = found["trials"].where(found["trials"] != "", known)
             found = pd.concat([before[~before["key"].isin(found["key"])], found])
@@ -172,14 +173,13 @@ def harvest(
 ) -> dict[str, str]:
     """Put beside `runs.csv` what the scorecard asks of the runs that count, as the store has them.
 
-    For the finals (`scorecard.finals`) that is each user's accuracy on test, for tests of
-    significance; for the finals without noise, and for sweeps along the order
-    (`scorecard.sweeps`), where the weight goes: k1, k2 and the like, each user's negatives being
-    all items without a train pair. What the folder has already stays as it is, but for the runs
-    that no longer count.
+    For the selected runs (`evidence.selected_runs`) that is each user's accuracy on test, for tests
+    of significance; for those without noise, and for order sweeps (`evidence.order_sweeps`), where
+    the weight goes: k1, k2 and the like, each user's negatives being all items without a train
+    pair. What the folder has already stays as it is, but for the runs that no longer count.
 
     Args:
-        folder: with `runs.csv`; `skew.csv` and `per_user` are written there, as `scorecard` has
+        folder: with `runs.csv`; `skew.csv` and `per_user` are written there, as `evidence` has
             them, the same bytes for the same runs.
         users: weights are averaged over so many users; None: over all with a train pair.
         data: by name, what cannot be loaded by it: a file has another path than name.
@@ -190,15 +190,15 @@ def harvest(
         Key -> why, of the runs whose numbers are still missing.
 
     Raises:
-        ValueError: there is no `runs.csv`, or it is refused by `scorecard.read_runs`.
+        ValueError: there is no `runs.csv`, or it is refused by `evidence.read_runs`.
     """
     folder = Path(folder)
     if not (folder / "runs.csv").exists():
         raise ValueError(f"{folder} has no runs.csv: drrl tune and drrl sweep write it with --csv")
-    rows, path = scorecard.read_runs(folder / "runs.csv"), folder / "skew.csv"
-    finals = scorecard.finals(rows)
+    rows, path = evidence.read_runs(folder / "runs.csv"), folder / "skew.csv"
+    finals = evidence.selected_runs(rows)
     plain = finals[finals["noise"] == 0].assign(order=math.nan, held="")
-    weighed = pd.concat([plain, *scorecard.sweeps(rows)])
+    weighed = pd.concat([plain, *evidence.order_sweeps(rows)])
     values = {}
     if path.exists():
         before = pd.read_csv(path).drop_duplicates("key").set_index("key")
@@ -225,7 +225,7 @@ def harvest(
             missing[key] = str(error)
             continue
         if to_write:
-            text = outcome.fit.test[[*scorecard.ACCURACY]].to_csv(float_format="%.5g")
+            text = outcome.fit.test[[*evidence.ACCURACY]].to_csv(float_format="%.5g")
             runs.put(homes[key], gzip.compress(text.encode(), mtime=0))
         if to_weigh:
             values[key] = _skew(outcome, users)
@@ -233,7 +233,7 @@ def harvest(
     found.index = found.index.astype(str)  # of no values, integers
     ids = ["dataset", "backbone", "variant", "held", "order", "seed"]
     table = weighed[[*ids, "key"]].merge(found.reset_index(), on="key").sort_values([*ids, "key"])
-    table = table[[*scorecard.SKEW, "users", "order", "held", "key"]].astype({"users": int})
+    table = table[[*evidence.SKEW, "users", "order", "held", "key"]].astype({"users": int})
     runs.put(path, table.to_csv(index=False, float_format="%.6g").encode())
     return missing
 
@@ -810,7 +810,7 @@ def _optimum(search: Search, storage, csv: str | Path | None, place: Place) -> r
     except (KeyError, ValueError, runs.RunError):
         if not csv:
             raise
-    rows, own = scorecard.read_runs(csv), search.run()
+    rows, own = evidence.read_runs(csv), search.run()
     line = {"data_hash": search.data.hash, "backbone": own.backbone, "variant": search.name}
     rows = rows[(rows[[*line]] == pd.Series(line)).all(axis=1) & (rows["seed"] == own.train.seed)]
     rows = rows[rows["trials"].notna()].sort_values(["valid_ndcg@20", "key"])
@@ -934,7 +934,7 @@ def tune(
         if count < 1:
             raise ValueError(f"{what} must be at least 1, not {count}")
     if csv and Path(csv).exists():
-        scorecard.as_text(csv)  # refused now, not when all is done
+        evidence.read_as_text(csv)  # refused now, not when all is done
     optuna = _need("optuna", "tune")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     data = datasets.load(dataset, data_dir=place.data_dir)
@@ -1094,7 +1094,7 @@ def sweep(
             wanted[runs.key(run, data_hash(each["dataset"]))] = run
         except (TypeError, ValueError, datasets.DataError, notebooks.NotebookError) as error:
             raise ValueError(f"{where}: {error}") from error
-    done = {*scorecard.as_text(csv)["key"]} if csv and Path(csv).exists() else set()
+    done = {*evidence.read_as_text(csv)["key"]} if csv and Path(csv).exists() else set()
     return train(wanted, name=Path(path).name, csv=csv, done=done, more=jobs, place=place)
 
 
@@ -1184,7 +1184,7 @@ def complete(
     settings: dict | None = None,
     plan: Callable[[pd.DataFrame], list[dict]] | None = None,
     place: Place = Place(),
-) -> scorecard.Evidence:
+) -> evidence.Evidence:
     """What was recorded, and what was not, computed now: a folder of results of one's own.
 
     Args:
@@ -1197,7 +1197,7 @@ def complete(
         place: where to compute.
 
     Returns:
-        `scorecard.measured` of the folder. Weights are averaged over 200 users.
+        `evidence.measured` of the folder. Weights are averaged over 200 users.
     """
     folder, csv = Path(folder), Path(folder) / "runs.csv"
     mine, theirs = folder.resolve(), Path(recorded).resolve()
@@ -1210,7 +1210,7 @@ def complete(
         data = datasets.load(dataset, data_dir=place.data_dir)
 
         def known() -> pd.DataFrame:
-            rows = scorecard.read_runs(csv)
+            rows = evidence.read_runs(csv)
             mine = (rows["dataset"] == data.name) & (rows["noise"] == 0)
             return rows[mine & rows["variant"].isin(names) & rows["backbone"].isin(backbones)]
 
@@ -1224,7 +1224,7 @@ def complete(
             sweep(write_plan(blocks, folder / "sweep.yaml"), csv=csv, place=place)
         options = {"store": place.store, "data_dir": place.data_dir}
         harvest(folder, users=200, data={data.name: data}, **options)
-    return scorecard.measured(folder)
+    return evidence.measured(folder)
 
 
 def _again(final: pd.Series, seeds, **changed) -> dict:
@@ -1242,7 +1242,7 @@ def noise_plan(rows: pd.DataFrame, ratios=NOISES, seeds=range(3), *, radii=None)
     """The sweep of Fig. 4: losses as they were tuned, at shares of false negatives.
 
     Args:
-        rows: as `scorecard.read_runs`; their finals without noise are run again.
+        rows: as `evidence.read_runs`; the selected ones without noise are run again.
         ratios: of each row's negatives, in [0, 1).
         seeds: of every point.
         radii: ρ, nats. DrRL's balls alone, at these instead of their own: to see where each breaks
@@ -1251,13 +1251,13 @@ def noise_plan(rows: pd.DataFrame, ratios=NOISES, seeds=range(3), *, radii=None)
     Returns:
         Blocks as `sweep` takes them from a file. The sampler is per-row, which alone has noise.
     """
-    finals = scorecard.finals(rows[rows["noise"] == 0])
+    finals = evidence.selected_runs(rows[rows["noise"] == 0])
     one = finals.drop_duplicates(["dataset", "backbone", "variant"])
     changed = {"train__noise": [*map(float, ratios)], "train__sampler": "per-row"}
     if radii is not None:
         one = one[one["loss"] == "drrl"]
-        one = one[[scorecard.ball(row) is not None for _, row in one.iterrows()]]
-        changed |= {f"loss__{name}": None for name in scorecard.SIZES}
+        one = one[[evidence.ball(row) is not None for _, row in one.iterrows()]]
+        changed |= {f"loss__{name}": None for name in evidence.SIZES}
         changed["loss__radius"] = [*map(float, radii)]
     return [_again(row, seeds, **changed) for _, row in one.iterrows()]
 
@@ -1271,7 +1271,7 @@ def order_plan(
     there is one: an optimum that is SL's or CCL's, see `mapped`, has a β that suits no other order.
 
     Args:
-        rows: as `scorecard.read_runs`; of DrRL's variants without noise one each is chosen.
+        rows: as `evidence.read_runs`; of DrRL's variants without noise one each is chosen.
         orders: γ in (1, ∞); the chosen one's is added.
         seeds: of every point.
         between: the chosen one's γ.
@@ -1285,12 +1285,12 @@ def order_plan(
     blocks, chosen = [], set()
     for _, row in rows.iterrows():
         group = row["dataset"], row["backbone"], row["variant"]
-        order, radius = scorecard.ball(row) or (math.nan, math.nan)
+        order, radius = evidence.ball(row) or (math.nan, math.nan)
         if group in chosen or not between[0] <= order <= between[1]:
             continue
         chosen.add(group)
         sizes = {"radius": radius, "weight": dro.weight_from_radius(radius, order)}
-        free = {f"loss__{name}": None for name in scorecard.SIZES}
+        free = {f"loss__{name}": None for name in evidence.SIZES}
         for name, size in sizes.items():
             held = {f"loss__{name}": float(f"{float(size):.4g}")}
             held["loss__order"] = sorted({*map(float, orders), order})

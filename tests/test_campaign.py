@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from drrl_core import campaign, datasets, losses, runs, scorecard, search
+from drrl_core import campaign, datasets, losses, runs, search
+from drrl_core.paper import evidence
 
 ROOT = Path(__file__).parents[1]
 QUICK = "{train.epochs: 2, train.evaluate_every: 1, train.negatives: 8, backbone.dim: 4}"
@@ -43,7 +44,7 @@ def missing(folder: Path) -> list[int]:
 
 
 def table(folder: Path) -> pd.DataFrame:
-    return scorecard.read_runs(folder / "results" / "runs.csv")
+    return evidence.read_runs(folder / "results" / "runs.csv")
 
 
 def test_cells_are_run_in_order_and_once(here):
@@ -54,7 +55,7 @@ def test_cells_are_run_in_order_and_once(here):
     rows = table(here)
     assert rows.groupby("variant")["seed"].nunique().to_dict() == {"bpr": 3, "ccl": 2, "sl": 2}
     assert (rows["trials"] == 2).all() and rows["b"].notna().all()
-    finals = scorecard.finals(rows)
+    finals = evidence.selected_runs(rows)
     written = {path.name.split(".")[0] for path in here.glob("results/per_user/*")}
     assert written == {*finals["key"]}
     before = (here / "results" / "runs.csv").read_bytes()
@@ -94,15 +95,15 @@ def test_a_cell_that_fails_does_not_stop_the_others(here, monkeypatch):
 
 def test_finals_from_before_popularity_are_trained_again_to_the_same_numbers(here):
     go(here)
-    path, later = here / "results" / "runs.csv", [*scorecard.RUNS[len(scorecard.NEEDED) :]]
-    full = scorecard.as_text(path).set_index("key")
+    path, later = here / "results" / "runs.csv", [*evidence.RUNS[len(evidence.NEEDED) :]]
+    full = evidence.read_as_text(path).set_index("key")
     shutil.rmtree(here / "runs")
     full.drop(columns=later).reset_index().to_csv(path, index=False)
     (here / "campaign.yaml").write_text("- {dataset: synthetic, loss: [sl, bpr], again: true}")
     assert missing(here) == [2, 3]
     go(here)
     assert missing(here) == [0, 0]
-    again = scorecard.as_text(path).set_index("key").loc[full.index]
+    again = evidence.read_as_text(path).set_index("key").loc[full.index]
     finals = again.index[again["b"] != ""]
     assert len(finals) == 5
     same = [name for name in full if name not in ("seconds", "finished", "commit")]
@@ -152,7 +153,7 @@ def test_a_bad_file_is_refused_before_anything_runs(here, text, match):
 def test_the_project_has_one_that_can_be_read():
     cells = campaign.read(ROOT / "data" / "campaign.yaml")
     assert {cell.dataset for cell in cells} <= {*datasets.names()}
-    rows = scorecard.read_runs(ROOT / "data" / "results" / "runs.csv")
+    rows = evidence.read_runs(ROOT / "data" / "results" / "runs.csv")
     assert all(len(campaign.recorded(cell, rows)) > 1 for cell in cells if cell.again)
     assert len({str(cell) for cell in cells}) == len(cells)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from drrl_core import __main__ as command
-from drrl_core import datasets, losses, scorecard
+from drrl_core import datasets, losses
+from drrl_core.paper import evidence
 
 ROOT = Path(__file__).parents[1]
 RECORD = [
@@ -250,10 +251,10 @@ def test_scorecard(drrl, tmp_path):
 def test_harvest(drrl, tmp_path):
     code, out, err = drrl(f"harvest --results {tmp_path}")
     assert code == 2 and f"{tmp_path} has no runs.csv" in err and not out
-    (tmp_path / "runs.csv").write_text(",".join(scorecard.RUNS) + "\n")
+    (tmp_path / "runs.csv").write_text(",".join(evidence.RUNS) + "\n")
     code, out, _ = drrl(f"harvest --results {tmp_path} --users 9")
     assert code == 0 and out.endswith("per_user: 0 runs are missing\n")
-    assert (tmp_path / "skew.csv").read_text().startswith(",".join(scorecard.SKEW))
+    assert (tmp_path / "skew.csv").read_text().startswith(",".join(evidence.SKEW))
 
 
 def test_plan(drrl, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from drrl_core import scorecard, tables
+from drrl_core.paper import evidence, tables
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "drrl_core"
@@ -22,28 +22,37 @@ LAYERS = {
     "backbones": set(),
     "metrics": set(),
     "popularity": {"metrics"},
-    "published": set(),
-    "scorecard": {"dro", "losses", "metrics", "published", "runs"},
     "losses": {"dro"},
     "sampling": {"datasets", "losses"},
     "trainer": {"datasets", "losses", "metrics", "sampling"},
     "runs": {"backbones", "datasets", "dro", "losses", "metrics", "popularity", "trainer"},
-    "tables": {"scorecard"},
+    "paper": {"dro", "losses", "metrics", "runs"},
     "plots": set(),
     "explorers": {"dro", "plots"},
     "gallery": set(),
     "notebooks": {"gallery", "runs"},
-    "search": {"datasets", "dro", "losses", "notebooks", "runs", "scorecard"},
-    "campaign": {"datasets", "runs", "scorecard", "search"},
-    "__main__": {
-        *("campaign", "datasets", "gallery", "notebooks", "runs", "scorecard", "search", "tables"),
-    },
+    "search": {"datasets", "dro", "losses", "notebooks", "paper", "runs"},
+    "campaign": {"datasets", "paper", "runs", "search"},
+    "__main__": {"campaign", "datasets", "gallery", "notebooks", "paper", "runs", "search"},
 }
 
 
+def sources() -> dict[Path, str]:
+    """Every module of the package, in sub-packages too."""
+    return {path: path.read_text() for path in PACKAGE.rglob("*.py")}
+
+
+def room_of(path: Path) -> str:
+    """The module itself, or the folder of the package that it is in."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
 def imports_of(source: str) -> set[str]:
+    """The rooms that a module imports from; no relative imports."""
     found = set()
     for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level
         if isinstance(node, ast.ImportFrom) and node.module == "drrl_core":
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("drrl_core."):
@@ -53,11 +62,29 @@ def imports_of(source: str) -> set[str]:
     return found - {"__version__"}
 
 
-def test_modules_import_only_what_lies_below_them():
-    modules = {path.stem: imports_of(path.read_text()) for path in PACKAGE.glob("*.py")}
-    assert modules.keys() == LAYERS.keys()
-    for name, found in modules.items():
-        assert found <= LAYERS[name], f"{name} imports {found - LAYERS[name]}"
+def test_rooms_import_only_what_lies_below_them():
+    found = {}
+    for path, source in sources().items():
+        found.setdefault(room_of(path), set()).update(imports_of(source))
+    assert found.keys() == LAYERS.keys()
+    for room, others in found.items():
+        assert others - {room} <= LAYERS[room], f"{room} imports {others - LAYERS[room]}"
+
+
+def test_the_layers_have_no_circle():
+    order = []
+    while len(order) < len(LAYERS):
+        ready = [room for room in LAYERS if room not in order and LAYERS[room] <= {*order}]
+        assert ready, f"in a circle: {LAYERS.keys() - {*order}}"
+        order += ready
+
+
+def test_no_module_uses_another_ones_private_names():
+    for path, source in sources().items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("drrl_core"):
+                private = [alias.name for alias in node.names if alias.name.startswith("_")]
+                assert room_of(path) in node.module or not {*private} - {"__version__"}, path
 
 
 def requirements(lines: list[str]) -> dict[str, str]:
@@ -118,8 +145,7 @@ def test_readme_names_every_notebook_and_the_commands_exist():
 
 
 def test_nothing_in_the_package_is_bound_to_one_device_or_unsafe():
-    for path in PACKAGE.glob("*.py"):
-        text = path.read_text()
+    for path, text in sources().items():
         assert ".cuda()" not in text, path
         assert not re.search(r"(?<![\w.])eval\(|pickle", text), path
         assert not re.search(r"torch\.load\((?!.*weights_only=True)", text), path
@@ -134,13 +160,13 @@ def test_ci_runs_the_command_of_the_readme():
 @pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
 def test_the_tables_are_what_the_records_say(name):
     page = (ROOT / name).read_text()
-    rows = scorecard.read_runs(ROOT / "data" / "results" / "runs.csv")
+    rows = evidence.read_runs(ROOT / "data" / "results" / "runs.csv")
     assert tables.PLACE.search(page)
     assert tables.fill(page, rows) == page, "make scorecard"
 
 
 def test_every_cell_that_was_run_is_on_the_page_of_results():
-    rows = scorecard.read_runs(ROOT / "data" / "results" / "runs.csv")
+    rows = evidence.read_runs(ROOT / "data" / "results" / "runs.csv")
     places = tables.PLACE.findall((ROOT / "docs" / "results.md").read_text())
     shown = {(dataset, backbone) for _, dataset, backbone, *_ in places}
     assert {*map(tuple, rows[["dataset", "backbone"]].drop_duplicates().to_numpy())} <= shown

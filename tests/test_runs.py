@@ -28,11 +28,11 @@ from drrl_core import (
     metrics,
     popularity,
     runs,
-    scorecard,
     search,
     trainer,
 )
 from drrl_core.datasets import Interactions
+from drrl_core.paper import evidence
 from drrl_core.runs import RunError, configure, execute, get_or_train, parse_value
 from drrl_core.trainer import DivergedError, TrainConfig, tables
 
@@ -681,7 +681,7 @@ def test_every_setting_the_data_and_the_version_change_the_key(monkeypatch):
 
 def test_what_is_recorded_keeps_its_key():
     """Every recorded run is found again under its key, but for those of an earlier version."""
-    rows = scorecard.as_text(Path(__file__).parents[1] / "data" / "results" / "runs.csv")
+    rows = evidence.read_as_text(Path(__file__).parents[1] / "data" / "results" / "runs.csv")
     assert len(rows) > 600
     for _, row in rows.iterrows():
         raised = runs.raised(row["backbone"], row["loss"])
@@ -704,7 +704,7 @@ def test_the_record_tells_of_popularity_put_back():
     wanted = {"similarity": "dot"}
     assert dot.record["popularity"] == popularity.report(*tables(dot.model), *splits, **wanted)
     columns = runs.added_columns(outcome.record)
-    assert {*columns} | {*scorecard.NEEDED} == {*scorecard.RUNS}
+    assert {*columns} | {*evidence.NEEDED} == {*evidence.RUNS}
     for name in ("recall@20", "ndcg@20"):
         assert columns[f"test_{name}_b"] == found["test"][name]
         assert columns[f"valid_{name}_b"] == found["valid"][name]

@@ -21,7 +21,8 @@ import pytest
 import torch
 
 from drrl_core import __main__ as command
-from drrl_core import datasets, losses, metrics, notebooks, runs, scorecard, search, trainer
+from drrl_core import datasets, losses, metrics, notebooks, runs, search, trainer
+from drrl_core.paper import evidence
 
 ROOT = Path(__file__).parents[1]
 TINY = {"epochs": 2, "evaluate_every": 1, "negatives": 8, "dim": 4}
@@ -220,7 +221,7 @@ def test_the_best_is_chosen_on_valid_and_trained_with_further_seeds(store, at_on
     again = runs.execute(run, progress=False).record  # a row says all that it takes
     assert (again["key"], again["test"]["ndcg@20"]) == (row["key"], row["test_ndcg@20"])
     written = pd.read_csv(tmp_path / "runs.csv", dtype=str)
-    assert tuple(written) == scorecard.RUNS
+    assert tuple(written) == evidence.RUNS
     merged = written.set_index("key").loc[found["key"]]
     assert [float(text) for text in merged["test_ndcg@20"]] == list(found["test_ndcg@20"])
 
@@ -729,7 +730,7 @@ def test_harvest_takes_from_the_store_what_the_scorecard_asks(counted, tmp_path)
         table = pd.read_csv(folder / "per_user" / f"{key}.csv.gz", index_col="user")
         whole = runs.load(key, store=counted / "runs").fit.test[["recall@20", "ndcg@20"]]
         pd.testing.assert_frame_equal(table, whole, rtol=1e-4)
-    users = scorecard.measured(folder).p(("synthetic", "mf", 0.0, "ndcg@20"), "sl", "drrl")
+    users = evidence.measured(folder).p(("synthetic", "mf", 0.0, "ndcg@20"), "sl", "drrl")
     assert 0 < users <= 1
     assert search.harvest(folder, **few) == {} and harvested(folder) == written
     (folder / "skew.csv").unlink()
@@ -809,7 +810,7 @@ def points(blocks: list[dict], tmp_path: Path) -> list[runs.Run]:
 
 
 def test_the_plan_of_noise_is_each_final_again_at_every_ratio(counted, tmp_path):
-    rows = scorecard.read_runs(counted / "results" / "runs.csv")
+    rows = evidence.read_runs(counted / "results" / "runs.csv")
     found = points(search.noise_plan(rows, (0, 0.3), range(2)), tmp_path)
     assert [run.loss for run in found] == ["drrl"] * 4 + ["sl"] * 4
     assert [(run.train.noise, run.train.seed) for run in found[4:]] == [
@@ -817,18 +818,18 @@ def test_the_plan_of_noise_is_each_final_again_at_every_ratio(counted, tmp_path)
     ]
     data_hash = datasets.load("synthetic").hash
     plain = {runs.key(run, data_hash) for run in found if run.train.noise == 0}
-    finals = scorecard.finals(rows[rows["noise"] == 0])
+    finals = evidence.selected_runs(rows[rows["noise"] == 0])
     assert {*finals["key"]} <= plain  # those are not trained again
     found = points(search.noise_plan(rows, (0, 0.3), range(1), radii=(0.4, 0.8)), tmp_path)
     assert {run.loss for run in found} == {"drrl"}
     sizes = [(run.loss_parameters["radius"], run.train.noise) for run in found]
     assert sizes == [(0.4, 0), (0.4, 0.3), (0.8, 0), (0.8, 0.3)]
-    sizes = {tuple(run.loss_parameters[name] for name in scorecard.SIZES[1:]) for run in found}
+    sizes = {tuple(run.loss_parameters[name] for name in evidence.SIZES[1:]) for run in found}
     assert sizes == {(None, None, None)}
 
 
 def test_the_plan_of_orders_holds_the_radius_and_then_c(counted, tmp_path):
-    rows = scorecard.read_runs(counted / "results" / "runs.csv")
+    rows = evidence.read_runs(counted / "results" / "runs.csv")
     (final,) = rows[rows["loss"] == "drrl"].head(1).to_dict("records")
     own = {"loss.radius": 0.5, "train.lr": 0.003}
     made = [

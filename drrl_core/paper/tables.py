@@ -14,9 +14,9 @@ import re
 
 import pandas as pd
 
-from drrl_core import scorecard
+from drrl_core.paper import evidence
 
-NAMES = {ours: theirs for theirs, ours in scorecard.VARIANTS.items()} | {
+NAMES = {ours: theirs for theirs, ours in evidence.VARIANTS.items()} | {
     "drrl": "DrRL",
     "drrl-shared": "DrRL, one β for all (w/o-P)",
     "drrl-fixed": "DrRL, fixed β (w/o-LP)",
@@ -33,7 +33,7 @@ PLACE = re.compile(r"(<!-- table: (\S+) (\S+)( short)? -->\n)(.*?)(<!-- end -->)
 
 def _spread(values: pd.Series) -> str:
     """A mean and half its 95% interval over the seeds, by Student's t."""
-    low, high = scorecard.interval(values)
+    low, high = evidence.interval(values)
     half = "" if math.isnan(low) else f" ± {(high - low) / 2:.4f}"
     return f"{values.mean():.4f}{half}"
 
@@ -46,7 +46,7 @@ def table(rows: pd.DataFrame, dataset: str, backbone: str, *, short: bool = Fals
     """The losses of one data set and backbone as a Markdown table, the best on test first.
 
     Args:
-        rows: as `scorecard.read_runs` returns them; each loss's selected runs are shown.
+        rows: as `evidence.read_runs` returns them; each loss's selected runs are shown.
         dataset, backbone: of the table.
         short: accuracy on test alone, of the losses that the paper has.
 
@@ -56,16 +56,16 @@ def table(rows: pd.DataFrame, dataset: str, backbone: str, *, short: bool = Fals
         seeds; popular, the mean train pairs of an item in the lists, without b → with it; covers,
         the share of the catalogue in them, likewise. A dash: not recorded, or not printed.
 
-    >>> table(scorecard.NO_RUNS, "amazon-beauty", "mf")
+    >>> table(evidence.NO_RUNS, "amazon-beauty", "mf")
     'Not run.\\n'
     """
     rows = rows[(rows["dataset"] == dataset) & (rows["backbone"] == backbone)]
-    finals = scorecard.finals(rows[rows["noise"] == 0]) if len(rows) else rows
+    finals = evidence.selected_runs(rows[rows["noise"] == 0]) if len(rows) else rows
     if finals.empty:
         return "Not run.\n"
-    lines, printed = [], scorecard.printed()
+    lines, printed = [], evidence.printed()
     missing = pd.Series([math.nan])
-    cells_of = [(dataset, backbone, 0.0, metric) for metric in scorecard.ACCURACY]
+    cells_of = [(dataset, backbone, 0.0, metric) for metric in evidence.ACCURACY]
     paper = pd.DataFrame([printed.at(cell) for cell in cells_of])
     for variant, own in finals.groupby("variant"):
         settings = json.loads(own["config"].iloc[0]).items()
@@ -99,7 +99,7 @@ def table(rows: pd.DataFrame, dataset: str, backbone: str, *, short: bool = Fals
 def fill(page: str, rows: pd.DataFrame) -> str:
     """A page with its tables made anew from the records.
 
-    >>> fill("<!-- table: gowalla mf -->\\n<!-- end -->", scorecard.NO_RUNS)
+    >>> fill("<!-- table: gowalla mf -->\\n<!-- end -->", evidence.NO_RUNS)
     '<!-- table: gowalla mf -->\\nNot run.\\n<!-- end -->'
     """
 

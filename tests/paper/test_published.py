@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from drrl_core import datasets, published
+from drrl_core import datasets
+from drrl_core.paper import published
 
 COUNTS = {1: 12, 2: 216 + 24, 3: 12, 4: 28}
 

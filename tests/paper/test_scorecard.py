@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from drrl_core import losses, published, runs, scorecard
+from drrl_core import losses, runs
+from drrl_core.paper import evidence, lemmas, published, scorecard
 
-PAPER = scorecard.printed()
+PAPER = evidence.printed()
 BEAUTY = ("amazon-beauty", "mf", 0.0, "ndcg@20")
 
 
@@ -36,23 +37,23 @@ def run(variant, *, test=0.09, valid=0.07, seed=0, trials=20, noise=0.0, **more)
 
 
 def write(folder, rows, skew=(), users=None):
-    pd.DataFrame(rows, columns=scorecard.RUNS).to_csv(folder / "runs.csv", index=False)
+    pd.DataFrame(rows, columns=evidence.RUNS).to_csv(folder / "runs.csv", index=False)
     if skew:
         pd.DataFrame(skew).to_csv(folder / "skew.csv", index=False)
     (folder / "per_user").mkdir(exist_ok=True)
     for key, values in (users or {}).items():
-        table = pd.DataFrame({name: values for name in scorecard.ACCURACY})
+        table = pd.DataFrame({name: values for name in evidence.ACCURACY})
         table.rename_axis("user").to_csv(folder / "per_user" / f"{key}.csv.gz")
     return folder
 
 
 def judged(folder, name) -> pd.Series:
-    return pd.Series(scorecard._claim_row(scorecard.measured(folder), PAPER, name))
+    return pd.Series(scorecard._claim_row(evidence.measured(folder), PAPER, name))
 
 
 def paper(variant, dataset="amazon-beauty") -> tuple[float, float]:
     rows = published.table(2).query("dataset == @dataset and backbone == 'MF'")
-    names = {ours: theirs for theirs, ours in scorecard.VARIANTS.items()}
+    names = {ours: theirs for theirs, ours in evidence.VARIANTS.items()}
     return tuple(
         rows[rows["loss"] == names[variant]].sort_values("metric", ascending=False)["value"]
     )
@@ -71,23 +72,23 @@ def test_runs_of_an_earlier_version_leave_the_tables(tmp_path, monkeypatch):
     line = losses.REGISTRY["sl"]
     for version, seeds in ((1, [0, 0]), (2, [0, 1]), (3, [0, 2])):
         monkeypatch.setitem(losses.REGISTRY, "sl", line._replace(version=version))
-        found = scorecard.read_runs(tmp_path / "runs.csv")
+        found = evidence.read_runs(tmp_path / "runs.csv")
         assert sorted(found["seed"]) == seeds and "bpr" in set(found["loss"])
-    assert len(scorecard.as_text(tmp_path / "runs.csv")) == 4  # they stay in the file
+    assert len(evidence.read_as_text(tmp_path / "runs.csv")) == 4  # they stay in the file
 
 
 def test_a_table_from_before_popularity_was_recorded_is_read(tmp_path):
     write(tmp_path, [run("sl")])
     path = tmp_path / "runs.csv"
-    before = pd.read_csv(path)[[*scorecard.NEEDED]]
+    before = pd.read_csv(path)[[*evidence.NEEDED]]
     before.to_csv(path, index=False)
-    assert tuple(scorecard.as_text(path)) == scorecard.RUNS
-    assert (scorecard.as_text(path)["b"] == "").all()
-    found = scorecard.read_runs(path)
+    assert tuple(evidence.read_as_text(path)) == evidence.RUNS
+    assert (evidence.read_as_text(path)["b"] == "").all()
+    found = evidence.read_runs(path)
     assert found["b"].isna().all() and len(found) == 1
     before.drop(columns="seed").to_csv(path, index=False)
     with pytest.raises(ValueError, match="no column seed"):
-        scorecard.read_runs(path)
+        evidence.read_runs(path)
 
 
 # ---------------------------------------------------------------------------- the rule
@@ -111,12 +112,12 @@ def test_test_values_select_nothing(runs_of, others):
         for config, seed, valid, recall, ndcg in runs_of
     }
     rows = pd.DataFrame(rows.values())
-    found = scorecard.finals(rows)
+    found = evidence.selected_runs(rows)
     assert found["config"].nunique() == 1
     redrawn = {
-        f"test_{name}": [others.random() for _ in range(len(rows))] for name in scorecard.ACCURACY
+        f"test_{name}": [others.random() for _ in range(len(rows))] for name in evidence.ACCURACY
     }
-    assert set(scorecard.finals(rows.assign(**redrawn))["key"]) == set(found["key"])
+    assert set(evidence.selected_runs(rows.assign(**redrawn))["key"]) == set(found["key"])
 
     # the rule retyped: most seeds, then the highest mean valid NDCG@20
     seeds, valid = {}, {}
@@ -139,16 +140,16 @@ def test_with_false_negatives_the_loss_as_tuned_speaks(tmp_path):
         run("ccl", settings=other, valid=0.05, noise=0.3, trials=9),  # nothing else there is
     ]
     write(tmp_path, rows)
-    found = scorecard.finals(scorecard.read_runs(tmp_path / "runs.csv"))
+    found = evidence.selected_runs(evidence.read_runs(tmp_path / "runs.csv"))
     found = found.set_index(["loss", "noise"])["valid_ndcg@20"].to_dict()
     assert found == {("sl", 0.0): 0.08, ("sl", 0.5): 0.02, ("ccl", 0.3): 0.05}
 
 
 @pytest.mark.parametrize(("ours", "judged"), [(1.02, "reproduced within 3%"), (0.995, "worse")])
 def test_a_loss_is_no_gain_reproduced_however_small(tmp_path, ours, judged):
-    rows = [run(name, test=0.08) for name in scorecard.BASELINES]
+    rows = [run(name, test=0.08) for name in evidence.BASELINES]
     write(tmp_path, [*rows, run("drrl", test=0.08 * ours)])
-    found = scorecard.numbers(scorecard.measured(tmp_path)).set_index("id")
+    found = scorecard.number_rows(evidence.measured(tmp_path)).set_index("id")
     assert found.loc["table2.amazon-beauty.mf.Imp.%.ndcg@20", "verdict"] == judged
 
 
@@ -183,14 +184,14 @@ def test_the_best_on_test_is_not_the_one_reported(tmp_path):
             ),
         ],
     )
-    e = scorecard.measured(tmp_path)
+    e = evidence.measured(tmp_path)
     assert e.at(BEAUTY)["sl"] == pytest.approx(0.05) and len(e.of(BEAUTY, "sl")) == 3
     assert e.at((*BEAUTY[:2], 0.1, "ndcg@20"))["sl"] == pytest.approx(0.15)
 
 
 def test_untuned_runs_speak_where_there_are_no_others(tmp_path):
     write(tmp_path, [run("sl", trials=None, test=0.06)])
-    assert scorecard.measured(tmp_path).at(BEAUTY)["sl"] == 0.06
+    assert evidence.measured(tmp_path).at(BEAUTY)["sl"] == 0.06
 
 
 # ---------------------------------------------------------------------------- numbers
@@ -213,7 +214,7 @@ def test_each_verdict_of_a_number_occurs(tmp_path):
             skew("drrl", k1=30.0, k2=10.0),
         ],
     )
-    table = scorecard.numbers(scorecard.measured(tmp_path)).set_index("id")
+    table = scorecard.number_rows(evidence.measured(tmp_path)).set_index("id")
     assert len(table) == 12 + 240 + 12 + 28 + 2
     row = table.loc["table2.amazon-beauty.mf.SL.recall@20"]
     assert row["verdict"] == "reproduced within 3%" and row["paper"] == paper("sl")[0]
@@ -253,20 +254,20 @@ def everything(drrl: float, seeds=3, **more) -> list[dict]:
     """All losses on Beauty as the paper has them, DrRL times a factor."""
     return [
         run(variant, test=times(paper(variant), drrl if variant == "drrl" else 1), seed=s, **more)
-        for variant in (*scorecard.BASELINES, "drrl")
+        for variant in (*evidence.BASELINES, "drrl")
         for s in range(seeds)
     ]
 
 
 def test_an_improvement_is_over_the_best_baseline(tmp_path):
     write(tmp_path, everything(1.0))
-    table = scorecard.numbers(scorecard.measured(tmp_path)).set_index("id")
+    table = scorecard.number_rows(evidence.measured(tmp_path)).set_index("id")
     row = table.loc["table2.amazon-beauty.mf.Imp.%.ndcg@20"]
     assert row["paper"] == 1.61 and row["ours"] == pytest.approx(100 * (0.0978 / 0.0962 - 1))
     assert row["note"] == "over bsl" and row["verdict"] == "reproduced within 3%"
     assert (row["low"], row["high"]) == pytest.approx((row["ours"], row["ours"]))
     write(tmp_path, everything(0.9))
-    table = scorecard.numbers(scorecard.measured(tmp_path)).set_index("id")
+    table = scorecard.number_rows(evidence.measured(tmp_path)).set_index("id")
     assert table.loc["table2.amazon-beauty.mf.Imp.%.ndcg@20", "verdict"] == "worse"
 
 
@@ -279,7 +280,7 @@ def test_the_average_over_three_backbones_wants_all_three(tmp_path):
     ]
     for some, verdict in ((rows[:-27], "not run"), (rows, "worse")):
         write(tmp_path, some)
-        table = scorecard.numbers(scorecard.measured(tmp_path)).set_index("id")
+        table = scorecard.number_rows(evidence.measured(tmp_path)).set_index("id")
         assert table.loc["text.gowalla.ndcg@20", "verdict"] == verdict
     row = table.loc["text.gowalla.recall@20"]
     assert row["note"] == "Table 2's own improvements average 7.00" and row["paper"] == 6.9
@@ -290,7 +291,7 @@ def test_the_average_over_three_backbones_wants_all_three(tmp_path):
 
 
 def test_the_papers_own_tables_under_the_checks():
-    table = scorecard.claims(scorecard.measured("nowhere")).set_index("id")
+    table = scorecard.claim_rows(evidence.measured("nowhere")).set_index("id")
     paper = table["paper"].rename(lambda name: name.removeprefix("claim."))
     for name in (
         "best",
@@ -368,7 +369,7 @@ def test_a_lead_has_to_be_significant_over_users(tmp_path, spread, verdict):
 def test_p_over_seeds_with_and_without_spread(tmp_path, one, other, expected):
     rows = [run("sl", test=value, seed=seed) for seed, value in enumerate(one)]
     rows += [run("ccl", test=value, seed=seed) for seed, value in enumerate(other)]
-    p = scorecard.measured(write(tmp_path, rows)).p(BEAUTY, "sl", "ccl")
+    p = evidence.measured(write(tmp_path, rows)).p(BEAUTY, "sl", "ccl")
     if expected == "welch":  # retyped from the definition
         a, b = ([*map(float, values)] for values in (one, other))
         va, vb = (np.var(x, ddof=1) / 3 for x in (a, b))
@@ -385,7 +386,7 @@ def test_without_users_the_seeds_decide_and_one_seed_cannot(tmp_path):
         row
         | {
             f"test_{name}": row[f"test_{name}"] * (1 + 0.2 * (row["seed"] - 1))
-            for name in scorecard.ACCURACY
+            for name in evidence.ACCURACY
         }
         for row in everything(1.0)
     ]
@@ -494,7 +495,7 @@ def test_a_sweep_holds_all_but_the_order_and_the_seed():
     settings = [json.loads(text) for text in rows["settings"]]
     noise = [each.pop("train.noise", 0) for each in settings]
     rows = rows.assign(noise=noise, config=[json.dumps(each) for each in settings])
-    found = {each["held"].iloc[0]: each for each in scorecard.sweeps(rows)}
+    found = {each["held"].iloc[0]: each for each in evidence.order_sweeps(rows)}
     assert found.keys() == {"weight=2.5", "radius=1", "weight=1"}
     assert [len(each) for each in found.values()] == [8, 8, 8]
     assert found["weight=2.5"]["order"].tolist() == [1.2, 1.2, 2.5, 2.5, 4, 4, np.inf, np.inf]
@@ -508,7 +509,7 @@ def test_the_comparison_is_ours_beside_the_papers(tmp_path):
     rows = [run("sl", test=(0.15, v), seed=s, seconds=10 + s) for s, v in enumerate(values)]
     rows += [run("drrl-exact", test=(0.2, 0.08)), run("bpr", test=(0.2, 0.08), noise=0.2)]
     write(tmp_path, rows)
-    table = scorecard.comparison(scorecard.measured(tmp_path), "amazon-beauty", "MF")
+    table = scorecard.comparison(evidence.measured(tmp_path), "amazon-beauty", "MF")
     assert list(table.index[:2]) == ["sl", "drrl-exact"] and table.index[2] == "drrl"  # not run
     sl = table.loc["sl"]
     low, high = stats.t.interval(0.95, 2, 0.093, stats.sem(values))
@@ -516,7 +517,7 @@ def test_the_comparison_is_ours_beside_the_papers(tmp_path):
     assert sl["paper"] == 0.0941 and sl["difference"] == pytest.approx(100 * (0.093 / 0.0941 - 1))
     assert (sl["seeds"], sl["trials"], sl["seconds"]) == (3, 20, 11)
     assert np.isnan(table.loc["drrl-exact", "paper"]) and np.isnan(table.loc["bpr", "ours"])
-    noisy = scorecard.comparison(scorecard.measured(tmp_path), "amazon-beauty", noise=0.2)
+    noisy = scorecard.comparison(evidence.measured(tmp_path), "amazon-beauty", noise=0.2)
     assert list(noisy.index) == ["bpr"] and noisy["paper"].isna().all()
 
 
@@ -527,7 +528,7 @@ def test_the_leader_is_tested_against_the_next_and_the_others_against_it(tmp_pat
     gains = (0.02, 0.02, -0.3)
     users = {r["key"]: base + g + 0.1 * n for r, g, n in zip(rows, gains, noise, strict=True)}
     write(tmp_path, rows, users=users)
-    p = scorecard.comparison(scorecard.measured(tmp_path), "amazon-beauty")["p"]
+    p = scorecard.comparison(evidence.measured(tmp_path), "amazon-beauty")["p"]
     assert p["sl"] == p["ccl"] > 0.05 > p["bpr"]
 
 
@@ -542,9 +543,9 @@ def test_along_a_sweep_are_its_means_and_its_weights(tmp_path):
     skews = [skew("drrl", order=g, k1=g + s, seed=s, key=k, held="x") for (g, s), k in of.items()]
     final = skew("drrl", k1=99.0, key=rows[0]["key"])  # the same run as a final: not of the sweep
     write(tmp_path, rows, skew=[*skews, final])
-    e = scorecard.measured(tmp_path)
-    assert scorecard.along(e, "amazon-beauty", "lightgcn") == {}
-    found = scorecard.along(e, "amazon-beauty")
+    e = evidence.measured(tmp_path)
+    assert evidence.accuracy_by_order(e, "amazon-beauty", "lightgcn") == {}
+    found = evidence.accuracy_by_order(e, "amazon-beauty")
     assert list(found) == ["drrl, radius=1.5"]
     table = found["drrl, radius=1.5"]
     assert table.index.tolist() == [1.2, 2, 4, 9] and (table["seeds"] == 3).all()
@@ -575,7 +576,7 @@ def test_balls_in_noise_are_told_with_their_breakdown_points(tmp_path):
     own = {"settings": {"loss.weight": 4.0}, "test": 0.5}
     rows += [run("ccl", seed=7, **own), run("ccl", sampler="shared-pool", **own)]  # has no noise
     write(tmp_path, rows)
-    found = scorecard.balls_in_noise(scorecard.measured(tmp_path), "amazon-beauty")
+    found = evidence.balls_in_noise(evidence.measured(tmp_path), "amazon-beauty")
     assert len(found) == 2 * len(sizes) and (found["seeds"][found["share"] > 0] == 2).all()
     table = found.set_index(["variant", "order"]).sort_index()
     for name, _, order, point in sizes:
@@ -595,10 +596,10 @@ def test_sweeps_that_differ_in_one_setting_are_kept_apart(tmp_path):
             rows.append(run("drrl", settings=own, trials=None))
             more = {"key": rows[-1]["key"], "held": f"{size}=1.0"}
             weights.append(skew("drrl", order=order, truncated=share, **more))
-    e = scorecard.measured(write(tmp_path, rows, skew=weights))
+    e = evidence.measured(write(tmp_path, rows, skew=weights))
     row = judged(tmp_path, "truncation_falls")
     assert (row["cells"], row["ours"]) == ("3 of 3", pytest.approx(2 / 3))
-    found = scorecard.along(e, "amazon-beauty")
+    found = evidence.accuracy_by_order(e, "amazon-beauty")
     assert {*found} == {
         *("drrl, radius=1.0, lr=0.003", "drrl, radius=1.0, lr=0.01", "drrl, weight=1.0")
     }
@@ -608,7 +609,7 @@ def test_sweeps_that_differ_in_one_setting_are_kept_apart(tmp_path):
 def test_weights_of_an_earlier_harvest_do_not_count(tmp_path):
     new = run("sl")
     old = [skew("sl", k1=500, key="0" * 16), skew("sl", k1=20, seed=1, key=new["key"])]
-    e = scorecard.measured(write(tmp_path, [new], skew=old))
+    e = evidence.measured(write(tmp_path, [new], skew=old))
     assert list(e.of((*BEAUTY[:3], "k1"), "sl")["value"]) == [20]
 
 
@@ -617,9 +618,9 @@ def test_users_decide_only_where_every_seed_has_its_own(tmp_path):
     base = np.random.default_rng(0).normal(0.1, 0.01, 200)
     users = {row["key"]: base + (0.02 if row["variant"] == "drrl" else 0) for row in rows}
     write(tmp_path, rows, users=users)
-    assert scorecard.measured(tmp_path).p(BEAUTY, "drrl", "sl") < 0.01
+    assert evidence.measured(tmp_path).p(BEAUTY, "drrl", "sl") < 0.01
     (tmp_path / "per_user" / f"{rows[-1]['key']}.csv.gz").unlink()
-    assert scorecard.measured(tmp_path).p(BEAUTY, "drrl", "sl") == 1  # by seeds
+    assert evidence.measured(tmp_path).p(BEAUTY, "drrl", "sl") == 1  # by seeds
 
 
 def test_each_metric_has_its_own_test(tmp_path):
@@ -628,7 +629,7 @@ def test_each_metric_has_its_own_test(tmp_path):
     users = {row["key"]: base + (0.02 if row["variant"] == "drrl" else 0) for row in rows}
     weights = [skew(r["variant"], seed=r["seed"], k2=20 + r["seed"], key=r["key"]) for r in rows]
     for first in ("ndcg@20", "k2"):
-        e = scorecard.measured(write(tmp_path, rows, skew=weights, users=users))
+        e = evidence.measured(write(tmp_path, rows, skew=weights, users=users))
         e.p((*BEAUTY[:3], first), "drrl", "sl")
         assert e.p((*BEAUTY[:3], "k2"), "drrl", "sl") == pytest.approx(1)
         assert e.p(BEAUTY, "drrl", "sl") < 0.01
@@ -639,7 +640,7 @@ def test_the_interval_of_a_gain_holds_the_gain(tmp_path):
     for name, numbers in (("drrl", (0.095, 0.099, 0.10)), ("bsl", (0.091, 0.098, 0.099))):
         seeds = (0, 1, 2) if name == "drrl" else (0, 1, 5)
         rows += [run(name, test=v, seed=s) for s, v in zip(seeds, numbers, strict=True)]
-    table = scorecard.numbers(scorecard.measured(write(tmp_path, rows))).set_index("id")
+    table = scorecard.number_rows(evidence.measured(write(tmp_path, rows))).set_index("id")
     row = table.loc["table2.amazon-beauty.mf.Imp.%.ndcg@20"]
     assert row["low"] < row["ours"] < row["high"] and row["seeds"] == 3
 
@@ -652,26 +653,26 @@ def test_a_file_that_is_no_table_of_runs_is_named(tmp_path, text, match):
     path = tmp_path / "runs.csv"
     path.mkdir() if text is None else path.write_text(text)
     with pytest.raises(ValueError, match=f"runs.csv.*{match}"):
-        scorecard.read_runs(path)
+        evidence.read_runs(path)
 
 
 def test_a_run_that_stands_twice_is_no_other_seed(tmp_path):
     row = run("sl")
     write(tmp_path, [row, row])
     with pytest.raises(ValueError, match=f"runs.csv: {row['key']} stands in two rows"):
-        scorecard.measured(tmp_path)
+        evidence.measured(tmp_path)
 
 
 def test_the_theorems_are_checked_against_the_solver(tmp_path, monkeypatch):
     names = ["lemma_1_sl", "lemma_1_ccl", "lemma_2", "lemma_3", "limits", "convex"]
     assert all(judged(tmp_path, name)["verdict"] == "claim holds" for name in names)
-    worst = scorecard._worst
+    worst = lemmas._worst
     monkeypatch.setattr(
-        scorecard,
+        lemmas,
         "_worst",
         lambda order, radius: worst(1.5 if order == 1 else order, radius * 1.01),
     )
-    monkeypatch.setattr(scorecard, "STAR", 0.8)  # the norm of a concave power: not convex
+    monkeypatch.setattr(lemmas, "ORDER_CONJ", 0.8)  # the norm of a concave power: not convex
     assert all(judged(tmp_path, name)["verdict"] == "does not hold" for name in names)
 
 
@@ -707,7 +708,7 @@ def test_every_row_has_an_id_a_source_and_a_command(tmp_path):
 def test_the_command_of_a_number_trains_that_run(tmp_path):
     own = {"loss.order": "inf", "loss.radius": 1.5, "loss.dual": "shared", "train.lr": 0.003}
     write(tmp_path, [run("drrl", settings=own, sampler="shared-pool", negatives=512, seed=3)])
-    table = scorecard.numbers(scorecard.measured(tmp_path)).set_index("id")
+    table = scorecard.number_rows(evidence.measured(tmp_path)).set_index("id")
     words = shlex.split(table.loc["table2.amazon-beauty.mf.DrRL.ndcg@20", "command"])
     given = [words[k + 1].split("=") for k, word in enumerate(words) if word == "--set"]
     found = runs.configure(
@@ -732,10 +733,10 @@ def test_the_page_needs_no_network_and_escapes(tmp_path):
 
 
 def test_the_scorecard_that_is_committed_is_that_of_the_results():
-    folder = Path(__file__).parents[1] / "data" / "results"
+    folder = Path(__file__).parents[2] / "data" / "results"
     kept = pd.read_csv(folder / "scorecard.csv").set_index("id")
     assert {f"claim.{name}" for name in scorecard.CLAIMS} <= set(kept.index)
-    found = scorecard.numbers(scorecard.measured(folder)).set_index("id")
+    found = scorecard.number_rows(evidence.measured(folder)).set_index("id")
     kept = kept.loc[found.index]
     assert kept["verdict"].equals(found["verdict"]), "make scorecard"
     assert np.allclose(kept["ours"], found["ours"].astype(float), rtol=1e-5, equal_nan=True)

@@ -1,7 +1,4 @@
-"""The paper's numbers, and what became of them and of its claims here.
-
-`table` gives Tables 1 to 4 as tidy rows.
-"""
+"""The numbers as the paper prints them: Tables 1 to 4, a row a number."""
 
 from pathlib import Path
 
@@ -24,10 +21,10 @@ def table(number: int) -> pd.DataFrame:
             shift.
 
     Returns:
-        dataset, as `datasets.names` has it; backbone, "not stated" where it is not; loss, as
-        printed; metric: k1 and k2 (over the mean weight), recall@20, ndcg@20; value; significant.
-        In the rows of Table 2 whose loss is "Imp.%", value is DrRL's gain over the best baseline
-        in percent, and significant its star (p < 0.05).
+        dataset, named as in `datasets.names`; backbone, "not stated" where the paper states none;
+        loss, as printed; metric: recall@20, ndcg@20, or k1 and k2 (over the mean weight); value;
+        significant. Rows of Table 2 with the loss "Imp.%" have DrRL's gain over the best baseline
+        in percent, and as significant the star that the paper prints (p < 0.05).
 
     Raises:
         ValueError: the paper has no such table.
@@ -41,7 +38,7 @@ def table(number: int) -> pd.DataFrame:
         raise ValueError(f"the paper has tables 1 to 4, not {number!r}")
     parts = []
     for name in TABLES[number]:
-        part = pd.read_csv(_folder() / name)
+        part = pd.read_csv(folder() / name)
         if "percent" in part:
             part = part.assign(loss="Imp.%").rename(columns={"percent": "value"})
         else:
@@ -51,7 +48,7 @@ def table(number: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[[*COLUMNS]]
 
 
-def _folder() -> Path:
-    """Beside the package in a wheel, in `data/` in a checkout."""
-    packaged = Path(__file__).with_name("tables")
+def folder() -> Path:
+    """The folder with the tables: in the package of a wheel, in `data/` of a checkout."""
+    packaged = Path(__file__).parents[1] / "tables"
     return packaged if packaged.is_dir() else packaged.parents[1] / "data" / "published"
