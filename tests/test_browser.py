@@ -25,7 +25,8 @@ import torch
 import yaml
 from test_gallery import shelf
 
-from drrl_core import dro, explorers, gallery, notebooks, plots
+from drrl_core import dro, gallery, notebooks
+from drrl_core.show import explorers, style
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[1]
@@ -99,7 +100,7 @@ class Explorer:
     def agrees(self) -> bool:
         """Whether the readout is the package's own answer at the dials' values (of GAUSSIAN)."""
         now = self.values()
-        order = next(o for o in explorers.ORDERS if plots.order_label(o) == now["order γ"])
+        order = next(o for o in explorers.ORDERS if style.order_label(o) == now["order γ"])
         scores, radius = torch.from_numpy(GAUSSIAN), float(now["radius ρ"])
         value = float(dro.worst_case(scores, order=order, radius=radius).value)
         return f"value {value:.4g} score" in self.readout()

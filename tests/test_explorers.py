@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.optimize import minimize_scalar
 
-from drrl_core import dro, explorers, plots, runs
+from drrl_core import dro, runs
+from drrl_core.show import explorers, figures, scenes, style
 
 SCORES = np.random.default_rng(0).normal(0, 0.3, 300)
 
@@ -126,7 +127,7 @@ def test_balls_on_the_simplex_are_drawn_where_the_divergence_is_the_radius(live,
         return b""
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots.Scene, "png", spy)
+        patch.setattr(scenes.Scene, "png", spy)
         explorers.simplex(order=order, radius=radius, angle=40.0)
     for one, rim, star in drawn["balls"]:
         ratio = torch.from_numpy(3 * rim)
@@ -210,7 +211,7 @@ def test_the_order_swept_is_the_solver_s_at_what_is_held(live, hold):
 def test_the_curve_goes_through_the_dial_s_point_and_meets_the_reference_at_order_2(live):
     drawn = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots.Scene, "png", lambda self, **values: drawn.update(values) or b"")
+        patch.setattr(scenes.Scene, "png", lambda self, **values: drawn.update(values) or b"")
         explorers.gamma_sweep({"a": SCORES}, order=4.0, radius=0.8, hold="eta")
     at = {float(order): place for place, order in enumerate(drawn["orders"])}
     for name in ("truncated", "k1", "effective_share"):
@@ -357,7 +358,7 @@ def test_a_stop_from_another_thread_is_heard_and_the_best_model_kept(live, displ
     assert button.description == f"stopped after {len(history)} epochs" and not line.value
     assert outcome.fit.best_epoch <= len(history)
     assert outcome.fit.valid["ndcg@20"].mean() == pytest.approx(history["ndcg@20"].max(), abs=1e-4)
-    assert image.value == plots.png(plots.training(history, title="Training"))
+    assert image.value == style.png(figures.training_history(history, title="Training"))
 
 
 def test_what_ends_a_training_is_said_in_place_and_raised(live, displayed):
@@ -375,7 +376,7 @@ def test_a_picture_that_fails_does_not_end_the_training(live, displayed, monkeyp
     def broken(history, title):
         raise OSError("no font")
 
-    monkeypatch.setattr(plots, "training", broken)
+    monkeypatch.setattr(figures, "training_history", broken)
     outcome = explorers.monitor(train_with(epochs=2))
     assert len(outcome.fit.history) == 2 and "no font" in displayed[0].children[2].value
 
@@ -383,19 +384,19 @@ def test_a_picture_that_fails_does_not_end_the_training(live, displayed, monkeyp
 def test_in_batch_it_trains_and_leaves_the_still_picture(batch, displayed):
     outcome = explorers.monitor(train_with(epochs=2, evaluate_every=1), title="Two epochs")
     assert outcome.record["finished"] and len(displayed) == 1
-    picture = plots.training(outcome.fit.history, title="Two epochs")
-    assert displayed[0].data == plots.png(picture)
+    picture = figures.training_history(outcome.fit.history, title="Two epochs")
+    assert displayed[0].data == style.png(picture)
     best = picture.axes[1].get_title("left")
     assert best.startswith(f"best so far {outcome.fit.history['ndcg@20'].max():.4f}")
 
 
 def test_the_quick_picture_is_the_full_one(batch):
-    scene = plots.worst_case_scene()
+    scene = scenes.worst_case_scene()
     worst = dro.worst_case(torch.from_numpy(np.sort(SCORES)), order=2, radius=1)
     moved = {"scores": np.sort(SCORES), "weights": worst.weights.numpy(), "order": 2, "mark": 0.1}
     scene.png(**moved | {"order": 5, "title_text": "something else"})
     quick = Image.open(io.BytesIO(scene.png(**moved))).convert("L")
-    full = Image.open(io.BytesIO(plots.png(scene.move(**moved), dpi=scene.figure.dpi))).convert("L")
+    full = Image.open(io.BytesIO(style.png(scene.move(**moved), dpi=scene.figure.dpi))).convert("L")
     gap = np.abs(np.asarray(quick, int) - np.asarray(full, int))
     assert quick.size == full.size and (gap > 60).mean() < 0.01
 

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image as Raster
 from scipy.sparse import csr_array
 
-from drrl_core import dro, explorers, losses, plots, search
+from drrl_core import dro, losses, search
+from drrl_core.show import explorers, figures, scenes, style
 
 HISTORY = pd.DataFrame({"epoch": [1, 2, 3, 4], "ndcg@20": [np.nan, 0.1, np.nan, 0.3]})
 SCORES = pd.DataFrame({"recall@20": [0.2, 0.1], "ndcg@20": [0.12, 0.3]}, index=["sl", "ccl"])
@@ -61,56 +62,56 @@ SHIFTED = pd.DataFrame(
     index=["sl", "popularity"],
 )
 FIGURES = {
-    "paper": lambda: plots.against_paper({"ndcg@20": SIDE}, title="toy"),
-    "noise": lambda: plots.along_noise(NOISY, metric="ndcg@20", title="toy"),
-    "breakdown": lambda: plots.breakdown(BALLS, metric="ndcg@20", title="toy"),
-    "dial": lambda: plots.along_dial(
+    "paper": lambda: figures.against_paper({"ndcg@20": SIDE}, title="toy"),
+    "noise": lambda: figures.along_noise(NOISY, metric="ndcg@20", title="toy"),
+    "breakdown": lambda: figures.breakdown(BALLS, metric="ndcg@20", title="toy"),
+    "dial": lambda: figures.along_dial(
         {"drrl, radius=1": ALONG}, {"ours": "x", "k1": "y"}, title="toy"
     ),
-    "groups": lambda: plots.by_group({"sl": GROUPS}, of="pairs", metric="ndcg@20", title="toy"),
-    "curves": lambda: plots.learning_curves({"sl": HISTORY, "drrl": HISTORY}, dataset="toy"),
-    "metrics": lambda: plots.metrics_by_loss(
+    "groups": lambda: figures.by_group({"sl": GROUPS}, of="pairs", metric="ndcg@20", title="toy"),
+    "curves": lambda: figures.learning_curves({"sl": HISTORY, "drrl": HISTORY}, dataset="toy"),
+    "metrics": lambda: figures.metrics_by_loss(
         SCORES, dataset="toy", reference={"recall@20": 0.5, "ndcg@20": 0.1}
     ),
-    "users": lambda: plots.users_by_loss(
+    "users": lambda: figures.users_by_loss(
         {"sl": USERS, "ccl": USERS}, ("k1", "truncated"), title="toy"
     ),
-    "scores": lambda: plots.scores_of_users(
+    "scores": lambda: figures.scores_of_users(
         {"a": np.array([0.1, 0.3, 0.2]), "b": np.array([0.0, 0.5])},
         {"a": 0.2, "b": 0.1},
         title="toy",
         words="β",
     ),
-    "turned": lambda: plots.turned_by_user(
+    "turned": lambda: figures.orders_by_user(
         {"sl": TURNED, "fixed ρ": TURNED}, ("k1", "truncated"), title="toy", dots={"sl": DOTS}
     ),
-    "weights": lambda: plots.weights_by_score({"sl": VIEW, "ccl": VIEW}, dataset="toy", user=3),
-    "activity": lambda: plots.popularity_and_activity(PAIRS, dataset="toy"),
-    "moved": lambda: plots.popularity_moved({"time": [[3, 1, 0], [1, 1, 2]]}, {"time": "toy"}),
-    "shifted": lambda: plots.accuracy_moved(SHIFTED, metric="NDCG@20", title="toy"),
-    "recommended": lambda: plots.recommended({"sl": LIST, "ccl": LIST[:1]}, user="toy-7"),
+    "weights": lambda: figures.weights_by_score({"sl": VIEW, "ccl": VIEW}, dataset="toy", user=3),
+    "activity": lambda: figures.popularity_and_activity(PAIRS, dataset="toy"),
+    "moved": lambda: figures.popularity_moved({"time": [[3, 1, 0], [1, 1, 2]]}, {"time": "toy"}),
+    "shifted": lambda: figures.accuracy_moved(SHIFTED, metric="NDCG@20", title="toy"),
+    "recommended": lambda: figures.recommended({"sl": LIST, "ccl": LIST[:1]}, user="toy-7"),
 }
 
 
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
 def test_a_figure_is_the_same_bytes_each_time_and_names_the_data(draw, recwarn):
     figure = draw()
-    assert plots.png(figure) == plots.png(draw())
+    assert style.png(figure) == style.png(draw())
     texts = [axes.get_title("left") for axes in figure.axes] + [figure.get_suptitle()]
     assert any("toy" in text for text in texts)
     assert not recwarn.list
 
 
 def test_learning_curves_draw_the_evaluated_epochs_and_mark_the_best():
-    axes = plots.learning_curves({"sl": HISTORY}, dataset="toy").axes[0]
+    axes = figures.learning_curves({"sl": HISTORY}, dataset="toy").axes[0]
     line, best = axes.lines
     assert line.get_xydata().tolist() == [[2, 0.1], [4, 0.3]]
     assert best.get_xydata().tolist() == [[4, 0.3]]
-    assert line.get_color() == plots.colour("sl")
+    assert line.get_color() == style.colour("sl")
 
 
 def test_a_ball_is_drawn_along_the_share_and_along_its_own_measure_of_it():
-    left, right = plots.breakdown(BALLS, metric="ndcg@20", title="toy").axes
+    left, right = figures.breakdown(BALLS, metric="ndcg@20", title="toy").axes
     curve, stroke = left.lines
     assert curve.get_xydata().tolist() == [[0, 1], [0.5, 0.3]]
     assert stroke.get_xdata().tolist() == [0.25, 0.25]
@@ -118,7 +119,7 @@ def test_a_ball_is_drawn_along_the_share_and_along_its_own_measure_of_it():
 
 
 def test_users_are_counted_and_their_mean_is_marked():
-    axes = plots.users_by_loss({"sl": USERS}, ("k1", "truncated"), title="toy").axes
+    axes = figures.users_by_loss({"sl": USERS}, ("k1", "truncated"), title="toy").axes
     steps, mean = axes[0].lines
     assert steps.get_xydata().tolist() == [[1, 1 / 3], [2, 2 / 3], [4, 1]]
     assert mean.get_xdata()[0] == pytest.approx(7 / 3) and axes[0].get_xscale() == "log"
@@ -126,7 +127,7 @@ def test_users_are_counted_and_their_mean_is_marked():
 
 
 def test_turned_draws_the_mean_over_users_along_1_over_the_conjugate_order():
-    figure = plots.turned_by_user({"sl": TURNED}, ("k1",), title="toy", dots={"sl": DOTS})
+    figure = figures.orders_by_user({"sl": TURNED}, ("k1",), title="toy", dots={"sl": DOTS})
     mean, dot = figure.axes[0].lines
     assert mean.get_xydata().tolist() == [[0, 6], [1, 3]]
     assert dot.get_xydata().tolist() == [[0.5, 5]]
@@ -134,7 +135,7 @@ def test_turned_draws_the_mean_over_users_along_1_over_the_conjugate_order():
 
 
 def test_metrics_are_bars_of_their_length():
-    figure = plots.metrics_by_loss(
+    figure = figures.metrics_by_loss(
         SCORES, dataset="toy", reference={"recall@20": 0.5, "ndcg@20": 0.1}
     )
     for axes, metric in zip(figure.axes, SCORES.columns, strict=True):
@@ -143,7 +144,7 @@ def test_metrics_are_bars_of_their_length():
 
 
 def test_activity_counts_users_and_popularity_adds_up():
-    left, right = plots.popularity_and_activity(PAIRS, dataset="toy").axes
+    left, right = figures.popularity_and_activity(PAIRS, dataset="toy").axes
     assert sum(bar.get_height() for bar in left.patches) == 3  # who has train pairs
     assert "at most 1 train" in left.get_title("left")
     curve = max(right.lines, key=lambda line: len(line.get_xdata()))
@@ -152,7 +153,7 @@ def test_activity_counts_users_and_popularity_adds_up():
 
 def test_radii_tried_draws_a_line_an_order_and_says_who_is_ahead():
     for reference, word in ((0.29, "above"), (0.31, "below")):
-        figure = plots.radii_tried(np.linspace(0, 2, 50), TRIED, reference=reference)
+        figure = figures.radii_tried(np.linspace(0, 2, 50), TRIED, reference=reference)
         above, below = figure.axes
         assert sum(bar.get_height() for bar in above.patches) == 50
         lines = {line.get_label(): line.get_xydata().tolist() for line in below.lines}
@@ -162,7 +163,7 @@ def test_radii_tried_draws_a_line_an_order_and_says_who_is_ahead():
 
 
 def test_recommended_shows_hits_in_full_and_own_ids():
-    figure = plots.recommended({"sl": LIST, "ccl": LIST}, user="ann")
+    figure = figures.recommended({"sl": LIST, "ccl": LIST}, user="ann")
     for axes in figure.axes:
         assert [bar.get_width() for bar in axes.patches] == [0.9, -0.2]
         assert [bar.get_alpha() for bar in axes.patches] == [1.0, 0.3]
@@ -182,8 +183,8 @@ def test_ours_is_a_full_mark_and_the_papers_a_hollow_one():
             for kind in "oD"
         }.items()
     }
-    assert marks["o"][0.09, 2] == marks["D"][0.095, 2] == plots.colour("drrl")
-    assert marks["o"][0.08, 1] == plots.colour("sl") and (0.07, 0) in marks["D"]
+    assert marks["o"][0.09, 2] == marks["D"][0.095, 2] == style.colour("drrl")
+    assert marks["o"][0.08, 1] == style.colour("sl") and (0.07, 0) in marks["D"]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["BPR, not run", "SL", "DrRL"]
 
 
@@ -209,14 +210,14 @@ def test_along_the_dial_the_first_panel_has_the_intervals():
 
 def test_popularity_is_in_units_of_the_average_item_on_one_scale():
     counts = {"random": ([6, 2, 4], [1, 1, 1]), "time": ([6, 2, 4], [0, 30, 0])}
-    left, right = plots.popularity_moved(counts, {"random": "a", "time": "b"}).axes
+    left, right = figures.popularity_moved(counts, {"random": "a", "time": "b"}).axes
     assert left.lines[1].get_xydata().tolist() == [[1.5, 1], [0.5, 1], [1, 1]]
     assert right.lines[1].get_xydata().tolist() == [[1.5, 0], [0.5, 3], [1, 0]]
     assert left.get_xlim() == right.get_ylim() == pytest.approx((0, 3.3))
 
 
 def test_accuracy_moved_says_what_is_kept():
-    axes = plots.accuracy_moved(SHIFTED, metric="NDCG@20", title="toy").axes[0]
+    axes = figures.accuracy_moved(SHIFTED, metric="NDCG@20", title="toy").axes[0]
     assert [text.get_text() for text in axes.texts] == ["keeps 75%", "keeps 25%"]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["popularity", "SL"]
     spans = [line.get_xdata() for line in axes.lines if line.get_marker() == "|"]
@@ -224,7 +225,7 @@ def test_accuracy_moved_says_what_is_kept():
 
 
 def test_weights_tell_false_negatives_apart_and_say_their_share():
-    figure = plots.weights_by_score({"sl": VIEW}, dataset="toy", user=3)
+    figure = figures.weights_by_score({"sl": VIEW}, dataset="toy", user=3)
     axes = next(axes for axes in figure.axes if axes.collections)
     ordinary, false = (points.get_offsets().tolist() for points in axes.collections)
     assert ordinary == [[-0.5, 0.0], [0.0, 0.5]] and false == [[0.4, 1.5], [0.9, 2.0]]
@@ -233,13 +234,13 @@ def test_weights_tell_false_negatives_apart_and_say_their_share():
 
 
 def test_every_loss_has_a_colour_and_a_label_of_its_own():
-    assert losses.REGISTRY.keys() <= plots.COLOURS.keys() == plots.LABELS.keys()
-    main = [plots.colour(name) for name in ("sl", "ccl", "drrl")]
+    assert losses.REGISTRY.keys() <= style.COLOURS.keys() == style.LABELS.keys()
+    main = [style.colour(name) for name in ("sl", "ccl", "drrl")]
     assert len(set(main)) == 3
     kinds = {name for name in search.variants(8) if name not in losses.REGISTRY}
-    assert kinds == plots.KINDS_OF_DRRL.keys()
-    assert {plots.colour(name) for name in kinds} == {plots.colour("drrl")}
-    assert plots.label("drrl-shared") == "DrRL-w/o-P"
+    assert kinds == style.KINDS_OF_DRRL.keys()
+    assert {style.colour(name) for name in kinds} == {style.colour("drrl")}
+    assert style.label("drrl-shared") == "DrRL-w/o-P"
 
 
 def test_the_style_does_not_leak_and_pyplot_is_never_loaded():
@@ -257,7 +258,7 @@ def live(monkeypatch):
 def slope(n: int) -> Figure:
     if n < 0:
         raise ValueError("n must be at least 0")
-    figure, [[axes]] = plots.new_figure(2, 1)
+    figure, [[axes]] = style.new_figure(2, 1)
     axes.plot([0, n])
     return figure
 
@@ -266,24 +267,24 @@ def test_without_a_front_end_an_explorer_is_a_picture(monkeypatch):
     for name in explorers.FRONT_ENDS:
         monkeypatch.delenv(name, raising=False)
     shown = explorers.explore(slope, n=widgets.IntSlider(3))
-    assert shown.data == plots.png(slope(3))
+    assert shown.data == style.png(slope(3))
 
 
 def test_moving_a_control_redraws(live):
     slider = widgets.IntSlider(3, -5, 10)
     image = explorers.explore(slope, n=slider).children[2]
-    assert image.value == plots.png(slope(3))
+    assert image.value == style.png(slope(3))
     slider.value = 7
-    assert image.value == plots.png(slope(7))
+    assert image.value == style.png(slope(7))
 
 
 def test_an_error_is_shown_and_the_last_good_picture_stays(live):
     slider = widgets.IntSlider(3, -5, 10)
     _, _, image, message, _ = explorers.explore(slope, n=slider).children
     slider.value = -1
-    assert "n must be at least 0" in message.value and image.value == plots.png(slope(3))
+    assert "n must be at least 0" in message.value and image.value == style.png(slope(3))
     slider.value = 4
-    assert message.value == "" and image.value == plots.png(slope(4))
+    assert message.value == "" and image.value == style.png(slope(4))
 
 
 def test_moves_leave_no_figures_behind_and_may_come_from_another_thread(live):
@@ -299,7 +300,7 @@ def test_moves_leave_no_figures_behind_and_may_come_from_another_thread(live):
     thread = threading.Thread(target=move)
     thread.start()
     thread.join()
-    assert image.value == plots.png(slope(20))
+    assert image.value == style.png(slope(20))
     gc.collect()
     assert sum(type(thing) is Figure for thing in gc.get_objects()) <= before + 1
 
@@ -307,8 +308,8 @@ def test_moves_leave_no_figures_behind_and_may_come_from_another_thread(live):
 def test_the_film_runs_there_and_back_on_axes_that_stay():
     scores = torch.linspace(-1, 1, 50, dtype=torch.float64)
     dial = {order: dro.worst_case(scores, order=order, radius=0.5) for order in (1, 2, math.inf)}
-    film = plots.order_film(scores.numpy(), dial, radius=0.5, pause=100)
-    assert film == plots.order_film(scores.numpy(), dial, radius=0.5, pause=100)
+    film = scenes.order_film(scores.numpy(), dial, radius=0.5, pause=100)
+    assert film == scenes.order_film(scores.numpy(), dial, radius=0.5, pause=100)
     pictures = Raster.open(io.BytesIO(film))
     frames = []
     for frame in range(pictures.n_frames):
@@ -322,7 +323,7 @@ def test_the_film_runs_there_and_back_on_axes_that_stay():
 
 
 def test_a_moved_scene_is_a_png_of_what_is_on_its_canvas():
-    scene = plots.worst_case_scene()
+    scene = scenes.worst_case_scene()
     data = scene.png(scores=np.linspace(-1, 1, 50), weights=np.ones(50), order=2.0)
     with Raster.open(io.BytesIO(data)) as picture:
         picture.verify()  # the checksums

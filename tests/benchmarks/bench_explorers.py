@@ -22,7 +22,7 @@ import record
 import torch
 from matplotlib.figure import Figure
 
-from drrl_core import explorers
+from drrl_core.show import explorers
 
 
 def sweep(explorer, dial: str, moves: int) -> list[float]:

@@ -1,7 +1,7 @@
 """Explorers: dials beside a picture in a live notebook, the picture alone everywhere else.
 
 Each explorer is a function of what it starts with. `explore` puts dials, presets and readouts
-around a picture; the pictures come from `plots`, the mathematics from `dro`.
+around a picture; the pictures come from `scenes`, the mathematics from `dro`.
 
 Widget callbacks may run on another thread than the cells do, so nothing here touches pyplot: each
 picture is a `Figure` of its own, drawn under one lock into an `ipywidgets.Image`.
@@ -21,7 +21,8 @@ import torch
 from matplotlib.figure import Figure
 from scipy.optimize import minimize_scalar
 
-from drrl_core import dro, plots
+from drrl_core import dro
+from drrl_core.show import figures, scenes, style
 
 _DRAWING = threading.Lock()
 # Set by the front ends that can show widgets: Jupyter servers, Voilà, VS Code, Colab, Kaggle.
@@ -58,7 +59,7 @@ def _red(error: BaseException) -> str:
 
 
 def explore(
-    draw: Callable[..., Figure | tuple[plots.Scene, dict, dict]],
+    draw: Callable[..., Figure | tuple[scenes.Scene, dict, dict]],
     *,
     presets: dict[str, dict] | None = None,
     parameters: tuple[str, ...] = (),
@@ -80,7 +81,7 @@ def explore(
         first values, its readouts below it.
 
     >>> import ipywidgets as w
-    >>> view = explore(lambda n: plots.new_figure(1, 1)[0], n=w.IntSlider(value=3))
+    >>> view = explore(lambda n: style.new_figure(1, 1)[0], n=w.IntSlider(value=3))
     >>> type(view).__name__
     'Image'
     """
@@ -91,11 +92,11 @@ def explore(
     if not interactive():
         drawn = draw(**values())
         if isinstance(drawn, Figure):
-            return plots.show(drawn)
+            return style.show(drawn)
         scene, moved, said = drawn
         figure = scene.move(**moved)
         figure.supxlabel(readout(said), x=0.01, ha="left", size=9, wrap=True)
-        return plots.show(figure)
+        return style.show(figure)
 
     import ipywidgets as widgets
 
@@ -109,7 +110,7 @@ def explore(
             try:
                 drawn = draw(**now)
                 if isinstance(drawn, Figure):
-                    image.value, said = plots.png(drawn), ""
+                    image.value, said = style.png(drawn), ""
                 else:
                     scene, moved, said = drawn
                     image.value, said = scene.png(**moved), readout(said)
@@ -151,7 +152,7 @@ def order_dial(order: float, *, orders: tuple[float, ...] = ORDERS):
 
     known = sorted({*orders, order})
     return widgets.SelectionSlider(
-        options=[(plots.order_label(one), one) for one in known],
+        options=[(style.order_label(one), one) for one in known],
         value=order,
         description="order γ",
         continuous_update=True,
@@ -192,7 +193,7 @@ def worst_case(
     import ipywidgets as widgets
 
     rows = {name: _sorted(scores) for name, scores in sources.items()}
-    scene = plots.worst_case_scene()
+    scene = scenes.worst_case_scene()
     most = math.log(max(map(len, rows.values())))
 
     def draw(order, radius, temperature, hold, shift, scores):
@@ -216,7 +217,7 @@ def worst_case(
         moved = {"scores": row, "weights": worst.weights.numpy(), "order": order}
         moved |= {"mark": None if order == 1 else dual, "ghost": None if order == 1 else ghost}
         moved["title_text"] = (
-            f"Order {plots.order_label(order)}: {float(worst.truncated):.0%} truncated, the top "
+            f"Order {style.order_label(order)}: {float(worst.truncated):.0%} truncated, the top "
             f"negative is heard {float(worst.k1):.3g} times the mean"
         )
         return scene, moved, said
@@ -244,9 +245,9 @@ def simplex(*, order: float = 2.0, radius: float = 0.3, angle: float = 70.0):
         radius: ρ in nats; beyond log 3 every ball is the whole triangle.
         angle: of the direction in which scores rise, degrees.
     """
-    scene = plots.simplex_scene()
+    scene = scenes.simplex_scene()
     steps = torch.linspace(0, 2 * math.pi, 241, dtype=torch.float64)
-    corners = torch.from_numpy(plots.CORNERS)
+    corners = torch.from_numpy(scenes.CORNERS)
 
     def scores_of(angles: torch.Tensor) -> torch.Tensor:  # of items, rising along the direction
         return (torch.stack([angles.cos(), angles.sin()], -1) @ (corners - corners.mean(0)).T) / 2
@@ -259,7 +260,7 @@ def simplex(*, order: float = 2.0, radius: float = 0.3, angle: float = 70.0):
             *rim, star = worst.weights.numpy() / 3
             balls.append((one, np.array(rim), star))
             said[f"value {name} (score)"] = worst.value[-1]
-        title = f"Radius {radius:.2f} nats, the ball between: order {plots.order_label(order)}"
+        title = f"Radius {radius:.2f} nats, the ball between: order {style.order_label(order)}"
         return scene, {"balls": balls, "scores": f[-1].numpy(), "title_text": title}, said
 
     return explore(
@@ -293,12 +294,12 @@ def atlas(
         np.stack([getattr(one, name).numpy() for one in worst], 1) for name in ("k1", "truncated")
     )
     epochs = sorted({each for cloud in clouds.values() for each in cloud})
-    scene = plots.atlas_scene(orders, radii, k1, truncated, list(clouds))
+    scene = scenes.atlas_scene(orders, radii, k1, truncated, list(clouds))
 
     def draw(epoch):
         at = {loss: cloud[epoch] for loss, cloud in clouds.items() if epoch in cloud}
         said = {
-            f"{plots.label(loss)}: median ρ (nats)": cloud["radius"].median()
+            f"{style.label(loss)}: median ρ (nats)": cloud["radius"].median()
             for loss, cloud in at.items()
         }
         title = f"Where each loss's users lie, after epoch {epoch}" if clouds else "The atlas"
@@ -350,7 +351,7 @@ def false_negatives(
                 f"view {name!r} needs negatives of both kinds: take a user with held-out positives"
             )
         rows[name] = kinds
-    grid, scene = np.linspace(0, 0.5, 11), plots.false_negatives_scene()
+    grid, scene = np.linspace(0, 0.5, 11), scenes.false_negatives_scene()
 
     def share(scores: np.ndarray, false: np.ndarray, order: float, radius: float):
         worst = dro.worst_case(torch.from_numpy(scores), order=order, radius=radius)
@@ -384,7 +385,7 @@ def false_negatives(
         moved["shares"] = [(one, curve(scores, one, radius)) for one in orders]
         moved["title_text"] = (
             f"Radius {radius:.2f} nats: {false.mean():.0%} false negatives draw "
-            f"{heard:.0%} of the weight at order {plots.order_label(order)}"
+            f"{heard:.0%} of the weight at order {style.order_label(order)}"
         )
         return scene, moved, said
 
@@ -433,7 +434,7 @@ def gamma_sweep(
     most = max(map(len, rows.values()))
     values = recorded[metric].dropna() if recorded is not None else pd.Series(dtype=float)
     ends = (float(values.min()), float(values.max())) if len(values) else None
-    scene = plots.sweep_scene(most, ends, f"recorded {metric.replace('ndcg', 'NDCG')}")
+    scene = scenes.sweep_scene(most, ends, f"recorded {metric.replace('ndcg', 'NDCG')}")
 
     @lru_cache(32)  # a curve takes a while, a point on it does not
     def curve(name: str, radius: float, hold: str) -> dict[str, np.ndarray]:
@@ -458,7 +459,7 @@ def gamma_sweep(
         moved["held_at"] = curve(scores, radius, hold)
         moved["reference_at"] = curve(scores, radius, "radius")
         moved["title_text"] = (
-            f"{HELD[hold].partition(' (')[0]} held, order {plots.order_label(order)}: "
+            f"{HELD[hold].partition(' (')[0]} held, order {style.order_label(order)}: "
             f"{now['truncated']:.0%} truncated, {now['effective_share']:.0%} used"
         )
         return scene, moved, said
@@ -524,7 +525,7 @@ def margins(
         for f in scores
     ]
     low, high = low - 0.25, high + 0.25
-    scene = plots.margins_scene(low, high, weight=weight)
+    scene = scenes.margins_scene(low, high, weight=weight)
     grid = torch.linspace(low, high, 41)  # float32: the curve is for the eye, and takes the time
 
     def draw(user, epoch, solved_on, weight_now):
@@ -586,7 +587,7 @@ def monitor(train: Callable, *, title: str = "Training"):
 
     if not interactive():
         outcome = train(on_epoch=None)
-        display(plots.show(plots.training(outcome.fit.history, title=title)))
+        display(style.show(figures.training_history(outcome.fit.history, title=title)))
         return outcome
 
     import ipywidgets as widgets
@@ -604,7 +605,7 @@ def monitor(train: Callable, *, title: str = "Training"):
         start = time.perf_counter()
         try:
             with _DRAWING:
-                image.value = plots.png(plots.training(history, title=title))
+                image.value = style.png(figures.training_history(history, title=title))
         except Exception as error:  # a picture is no reason to end a training
             line.value = _red(error)
         pause[:] = time.perf_counter(), time.perf_counter() - start

@@ -1,0 +1,257 @@
+"""Pictures that compare losses: with each other, with the paper, along a dial."""
+
+import itertools
+import math
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter, PercentFormatter
+
+from drrl_core.show.style import (
+    colour,
+    held_label,
+    label,
+    metric_label,
+    new_figure,
+    order_axis,
+    order_label,
+    points,
+    styled,
+)
+
+
+@styled
+def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | None = None) -> Figure:
+    """Test accuracy, a panel a metric and a bar a loss.
+
+    Args:
+        scores: index loss, a column a metric.
+        dataset: its name, for the title.
+        reference: metric -> accuracy of ranking by popularity, drawn as a line.
+    """
+    figure, [panels] = new_figure(6.8, 1.3 + 0.4 * len(scores), len(scores.columns))
+    place = np.arange(len(scores))[::-1]
+    for axes, metric in zip(panels, scores.columns, strict=True):
+        values = scores[metric]
+        axes.barh(place, values, color=[colour(loss) for loss in scores.index], height=0.65)
+        for y, value in zip(place, values, strict=True):
+            axes.text(value, y, f" {value:.4f}", va="center")
+        if reference:
+            axes.axvline(reference[metric], color="#222222", linestyle="--", linewidth=1.2)
+            at = (reference[metric], len(scores) - 0.5)
+            axes.text(*at, " by popularity", ha="left", va="bottom", size=8)
+        axes.set_yticks(place, [label(loss) for loss in scores.index])
+        widest = max(values.max(), reference[metric] if reference else 0)
+        axes.set(xlim=(0, widest * 1.25), ylim=(-0.6, len(scores) - 0.1))
+        axes.set_xlabel(f"test {metric_label(metric)}")
+        axes.grid(axis="y", visible=False)
+    figure.suptitle(f"Ranking accuracy, {dataset}", x=0.01, ha="left", size=11, weight="bold")
+    return figure
+
+
+@styled
+def against_paper(tables: dict[str, pd.DataFrame], *, title: str) -> Figure:
+    """What was measured beside what the paper prints, a panel a metric and a line a loss.
+
+    Args:
+        tables: metric -> as `scorecard.comparison` gives it; the first one's order is the order.
+    """
+    losses = list(next(iter(tables.values())).index)[::-1]
+    size = 3.9 * len(tables) + 1.2, 1.5 + 0.34 * len(losses)
+    figure, [panels] = new_figure(*size, len(tables))
+    for axes, (metric, table) in zip(panels, tables.items(), strict=True):
+        for y, loss in enumerate(losses):
+            row, tone = table.loc[loss], colour(loss)
+            axes.plot([row["low"], row["high"]], [y, y], "|-", color=tone, lw=1.6, ms=8)
+            axes.plot(row["ours"], y, "o", color=tone, ms=8)
+            axes.plot(row["paper"], y, "D", mfc="white", mec=tone, mew=1.6, ms=7, zorder=1)
+        absent = table["ours"].isna()
+        names = [label(loss) + ", not run" * int(absent[loss]) for loss in losses]
+        axes.set_yticks(range(len(losses)), names if axes is panels[0] else [])
+        axes.set(xlabel=f"test {metric_label(metric)}", ylim=(-0.6, len(losses) - 0.4))
+    looks = dict(ls="", marker="o", ms=7), dict(ls="", marker="D", mfc="white", ms=7)
+    handles = [Line2D([], [], color="#444444", **look) for look in looks]
+    handles.append(Line2D([], [], color="#444444", marker="|", ms=8, lw=1.6))
+    words = ["ours, mean over seeds", "the paper", "95% interval (Student's t)"]
+    columns = 3 if len(tables) > 1 else 1
+    figure.legend(handles, words, loc="outside lower center", ncols=columns, fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def by_group(tables: dict[str, pd.DataFrame], *, of: str, metric: str, title: str) -> Figure:
+    """Accuracy over groups of users or items that are alike active or popular, a bar a loss.
+
+    Args:
+        tables: loss -> as `metrics.by_activity` or `metrics.by_popularity` gives it.
+        of: what is counted, for the axis.
+    """
+    figure, [[axes]] = new_figure(6.4, 3.6)
+    width = 0.8 / max(len(tables), 1)
+    for nth, (loss, table) in enumerate(tables.items()):
+        place = np.arange(len(table)) + width * (nth - (len(tables) - 1) / 2)
+        axes.bar(place, table[metric], width, color=colour(loss), label=label(loss))
+    ends = zip(table["least"], table["most"], strict=True)
+    names = [f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high in ends]
+    axes.set_xticks(range(len(table)), names)
+    axes.set(xlabel=of, ylabel=f"test {metric_label(metric)}", ylim=(0, None))
+    axes.set_title(title)
+    axes.legend(loc="best")
+    return figure
+
+
+@styled
+def along_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
+    """Accuracy as false negatives grow, and DrRL's lead over the best other loss.
+
+    Args:
+        table: index noise (share of the negatives, ascending) and variant; columns as of
+            `scorecard.comparison`.
+    """
+    figure, [[left, right]] = new_figure(9.4, 3.9, 2)
+    wide = table["ours"].unstack()
+    step = 0.004 * max(wide.index.max(), 1e-9)
+    losses = [loss for loss in wide if wide[loss].notna().any()]
+    tones = [colour(loss) for loss in losses]
+    for place, loss in enumerate(losses):
+        rows = table.xs(loss, level="variant").reindex(wide.index)  # a gap where it was not run
+        x = rows.index + step * (place - (len(losses) - 1) / 2)  # intervals beside each other
+        ends = (rows[name] for name in ("low", "high"))
+        line = "s--" if tones[place] in tones[:place] else "o-"
+        points(left, x, rows["ours"], *ends, tones[place], fmt=line, label=label(loss))
+    left.set(xlabel="noise ratio: share of false negatives", ylabel=f"test {metric_label(metric)}")
+    names = left.get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=max(len(losses), 1), fontsize=9)
+    right.axhline(0, color="#777777", lw=1.2)
+    if "drrl" in losses and len(losses) > 1:
+        others = wide[losses].drop(columns="drrl")
+        lead = 100 * (wide["drrl"] / others.max(axis=1) - 1)
+        sure = table.xs("drrl", level="variant")["p"].reindex(lead.index) < 0.05
+        right.plot(lead.index, lead, color=colour("drrl"))
+        for kind, fill in ((sure, colour("drrl")), (~sure, "white")):
+            style = dict(ls="", marker="o", ms=8, mfc=fill, mec=colour("drrl"))
+            right.plot(lead.index[kind], lead[kind], **style)
+        rivals = others.loc[lead.dropna().index].idxmax(axis=1)
+        for place, (x, rival) in enumerate(rivals[rivals != rivals.shift()].items()):
+            away = (0, -17 if place % 2 else 9)
+            style = dict(textcoords="offset points", size=8, ha="center")
+            right.annotate(label(rival), (x, lead[x]), away, **style)
+    right.set(xlabel="noise ratio", ylabel="DrRL's lead over the best other, %")
+    right.margins(y=0.25)
+    right.set_title(
+        "filled: p < 0.05; named: that other, where it changes", size=9, weight="normal"
+    )
+    for axes in (left, right):
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def breakdown(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
+    """What balls keep of their accuracy, against the share of false negatives; then against that
+    share in units of each ball's breakdown point, which would lay all that break upon each other.
+
+    Args:
+        table: as `evidence.balls_in_noise`.
+        metric: of which `kept` is told, for the axes.
+    """
+    figure, [[left, right]] = new_figure(9.4, 4.3, 2)
+    ids = ["radius", "order", "variant", "config"]
+    groups = list(table.groupby(ids))  # by radius
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.92, len(groups)))
+    marks = {name: mark for name, mark in zip(sorted({*table["variant"]}), "osD^v", strict=False)}
+    for tone, ((radius, order, variant, _), rows) in zip(shades, groups, strict=True):
+        rows, point = rows.sort_values("share"), rows["breakdown_point"].iloc[0]
+        name = f"{label(variant)}, γ = {order_label(order).split()[0]}, ρ = {radius:.2f}"
+        style = {"color": tone, "marker": marks[variant], "ms": 6, "lw": 1.6}
+        left.plot(rows["share"], rows["kept"], label=name, **style)
+        left.plot([point, point], [0, 0.05], color=tone, lw=2.5)
+        noisy = rows[rows["share"] > 0]
+        right.plot(noisy["share"] / point, noisy["kept"], **style)
+    for axes in (left, right):
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set(ylim=(0, max(1.05, 1.05 * table["kept"].max())))
+    left.set(ylabel=f"test {metric_label(metric)} kept")
+    left.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    most = table["share"].max() if len(table) else 0.5
+    left.set(
+        xlabel="false negatives among a row's (stroke: breakdown point)", xlim=(0, most * 1.05)
+    )
+    right.axvline(1, color="#222222", ls="--", lw=1.2)
+    right.set_xscale("log", base=2)
+    right.set(xlabel=r"that share / breakdown point $e^{-\rho}$")
+    right.xaxis.set_major_formatter("{x:g}")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def along_dial(sweeps: dict[str, pd.DataFrame], panels: dict[str, str], *, title: str) -> Figure:
+    """What trained models of one family do along the order, a panel a quantity.
+
+    Args:
+        sweeps: what was held fixed -> a row a model, as in `evidence.accuracy_by_order`.
+        panels: column -> what it is. Where there are low and high, they are the first one's, whose
+            best is in the legend.
+    """
+    figure, axes_of = new_figure(
+        9.4, 2.9 * math.ceil(len(panels) / 2), 2, math.ceil(len(panels) / 2)
+    )
+    looks = ("o-", "#222222"), ("s--", "#CC79A7"), ("^:", "#E69F00"), ("v-.", "#56B4E9")
+    lead = next(iter(panels))
+    for axes, (name, words) in zip(axes_of.flat, panels.items(), strict=False):
+        for (held, rows), (line, tone) in zip(sweeps.items(), itertools.cycle(looks), strict=False):
+            x, none = 1 - 1 / rows.index.to_numpy(float), np.full(len(rows), np.nan)
+            ends = (rows["low"], rows["high"]) if name == lead and "low" in rows else (none, none)
+            label = f"{held_label(held)}, best at γ = {rows[lead].idxmax():.3g}"
+            points(axes, x, rows[name], *ends, tone, fmt=line, label=label)
+        order_axis(axes)
+        axes.set(ylabel=words)
+        if name in ("k1", "k2"):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+    for axes in axes_of.flat[len(panels) :]:
+        axes.set_axis_off()
+    axes_of.flat[0].legend(fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def accuracy_moved(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
+    """What a shift costs each loss: accuracy on a random split and on one by time.
+
+    Args:
+        table: a row a loss (or "popularity"); columns random, time, each mean over the seeds;
+            random_low, random_high, time_low, time_high, their intervals, NaN where there is none.
+        metric: its name, as on the axis.
+    """
+    figure, [[axes]] = new_figure(7.4, 1.3 + 0.42 * len(table))
+    for y, (loss, row) in enumerate(table[::-1].iterrows()):
+        tone = colour(loss)
+        axes.plot([row["random"], row["time"]], [y, y], color=tone, alpha=0.35, linewidth=5)
+        for split, fill in (("random", "white"), ("time", tone)):
+            ends = row[f"{split}_low"], row[f"{split}_high"]
+            axes.plot(ends, [y, y], "|-", color=tone, ms=9, linewidth=1.4)
+            axes.plot(row[split], y, "o", ms=9, mfc=fill, mec=tone, mew=1.6)
+        kept = f"keeps {row['time'] / row['random']:.0%}"
+        right = dict(transform=axes.get_yaxis_transform(), va="center", size=9, color=tone)
+        axes.text(1.01, y, kept, **right)
+    names = [label(loss) for loss in table.index[::-1]]
+    axes.set_yticks(range(len(table)), names)
+    axes.set(xlabel=f"test {metric}", xlim=(0, None), ylim=(-0.6, len(table) - 0.4))
+    axes.set_title(title)
+    axes.grid(axis="y", visible=False)
+    looks = dict(ls="", marker="o", ms=8, color="#444444")
+    handles = [Line2D([], [], mfc=fill, **looks) for fill in ("white", "#444444")]
+    handles.append(Line2D([], [], color="#444444", marker="|", ms=8, lw=1.4))
+    words = ["random split", "split by time", "95% interval over seeds"]
+    figure.legend(handles, words, loc="outside lower center", ncols=3, fontsize=9)
+    return figure

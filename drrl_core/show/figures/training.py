@@ -1,0 +1,165 @@
+"""Pictures of training: accuracy and diagnostics over the epochs, margins on their way."""
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from drrl_core.show.style import COLOURS, colour, label, new_figure, styled
+
+
+@styled
+def learning_curves(histories: dict[str, pd.DataFrame], *, dataset: str) -> Figure:
+    """Valid NDCG@20 over epochs, a line a loss, its best epoch marked.
+
+    Args:
+        histories: loss name -> `Fit.history`.
+        dataset: its name, for the title.
+    """
+    figure, [[axes]] = new_figure(6.4, 3.6)
+    for loss, history in histories.items():
+        seen = history.dropna(subset="ndcg@20")
+        axes.plot(seen["epoch"], seen["ndcg@20"], color=colour(loss), label=label(loss))
+        best = seen.loc[seen["ndcg@20"].idxmax()]
+        axes.plot(best["epoch"], best["ndcg@20"], "o", color=colour(loss), markersize=7)
+    axes.set(xlabel="epoch", ylabel="valid NDCG@20", xlim=(0, None))
+    axes.set_title(f"Learning curves, {dataset} (dot: best epoch)")
+    axes.legend(loc="lower right")
+    return figure
+
+
+@styled
+def training_history(history: pd.DataFrame, *, title: str) -> Figure:
+    """One run as it goes: the loss of each epoch, and valid NDCG@20 where it was evaluated.
+
+    Args:
+        history: `Fit.history`, or as much of it as there is; empty before the first epoch.
+        title: of the whole.
+    """
+    figure, [[left, right]] = new_figure(9.4, 3.4, 2)
+    if len(history):
+        left.plot(history["epoch"], history["loss"], "o-", ms=4, color="#222222")
+    seen = history.dropna(subset="ndcg@20") if "ndcg@20" in history else history[:0]
+    if len(seen):
+        right.plot(seen["epoch"], seen["ndcg@20"], "o-", ms=4, color="#222222")
+        best = seen.loc[seen["ndcg@20"].idxmax()]
+        right.plot(best["epoch"], best["ndcg@20"], "o", ms=9, color=COLOURS["drrl"])
+        right.set_title(f"best so far {best['ndcg@20']:.4f}, epoch {best['epoch']:.0f}")
+    for axes, name in ((left, "loss (mean of the epoch)"), (right, "valid NDCG@20")):
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+VARIANTS = {
+    "learned": "DrRL: one β a user, learnt",
+    "shared": "w/o-P: one learnt β for all",
+    "fixed": "w/o-LP: one fixed β",
+    "exact": "exact β of each row",
+}
+
+
+@styled
+def descents(betas: np.ndarray, panels: dict[float, dict]) -> Figure:
+    """The bound β + c·‖(f-β)₊‖ as a curve, and gradient descent on it from several starts.
+
+    Args:
+        betas: (b,) score, ascending. panels: c -> curve (b,), score; value, the worst case; best,
+            the exact β, -inf where there is none; paths, start -> (m, 2), β and bound on the way.
+    """
+    figure, [axes_of] = new_figure(9.4, 3.8, len(panels))
+    for axes, (weight, panel) in zip(axes_of, panels.items(), strict=True):
+        axes.plot(betas, panel["curve"], color="#222222", linewidth=1.6)
+        axes.axhline(panel["value"], color="#999999", linewidth=1, linestyle=":")
+        for tone, (start, path) in zip(
+            (COLOURS["drrl"], "#CC79A7"), panel["paths"].items(), strict=False
+        ):
+            axes.plot(*path.T, "o", markersize=4, color=tone, alpha=0.6, mew=0)
+            axes.plot(*path[0], "o", markersize=8, mfc="white", mec=tone, mew=2)
+            axes.plot(*path[-1], "o", markersize=8, color=tone, label=f"from β = {start:g}")
+        if math.isfinite(panel["best"]):
+            axes.plot(panel["best"], panel["value"], "D", ms=7, color="#222222", label="exact β")
+            said = "the worst case"
+        else:
+            said = "the mean, which no β reaches"
+        at = (0.02, panel["value"])
+        across = axes.get_yaxis_transform()
+        axes.text(*at, said, transform=across, va="top", size=9, color="#666666")
+        axes.set_title(f"c = {weight:g}")
+        axes.set(xlabel="margin β (score)", xlim=(betas[0], betas[-1]))
+        axes.legend(loc="upper center", fontsize=9)
+    axes_of[0].set_ylabel("bound (score)")
+    title = "With a ball the start is forgotten; at c = 1 there is nowhere to arrive"
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def margins_by_variant(frames: dict[str, pd.DataFrame], *, dataset: str, negatives: int) -> Figure:
+    """The β that each variant of DrRL uses against the exact one, a dot a user.
+
+    Args:
+        frames: variant -> `runs.margins`. dataset: its name, for the title.
+        negatives: N of a row, for the caption of the exact variant.
+    """
+    figure, [panels] = new_figure(2.6 * len(frames), 3.5, len(frames))
+    every = pd.concat(frames.values())[["beta", "best"]]
+    low, high = every.min().min(), every.max().max()
+    ends = low - 0.05 * (high - low), high + 0.05 * (high - low)
+    for axes, (variant, frame) in zip(panels, frames.items(), strict=True):
+        axes.plot(ends, ends, color="#999999", linewidth=1.2)
+        tone = "#222222" if variant == "exact" else COLOURS["drrl"]
+        axes.plot(frame["best"], frame["beta"], "o", ms=4, alpha=0.5, mew=0, color=tone)
+        named = VARIANTS[variant].replace(": ", ":\n")
+        axes.set_title(named if variant != "exact" else f"exact,\non each row of {negatives}")
+        said = f"mean gap {frame['gap'].mean():.4f}"
+        axes.text(0.04, 0.96, said, transform=axes.transAxes, va="top", size=9)
+        axes.set(xlim=ends, ylim=ends, aspect="equal")
+        if axes is not panels[0]:
+            axes.set_yticklabels([])
+    panels[0].set_ylabel("β in use (score)")
+    figure.supxlabel("exact β on all of the user's negatives (score)", size=10)
+    title = f"Whose margin is where it should be? {dataset}, a dot a user"
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def margins_over_epochs(
+    panels: dict[str, dict[tuple[float, float], pd.DataFrame]], exact: pd.DataFrame
+) -> Figure:
+    """Where the learnt β goes, a panel a weight c, a line a start and rate.
+
+    Args:
+        panels: the panel's title -> (start, rate) -> a history with diagnostics, as `runs.execute`
+            adds them; the first panel is that of the ball.
+        exact: the history of the run that solves for β in that ball.
+    """
+    figure, [axes_of] = new_figure(9.4, 3.8, len(panels))
+    every = {run for panel in panels.values() for run in panel}
+    tones = dict(zip(sorted({run[0] for run in every}), ("#CC79A7", COLOURS["drrl"]), strict=False))
+    lines = dict(zip(sorted({run[1] for run in every}), (":", "-"), strict=False))
+    for axes, (title, panel) in zip(axes_of, panels.items(), strict=True):
+        for (start, rate), history in panel.items():
+            seen = history.dropna(subset="beta")
+            axes.plot(
+                [0, *seen["epoch"]],
+                [start, *seen["beta"]],
+                color=tones[start],
+                linestyle=lines[rate],
+                label=f"start {start:g}, rate {rate:g}",
+            )
+        axes.set(xlabel="epoch", xlim=(0, None))
+        axes.set_title(title)
+    seen = exact.dropna(subset="beta")
+    axes_of[0].plot(seen["epoch"], seen["beta"], "D", ms=5, color="#222222", label="exact, its run")
+    ends = [axes.get_ylim() for axes in axes_of]
+    for axes in axes_of:
+        axes.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+    axes_of[0].set_ylabel("mean β of the users (score)")
+    axes_of[0].legend(loc="lower right", fontsize=9)
+    title = "A ball gives β somewhere to arrive, at a rate that is quick enough"
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure

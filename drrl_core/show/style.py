@@ -1,0 +1,212 @@
+"""One style for every picture: a colour and a name for each loss, axes that all figures share.
+
+No pyplot: a figure belongs to whoever asked for it, in any thread, and is freed with its last
+reference. `show` saves it and hands a notebook something it can display.
+"""
+
+import io
+import math
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
+
+# Okabe and Ito's palette, told apart by colour-blind readers, in print and on a beamer.
+COLOURS = {
+    "sl": "#0072B2",
+    "ccl": "#D55E00",
+    "drrl": "#009E73",
+    "bsl": "#56B4E9",
+    "bsl-pooled": "#56B4E9",
+    "advinfonce": "#CC79A7",
+    "llpauc": "#E69F00",
+    "psl": "#8C6BB1",
+    "bpr": "#7F7F7F",
+    "bce": "#A6A6A6",
+    "mse": "#C4C4C4",
+}
+
+
+LABELS = {
+    "sl": "SL",
+    "ccl": "CCL",
+    "drrl": "DrRL",
+    "bsl": "BSL",
+    "bsl-pooled": "BSL (pooled)",
+    "advinfonce": "AdvInfoNCE",
+    "llpauc": "LLPAUC",
+    "psl": "PSL",
+    "bpr": "BPR",
+    "bce": "BCE",
+    "mse": "MSE",
+}
+
+
+KINDS_OF_DRRL = {
+    "drrl-exact": "DrRL, exact β",
+    "drrl-penalty": "DrRL, penalty",
+    "drrl-shared": "DrRL-w/o-P",
+    "drrl-fixed": "DrRL-w/o-LP",
+}
+
+
+FALSE_NEGATIVE = "#7A1F5C"
+
+
+DATA = "#5B6472"  # what is of no loss
+
+
+STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 10,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+}
+
+
+def colour(loss: str) -> str:
+    """The loss's colour across the suite, its variants' too; black for one that has none."""
+    return COLOURS.get(loss, COLOURS.get(loss.partition("-")[0], "#222222"))
+
+
+def label(loss: str) -> str:
+    """The loss's name as the paper writes it."""
+    return (LABELS | KINDS_OF_DRRL).get(loss, loss)
+
+
+def order_colour(order: float) -> tuple[float, float, float]:
+    """From SL's colour at order 1 through DrRL's at 2 to CCL's at ∞, evenly in 1/γ*.
+
+    >>> order_colour(1) == to_rgb(COLOURS["sl"]), order_colour(math.inf) == to_rgb(COLOURS["ccl"])
+    (True, True)
+    """
+    ends = np.array([to_rgb(COLOURS[loss]) for loss in ("sl", "drrl", "ccl")])
+    return tuple(np.array([np.interp(1 - 1 / order, (0, 0.5, 1), channel) for channel in ends.T]))
+
+
+def order_label(order: float) -> str:
+    """The order as one would say it, with the loss it makes.
+
+    >>> [order_label(order) for order in (1, 1.5, math.inf)]
+    ['1 (SL)', '1.5', '∞ (CCL)']
+    """
+    return {1: "1 (SL)", math.inf: "∞ (CCL)"}.get(order, f"{order:.3g}")
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """The suite's style for one figure function, and for nobody else in the process."""
+
+    @wraps(draw)
+    def in_style(*args, **kwargs) -> Figure:
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return in_style
+
+
+def new_figure(width: float, height: float, columns: int = 1, rows: int = 1):
+    """A figure of so many inches, and its axes as a (rows, columns) array."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as PNG bytes, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def show(figure: Figure, path: str | Path | None = None):
+    """Save the figure as `path` (PNG), if given, and return what a notebook displays."""
+    from IPython.display import Image
+
+    data = png(figure)
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(data)
+    return Image(data=data, width=int(figure.get_figwidth() * 90))
+
+
+def metric_label(metric: str) -> str:
+    """As one writes it.
+
+    >>> metric_label("ndcg@20")
+    'NDCG@20'
+    """
+    return metric.replace("recall", "Recall").replace("ndcg", "NDCG")
+
+
+def held_label(held: str) -> str:
+    """What a sweep held fixed, as one says it.
+
+    >>> held_label("drrl, weight=1.649")
+    'DrRL at c = 1.65'
+    """
+    variant, _, size = held.partition(", ")
+    name, _, value = size.partition("=")
+    symbol = {"radius": "ρ", "weight": "c", "eta": "η", "temperature": "λ"}[name]
+    return f"{label(variant)} at {symbol} = {float(value):.3g}"
+
+
+def points(axes: Axes, x, y, low, high, tone, **style) -> None:
+    """Means and their intervals, upright; a mean without one is a point alone."""
+    ends = np.array([np.asarray(y) - low, np.asarray(high) - y], float)
+    style = {"fmt": "o", "ms": 6, "capsize": 3, "elinewidth": 1.4, "color": tone} | style
+    axes.errorbar(x, y, yerr=np.nan_to_num(ends), **style)
+
+
+ORDER_TICKS = (1, 1.25, 1.5, 2, 3, 5, 10, math.inf)
+
+
+def order_axis(axes: Axes) -> None:
+    """An axis of orders, evenly in 1/γ* = 1 - 1/γ: SL at its left end, CCL at its right."""
+    names = ["1\nSL", *map(str, ORDER_TICKS[1:-1]), "∞\nCCL"]
+    axes.set_xticks([1 - 1 / order for order in ORDER_TICKS], names)
+    axes.set(xlabel="order γ (evenly in 1/γ*)", xlim=(-0.035, 1.035))
+
+
+QUANTITIES = {
+    "k1": "$k_1$: largest weight (× mean)",
+    "k2": "$k_2$: weight of a false\nnegative (× mean)",
+    "k2_test": "$k_2$: weight of a held-out\ntest positive (× mean)",
+    "truncated": "truncated share",
+    "truncated_best": "truncated share at the best β",
+    "effective_share": "effective share $1/E w^2$",
+}
+
+
+RATIOS = ("k1", "k2", "k2_test")  # probability ratios, on logarithmic axes; the rest are shares
+
+
+def quantity_axis(axes: Axes, name: str, *, across: bool = False) -> None:
+    """The axis of one of QUANTITIES: its name, its ticks, and its ends where it is a share."""
+    which = "x" if across else "y"
+    axes.set(**{f"{which}label": QUANTITIES[name]})
+    if name in RATIOS:
+        axes.set(**{f"{which}scale": "log"})
+        axis = getattr(axes, f"{which}axis")
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set(**{f"{which}lim": (-0.03, 1.03)})
+        getattr(axes, f"{which}axis").set_major_formatter(PercentFormatter(1))
+
+
+TONES = "#222222", "#CC79A7", "#E69F00", "#56B4E9"  # of what is no loss
