@@ -193,13 +193,13 @@ def _count(neg: Tensor) -> Tensor:
     """How many unmasked negatives, in the scores' own type: an integer's log would be float32."""
     neg = neg.detach()
     if torch._C._are_functorch_transforms_active():  # where there is no `out`
-        return (neg > -math.inf).sum(-1, dtype=neg.dtype)
-    return torch.gt(neg, -math.inf, out=torch.empty_like(neg)).sum(-1)  # twice as fast as of bools
+        return (neg != -math.inf).sum(-1, dtype=neg.dtype)
+    return torch.ne(neg, -math.inf, out=torch.empty_like(neg)).sum(-1)  # twice as fast as of bools
 
 
 def _mean(values: Tensor, neg: Tensor) -> Tensor:
     """Mean of `values` over the unmasked negatives of each row."""
-    return torch.where(neg > -math.inf, values, 0).sum(-1) / _count(neg)
+    return torch.where(neg != -math.inf, values, 0).sum(-1) / _count(neg)
 
 
 def _log_mean_exp(values: Tensor) -> Tensor:
@@ -552,7 +552,7 @@ def drrl_loss(
     beta = _beta(dual, neg)
     excess = relu(neg + (-beta)[..., None])
     if epsilon:
-        excess = torch.where(neg > -math.inf, excess + epsilon / weight, 0)
+        excess = torch.where(neg != -math.inf, excess + epsilon / weight, 0)
     sizes = _count(neg), order, weight
     if torch.compiler.is_compiling():  # which refuses second derivatives itself
         slope = _power_slope(excess, *sizes).detach()
@@ -591,10 +591,10 @@ def drrl_penalty_loss(
     _check(0, math.inf, "()", temperature=temperature)
     beta = _beta(dual, neg)
     slope = (order - 1) * (neg - beta[..., None]) / temperature
-    active = slope > -1
+    truncated = slope <= -1
     # exp(γ*·log1p(s)) rather than (1 + s)^γ*: as γ -> 1, 1 + s rounds to 1.
-    log_power = dro.order_conj(order) * torch.where(active, slope, 0).log1p()
-    conjugate = torch.where(active, log_power.expm1(), -1) / order
+    log_power = dro.order_conj(order) * torch.where(truncated, 0, slope).log1p()
+    conjugate = torch.where(truncated, -1, log_power.expm1()) / order
     return (1 - pos) + beta + temperature * _mean(conjugate, neg)
 
 
@@ -627,9 +627,11 @@ def pairwise_softmax_loss(
     if surrogate == "tanh":  # tanh(x) + 1 = 2·sigmoid(2x), which does not cancel
         log_sigma = logsigmoid(gap) + math.log(2)
     else:
+        if surrogate == "atan":  # whose second derivative at -inf would be NaN
+            gap = gap.masked_fill(neg == -math.inf, 0)
         sigma_minus_1 = (gap / 2).atan() if surrogate == "atan" else gap / 2
         log_sigma = sigma_minus_1.clamp_min(torch.finfo(gap.dtype).eps - 1).log1p()
-    return torch.where(neg > -math.inf, log_sigma / temperature, -math.inf).logsumexp(-1)
+    return torch.where(neg != -math.inf, log_sigma / temperature, -math.inf).logsumexp(-1)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -730,7 +732,7 @@ class AdvInfoNCE(nn.Module):
     @_guarded_forward
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
         _check_batch(batch, pos, neg, users=len(self.users), neg_items=len(self.items))
-        kept = neg > -math.inf
+        kept = neg != -math.inf
         users = dual_rows(self.users, batch.users, rate=batch.rate, ascend=True)
         index = batch.neg_items
         if index.dim() == 1:
@@ -886,6 +888,7 @@ class DrRL(nn.Module):
     @_guarded_forward
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
         if self.dual == "exact":
+            _check_rows(neg.amax(-1), neg)
             return (1 - pos) + dro.worst_case(neg, **self.hyper).value
         if self.dual == "learned":
             _check_batch(batch, pos, neg, users=len(self.beta))
