@@ -426,7 +426,8 @@ def bilateral_softmax_loss(
 ) -> Tensor:
     """BSL: -p/τ1 + (τ2/τ1)·log mean_j exp(n_j/τ2).
 
-    Best-case DRO on the positives, worst-case on the negatives. Source: BSL, ICDE 2024.
+    Best-case DRO on the positives, worst-case on the negatives. With one positive a row it is τ2/τ1
+    times Softmax Loss at τ2, up to a constant. Source: BSL, ICDE 2024.
 
     Args:
         pos: (B,) scores.
@@ -654,10 +655,11 @@ class Stateless(nn.Module):
 
 
 class PooledBSL(nn.Module):
-    """BSL as its authors compute it, the positives of a user in the batch pooled.
+    """BSL as DrRL's authors compute it, the positives of a user in the batch pooled.
 
     -log mean_{i in S} exp(c·p_i/τ) + c·log mean_j exp(n_j/τ), S the batch's rows of the same user:
-    the value depends on who else is in the batch. Source: BSL, ICDE 2024.
+    the value depends on who else is in the batch. BSL's own code has no c in the first term.
+    Source: BSL, ICDE 2024.
 
     Args:
         n_users: how many there are.

@@ -761,6 +761,15 @@ def test_high_order_is_ccl(order):
     assert (cosine(slopes(drrl, pos, neg), slopes(ccl, pos, neg)) > 1 - 1e-6).all()
 
 
+def test_bsl_of_one_positive_is_sl_times_a_number():
+    """Its second temperature is a scale, which Adam divides away."""
+    pos, neg, batch = problem(20, 30)
+    bsl, sl = make("bsl", temperature=0.1, temperature_pos=0.4), make("sl", temperature=0.1)
+    (value, slopes_), (other, others) = (gradients(loss, pos, neg, batch) for loss in (bsl, sl))
+    assert_same(slopes_, [0.25 * slope for slope in others])
+    torch.testing.assert_close(value, 0.25 * (other - math.log(30)))
+
+
 @pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0])
 def test_penalty_near_order_1_is_sl(temperature):
     """At its best β, and through the exact solver."""
