@@ -4,7 +4,14 @@ One value an example; the caller takes the mean. Throughout, `pos` is (B,) and h
 each example's positive item; `neg` is (B, N) and holds the scores of its negatives. A score of -inf
 marks a masked negative: it counts for nothing, and every "mean over the negatives" is over the
 others, of which a row has at least one. Scores are cosines in [-1, 1] where the registry says
-`cosine`, dot products otherwise.
+`cosine`, dot products otherwise. Scores in float16 or bfloat16 are computed with in float32.
+
+Wrong shapes, integer scores and missing indices are a ValueError. So are, on a CPU, a row without
+an unmasked negative and an index out of range; on a GPU, and within torch.compile and torch.func,
+nobody looks at values: a GPU would wait at every step.
+
+Derivatives for the scores are right to every order, in reverse and forward mode and within
+torch.func. A dual variable's gradient is not the plain derivative (see below).
 
 Where to start: `sl` with a temperature of 0.1 to 0.3; then `drrl` with the radius and order that
 `starting_points` reads off the trained scores, and dual="exact", which has nothing else to tune.
@@ -27,6 +34,7 @@ tensor([-1.3033])
 """
 
 import difflib
+import functools
 import inspect
 import math
 import warnings
@@ -80,13 +88,99 @@ def _check(low: float, high: float, ends: str, **given: float) -> None:
             raise ValueError(f"{name} must lie in {interval}, not {value!r}")
 
 
+def _unseen(values: Tensor) -> bool:
+    """Whether values are not to be looked at: on a GPU, or where torch transforms the program."""
+    return (
+        values.device.type != "cpu"
+        or torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
 def _check_scores(pos: Tensor, neg: Tensor) -> None:
     """Refuse scores that broadcasting would turn into another loss without a word."""
+    for name, scores in (("pos", pos), ("neg", neg)):
+        if not scores.is_floating_point():
+            raise ValueError(f"{name} holds {scores.dtype}: give floats, such as {name}.float()")
+    if neg.dim() == 0 or neg.shape[-1] == 0:
+        raise ValueError(f"neg has shape {tuple(neg.shape)}: give at least one negative a row")
     if pos.shape != neg.shape[:-1]:
         raise ValueError(
             f"pos has shape {tuple(pos.shape)} and neg {tuple(neg.shape)}: give one positive score "
             f"a row of negatives, so pos of shape {tuple(neg.shape[:-1])}"
         )
+
+
+def _check_rows(value: Tensor, neg: Tensor) -> None:
+    """Refuse a row without a negative; its value is not finite, which the sum is quick to tell."""
+    if _unseen(value) or math.isfinite(value.detach().sum()):
+        return
+    if (empty := (neg == -math.inf).all(-1)).any():
+        row = empty.nonzero()[0].tolist()
+        raise ValueError(
+            f"neg{row} is a row of -inf, all its negatives masked, so that it has no loss: leave "
+            f"out such rows ({int(empty.sum())} of {empty.numel()}), or draw more negatives"
+        )
+
+
+def _check_batch(batch: "Batch | None", pos: Tensor, neg: Tensor, **sizes: int) -> None:
+    """Refuse a batch without the indices that a loss needs; `sizes` are what each is below."""
+    for name, size in sizes.items():
+        index = getattr(batch, name, None)
+        shapes = [pos.shape] if name == "users" else [neg.shape, neg.shape[-1:]]
+        allowed = " or ".join(str(tuple(shape)) for shape in shapes)
+        if index is None:
+            raise ValueError(
+                f"batch.{name} is missing, by which this loss finds what it owns: call it as "
+                f"loss(pos, neg, Batch(users, pos_items, neg_items)), {name} of shape {allowed}"
+            )
+        if index.shape not in shapes:
+            raise ValueError(
+                f"batch.{name} has shape {tuple(index.shape)}, but pos {tuple(pos.shape)} and neg "
+                f"{tuple(neg.shape)}: give {name} of shape {allowed}"
+            )
+        if index.is_floating_point() or index.dtype == torch.bool:
+            raise ValueError(f"batch.{name} holds {index.dtype}: give indices, such as int64")
+        if index.numel() and not _unseen(index):
+            low, high = (end.item() for end in index.aminmax())
+            if low < 0 or high >= size:
+                raise ValueError(
+                    f"batch.{name} goes from {low} to {high}, but must lie in [0, {size}): the "
+                    f"loss was made for {size} of them"
+                )
+
+
+def _guard(loss: Callable[[Tensor, Tensor], Tensor], pos: Tensor, neg: Tensor) -> Tensor:
+    """The loss of checked scores, in their type.
+
+    Halves are computed with in float32: float16 counts to 65,504, and bfloat16 keeps three digits.
+    """
+    _check_scores(pos, neg)
+    dtype = torch.promote_types(pos.dtype, neg.dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    value = loss(pos.to(wide), neg.to(wide))
+    _check_rows(value, neg)
+    return value.to(dtype)
+
+
+def _guarded(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """For a function of (pos, neg, ...)."""
+
+    @functools.wraps(loss)
+    def guarded(pos: Tensor, neg: Tensor, *rest: Tensor | float, **hyper: float | str) -> Tensor:
+        return _guard(lambda p, n: loss(p, n, *rest, **hyper), pos, neg)
+
+    return guarded
+
+
+def _guarded_forward(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """For a module's method of (pos, neg, batch)."""
+
+    @functools.wraps(forward)
+    def guarded(self: nn.Module, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
+        return _guard(lambda p, n: forward(self, p, n, batch), pos, neg)
+
+    return guarded
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
@@ -98,16 +192,28 @@ def _unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
 def _count(neg: Tensor) -> Tensor:
     """How many unmasked negatives, in the scores' own type: an integer's log would be float32."""
     neg = neg.detach()
-    return torch.gt(neg, -math.inf, out=torch.empty_like(neg)).sum(-1)  # twice as fast as of bools
+    if torch._C._are_functorch_transforms_active():  # where there is no `out`
+        return (neg != -math.inf).sum(-1, dtype=neg.dtype)
+    return torch.ne(neg, -math.inf, out=torch.empty_like(neg)).sum(-1)  # twice as fast as of bools
 
 
 def _mean(values: Tensor, neg: Tensor) -> Tensor:
     """Mean of `values` over the unmasked negatives of each row."""
-    return torch.where(neg > -math.inf, values, 0).sum(-1) / _count(neg)
+    return torch.where(neg != -math.inf, values, 0).sum(-1) / _count(neg)
 
 
 def _log_mean_exp(values: Tensor) -> Tensor:
     return values.logsumexp(-1) - _count(values).log()
+
+
+def _beta(dual: Tensor | float, neg: Tensor) -> Tensor:
+    beta = torch.as_tensor(dual, dtype=neg.dtype, device=neg.device)
+    if beta.dim() and beta.shape != neg.shape[:-1]:
+        raise ValueError(
+            f"dual has shape {tuple(beta.shape)} and neg {tuple(neg.shape)}: give one number, or "
+            f"one a row of negatives, so dual of shape {tuple(neg.shape[:-1])}"
+        )
+    return beta
 
 
 def _rescale(values: Tensor, factor: Tensor | float) -> Tensor:
@@ -161,7 +267,7 @@ def _mean_sloped(table: Tensor, index: Tensor, kept: Tensor | None, ascend: bool
     """The table as it is; its gradient as in `dual_rows`, whose rows are then taken from it."""
     kept = torch.ones_like(index) if kept is None else kept
     counts = kept.to(table.dtype).sum_to_size(index.shape).flatten()
-    uses = table.new_zeros(len(table)).index_add_(0, index.flatten(), counts).clamp_min_(1)
+    uses = table.new_zeros(len(table)).index_add(0, index.flatten(), counts).clamp_min(1)
     scale = (-len(kept) if ascend else len(kept)) / uses
     # Before the rows are gathered: there may be many more of them than the table has.
     return _rescale(table, scale.view(-1, *[1] * (table.dim() - 1)))
@@ -188,7 +294,10 @@ class SampledScores(torch.autograd.Function):
             to autograd: fresh memory of that size at each step takes longer than the product.
 
     Returns:
-        (B, N), with gradients to the first order.
+        (B, N), with gradients to the first order; RuntimeError where a second is asked for.
+
+    Raises:
+        ValueError: on a CPU, an index that is not in [0, n).
 
     >>> index = torch.tensor([[1, 2, 1]])
     >>> SampledScores.apply(torch.tensor([[3.0, 4.0]]), torch.ones(5, 2), index)
@@ -208,6 +317,11 @@ class SampledScores(torch.autograd.Function):
         if rows.device.type == "cpu":
             place = flat.int().sort(stable=True).indices  # by item, each item's pairs by row
             uses = flat.bincount(minlength=len(table))
+            if len(uses) > len(table):
+                raise ValueError(
+                    f"index goes up to {len(uses) - 1}, but must lie in [0, {len(table)}): the "
+                    f"table has {len(table)} rows"
+                )
             start = uses.new_zeros(len(table) + 1)
             torch.cumsum(uses, 0, out=start[1:])
             by_item = start, place // index.shape[1], place
@@ -230,6 +344,7 @@ class SampledScores(torch.autograd.Function):
         return scores
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, slope: Tensor) -> tuple[Tensor | None, ...]:
         rows, table, index, scores, length, by, *by_item = ctx.saved_tensors
         flat, weight = index.flatten(), slope if by is None else slope * by
@@ -253,36 +368,37 @@ class SampledScores(torch.autograd.Function):
 # Losses without state
 
 
+@_guarded
 def mse_loss(pos: Tensor, neg: Tensor) -> Tensor:
     """Mean squared error: ((σ(p) - 1)² + mean_j σ(n_j)²) / 2. Source: Pan et al., 2008.
 
     >>> mse_loss(torch.tensor([0.0]), torch.tensor([[0.0]]))
     tensor([0.2500])
     """
-    _check_scores(pos, neg)
     return ((pos.sigmoid() - 1).square() + _mean(neg.sigmoid().square(), neg)) / 2
 
 
+@_guarded
 def bce_loss(pos: Tensor, neg: Tensor) -> Tensor:
     """Binary cross-entropy: (softplus(-p) + mean_j softplus(n_j)) / 2. Source: Johnson, 2014.
 
     >>> bce_loss(torch.tensor([0.0]), torch.tensor([[0.0]]))
     tensor([0.6931])
     """
-    _check_scores(pos, neg)
     return (softplus(-pos) + _mean(softplus(neg), neg)) / 2
 
 
+@_guarded
 def bpr_loss(pos: Tensor, neg: Tensor) -> Tensor:
     """Bayesian personalised ranking: mean_j softplus(n_j - p). Source: Rendle et al., 2009.
 
     >>> bpr_loss(torch.tensor([1.0]), torch.tensor([[1.0]]))
     tensor([0.6931])
     """
-    _check_scores(pos, neg)
     return _mean(softplus(neg - pos[..., None]), neg)
 
 
+@_guarded
 def softmax_loss(pos: Tensor, neg: Tensor, *, temperature: float = 0.2) -> Tensor:
     """Softmax Loss: -p/τ + log Σ_j exp(n_j/τ). The positive is not in the denominator.
 
@@ -300,17 +416,18 @@ def softmax_loss(pos: Tensor, neg: Tensor, *, temperature: float = 0.2) -> Tenso
     >>> softmax_loss(torch.tensor([0.9]), torch.tensor([[0.1, 0.2, 0.6]]), temperature=0.2)
     tensor([-1.3033])
     """
-    _check_scores(pos, neg)
     _check(0, math.inf, "()", temperature=temperature)
     return (neg / temperature).logsumexp(-1) - pos / temperature
 
 
+@_guarded
 def bilateral_softmax_loss(
     pos: Tensor, neg: Tensor, *, temperature: float = 0.2, temperature_pos: float = 0.2
 ) -> Tensor:
     """BSL: -p/τ1 + (τ2/τ1)·log mean_j exp(n_j/τ2).
 
-    Best-case DRO on the positives, worst-case on the negatives. Source: BSL, ICDE 2024.
+    Best-case DRO on the positives, worst-case on the negatives. With one positive a row it is τ2/τ1
+    times Softmax Loss at τ2, up to a constant. Source: BSL, ICDE 2024.
 
     Args:
         pos: (B,) scores.
@@ -324,12 +441,12 @@ def bilateral_softmax_loss(
     >>> bilateral_softmax_loss(torch.tensor([0.9]), torch.tensor([[0.5]]), temperature_pos=0.5)
     tensor([-0.8000])
     """
-    _check_scores(pos, neg)
     _check(0, math.inf, "()", temperature=temperature, temperature_pos=temperature_pos)
     ratio = temperature / temperature_pos
     return ratio * _log_mean_exp(neg / temperature) - pos / temperature_pos
 
 
+@_guarded
 def cosine_contrastive_loss(
     pos: Tensor, neg: Tensor, *, margin: float = 0.4, weight: float = 100.0
 ) -> Tensor:
@@ -351,12 +468,56 @@ def cosine_contrastive_loss(
     ...                         weight=2)
     tensor([0.3000])
     """
-    _check_scores(pos, neg)
     _check(-1, 1, "[]", margin=margin)
     _check(0, math.inf, "[)", weight=weight)
     return (1 - pos) + weight * _mean(relu(neg - margin), neg)
 
 
+def _power_slope(excess: Tensor, count: Tensor, order: float, weight: float) -> Tensor:
+    """Slopes of c·(mean_j x_j^γ*)^(1/γ*); the mean is their sum weighted by the excesses x."""
+    # The largest excess is factored out: float32 powers of small numbers underflow to zero, and
+    # take the gradient with them. All truncated: the clamps give value and subgradient zero.
+    tiny = torch.finfo(excess.dtype).tiny
+    ratio = excess / excess.detach().amax(-1, keepdim=True).clamp_min(tiny)
+    # γ* - 1; the truncated have no slope anyway, and roots of zero take seven times as long.
+    slope = ratio.clamp_min(1e-20)
+    slope = slope if order == 2 else slope.pow(1 / (order - 1))
+    # At least 1/count, but where all are truncated: then far enough from zero for its derivatives.
+    moment = (torch.linalg.vecdot(slope, ratio) / count).clamp_min(1e-9)
+    scale = (weight / (count * moment.pow(1 / order)))[..., None]
+    return slope * scale if torch.is_grad_enabled() else slope.mul_(scale)
+
+
+class _PowerMean(torch.autograd.Function):
+    """c·(mean_j x_j^γ*)^(1/γ*) over `count` of the x >= 0, differentiable to every order.
+
+    Of degree one in the x, it is their sum weighted by its slopes: these then serve the way back,
+    which autograd would take a second power of every score for. Where that way is itself to be
+    differentiated, and in forward mode, they are computed again, with a graph.
+    """
+
+    @staticmethod
+    def forward(ctx, excess: Tensor, count: Tensor, order: float, weight: float) -> Tensor:
+        slope = _power_slope(excess, count, order, weight)
+        ctx.sizes = order, weight
+        ctx.save_for_backward(excess, count, slope)
+        ctx.save_for_forward(excess, count)
+        return torch.linalg.vecdot(slope, excess)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        excess, count, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph
+            slope = _power_slope(excess, count, *ctx.sizes)
+        return grad[..., None] * slope, None, None, None
+
+    @staticmethod
+    def jvp(ctx, tangent: Tensor, *_: None) -> Tensor:
+        slope = _power_slope(*ctx.saved_tensors[:2], *ctx.sizes)
+        return torch.linalg.vecdot(slope, tangent)
+
+
+@_guarded
 def drrl_loss(
     pos: Tensor,
     neg: Tensor,
@@ -386,30 +547,25 @@ def drrl_loss(
     >>> drrl_loss(torch.tensor([0.9]), torch.tensor([[0.1, 0.9]]), 0.5, order=2, weight=2)
     tensor([1.1657])
     """
-    _check_scores(pos, neg)
     _check(1, math.inf, "(]", order=order)
     _check(0, math.inf, "()", weight=weight)
     _check(0, math.inf, "[)", epsilon=epsilon)
-    beta = torch.as_tensor(dual, dtype=neg.dtype, device=neg.device)
+    beta = _beta(dual, neg)
     excess = relu(neg + (-beta)[..., None])
     if epsilon:
-        excess = torch.where(neg > -math.inf, excess + epsilon / weight, 0)
-    # The largest excess is factored out: float32 powers of small numbers underflow to zero, and
-    # take the gradient with them. All truncated: the clamps give value β and subgradient zero.
-    # Of degree one in the excesses, the norm is their sum weighted by its slopes, which saves
-    # autograd a second power of every score.
-    with torch.no_grad():
-        tiny = torch.finfo(neg.dtype).tiny
-        ratio = excess / excess.amax(-1, keepdim=True).clamp_min(tiny)
-        # γ* - 1; the truncated have no slope anyway, and roots of zero take seven times as long.
-        slope = ratio.clamp_min(1e-20)
-        slope = slope if order == 2 else slope.pow(1 / (order - 1))
-        count = _count(neg)
-        moment = torch.linalg.vecdot(slope, ratio) / count
-        slope *= (weight / (count * moment.clamp_min(tiny).pow(1 / order)))[..., None]
-    return (1 - pos) + beta + torch.linalg.vecdot(slope, excess)
+        excess = torch.where(neg != -math.inf, excess + epsilon / weight, 0)
+    sizes = _count(neg), order, weight
+    if torch.compiler.is_compiling():  # which refuses second derivatives itself
+        slope = _power_slope(excess, *sizes).detach()
+        norm = torch.linalg.vecdot(slope, excess)
+    elif torch._C._are_functorch_transforms_active():  # the slopes' own slopes weigh zero together
+        norm = torch.linalg.vecdot(_power_slope(excess, *sizes), excess)
+    else:
+        norm = _PowerMean.apply(excess, *sizes)
+    return (1 - pos) + beta + norm
 
 
+@_guarded
 def drrl_penalty_loss(
     pos: Tensor, neg: Tensor, dual: Tensor | float, *, order: float = 2.0, temperature: float = 0.2
 ) -> Tensor:
@@ -432,18 +588,18 @@ def drrl_penalty_loss(
     >>> drrl_penalty_loss(torch.tensor([1.0]), torch.tensor([[0.0, 0.2]]), 0.1, temperature=0.2)
     tensor([0.1250])
     """
-    _check_scores(pos, neg)
     _check(1, math.inf, "()", order=order)
     _check(0, math.inf, "()", temperature=temperature)
-    beta = torch.as_tensor(dual, dtype=neg.dtype, device=neg.device)
+    beta = _beta(dual, neg)
     slope = (order - 1) * (neg - beta[..., None]) / temperature
-    active = slope > -1
+    truncated = slope <= -1
     # exp(γ*·log1p(s)) rather than (1 + s)^γ*: as γ -> 1, 1 + s rounds to 1.
-    log_power = dro.order_conj(order) * torch.where(active, slope, 0).log1p()
-    conjugate = torch.where(active, log_power.expm1(), -1) / order
+    log_power = dro.order_conj(order) * torch.where(truncated, 0, slope).log1p()
+    conjugate = torch.where(truncated, -1, log_power.expm1()) / order
     return (1 - pos) + beta + temperature * _mean(conjugate, neg)
 
 
+@_guarded
 def pairwise_softmax_loss(
     pos: Tensor, neg: Tensor, *, temperature: float = 0.1, surrogate: str = "tanh"
 ) -> Tensor:
@@ -465,7 +621,6 @@ def pairwise_softmax_loss(
     >>> pairwise_softmax_loss(torch.tensor([0.5]), torch.tensor([[0.5, 0.5]]))
     tensor([0.6931])
     """
-    _check_scores(pos, neg)
     _check(0, math.inf, "()", temperature=temperature)
     if surrogate not in ("tanh", "atan", "relu"):
         raise ValueError(f"surrogate must be 'tanh', 'atan' or 'relu', not {surrogate!r}")
@@ -473,9 +628,11 @@ def pairwise_softmax_loss(
     if surrogate == "tanh":  # tanh(x) + 1 = 2·sigmoid(2x), which does not cancel
         log_sigma = logsigmoid(gap) + math.log(2)
     else:
+        if surrogate == "atan":  # whose second derivative at -inf would be NaN
+            gap = gap.masked_fill(neg == -math.inf, 0)
         sigma_minus_1 = (gap / 2).atan() if surrogate == "atan" else gap / 2
         log_sigma = sigma_minus_1.clamp_min(torch.finfo(gap.dtype).eps - 1).log1p()
-    return torch.where(neg > -math.inf, log_sigma / temperature, -math.inf).logsumexp(-1)
+    return torch.where(neg != -math.inf, log_sigma / temperature, -math.inf).logsumexp(-1)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -498,10 +655,11 @@ class Stateless(nn.Module):
 
 
 class PooledBSL(nn.Module):
-    """BSL as its authors compute it, the positives of a user in the batch pooled.
+    """BSL as DrRL's authors compute it, the positives of a user in the batch pooled.
 
     -log mean_{i in S} exp(c·p_i/τ) + c·log mean_j exp(n_j/τ), S the batch's rows of the same user:
-    the value depends on who else is in the batch. Source: BSL, ICDE 2024.
+    the value depends on who else is in the batch. BSL's own code has no c in the first term.
+    Source: BSL, ICDE 2024.
 
     Args:
         n_users: how many there are.
@@ -519,8 +677,9 @@ class PooledBSL(nn.Module):
         _check(0, math.inf, "()", temperature=temperature, ratio=ratio)
         self.n_users, self.temperature, self.ratio = n_users, temperature, ratio
 
-    def forward(self, pos: Tensor, neg: Tensor, batch: Batch) -> Tensor:
-        _check_scores(pos, neg)
+    @_guarded_forward
+    def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
+        _check_batch(batch, pos, neg, users=self.n_users)
         scaled, users = self.ratio * pos / self.temperature, batch.users
         table = scaled.new_full((self.n_users,), -math.inf)
         top = table.scatter_reduce(0, users, scaled.detach(), "amax")[users]
@@ -572,16 +731,18 @@ class AdvInfoNCE(nn.Module):
         self.users = nn.Parameter(nn.init.xavier_normal_(torch.empty(n_users, adversary_dim)))
         self.items = nn.Parameter(nn.init.xavier_normal_(torch.empty(n_items, adversary_dim)))
 
-    def forward(self, pos: Tensor, neg: Tensor, batch: Batch) -> Tensor:
-        _check_scores(pos, neg)
-        kept = neg > -math.inf
+    @_guarded_forward
+    def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
+        _check_batch(batch, pos, neg, users=len(self.users), neg_items=len(self.items))
+        kept = neg != -math.inf
         users = dual_rows(self.users, batch.users, rate=batch.rate, ascend=True)
         index = batch.neg_items
         if index.dim() == 1:
             hard = users @ dual_rows(self.items, index, kept, rate=batch.neg_rate, ascend=True).T
         else:
             items = _mean_sloped(self.items, index, kept, True)
-            if torch.compiler.is_compiling():  # which has no sparse products, and needs none
+            if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+                # There are no sparse products there.
                 hard = (items[index] * users[:, None]).sum(-1)
             else:
                 hard = SampledScores.apply(users, items, index)
@@ -627,8 +788,8 @@ class LLPAUC(nn.Module):
         for name, (start, *_) in self.SCALARS.items():
             self.register_parameter(name, nn.Parameter(torch.tensor(start)))
 
+    @_guarded_forward
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
-        _check_scores(pos, neg)
         a, b, gamma, s_pos, s_neg, theta_a, theta_b = (
             _rescale(getattr(self, name), math.copysign(1, rate))
             for name, (*_, rate) in self.SCALARS.items()
@@ -726,11 +887,13 @@ class DrRL(nn.Module):
         beta = torch.full((n_users if dual == "learned" else 1,), float(start))
         self.beta = nn.Parameter(beta, requires_grad=dual != "fixed")
 
+    @_guarded_forward
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
-        _check_scores(pos, neg)
         if self.dual == "exact":
+            _check_rows(neg.amax(-1), neg)
             return (1 - pos) + dro.worst_case(neg, **self.hyper).value
         if self.dual == "learned":
+            _check_batch(batch, pos, neg, users=len(self.beta))
             beta = dual_rows(self.beta, batch.users, rate=batch.rate)
         else:
             beta = self.beta.expand(len(pos))
@@ -832,7 +995,8 @@ def negative_weights(
     with torch.enable_grad():
         neg = neg.detach().requires_grad_()
         (slope,) = torch.autograd.grad(loss(pos.detach(), neg, batch).sum(), neg)
-    mean = _mean(slope, neg.detach())[..., None]
+    wide = torch.promote_types(neg.dtype, torch.float32)  # as in `_guard`
+    mean = _mean(slope.to(wide), neg.detach().to(wide))[..., None]
     return torch.where(mean == 0, 0, slope / mean)
 
 

@@ -66,6 +66,9 @@ EXTREMES = {
 }
 HARD = [(n, h) for n in REGISTRY for h in [{}, *SETTINGS.get(n, []), *EXTREMES.get(n, [])]]
 
+# What each finds in the batch.
+NEEDS = {"bsl-pooled": ["users"], "advinfonce": ["users", "neg_items"], "drrl": ["users"]}
+
 
 def label(case: object) -> str:
     if isinstance(case, str):
@@ -434,6 +437,132 @@ def test_compiles_with_inductor():
 
 
 # ---------------------------------------------------------------------------------------------
+# Derivatives of every order and mode, for the scores; away from kinks
+
+# With an exact β they are those of the solver.
+SMOOTH = [case for case in CASES if case[1].get("dual") != "exact"]
+every_smooth_case = pytest.mark.parametrize(("name", "hyper"), SMOOTH, ids=label)
+
+
+@every_smooth_case
+def test_second_derivatives(name, hyper):
+    """In reverse and in forward mode, each over the other and over itself; and first, forward."""
+    loss, (pos, neg, batch) = build(name, hyper).double(), problem()
+    leaves = pos.requires_grad_(), neg.requires_grad_()
+    both = {"check_fwd_over_rev": True, "check_rev_over_rev": True}
+    assert torch.autograd.gradgradcheck(lambda p, n: loss(p, n, batch), leaves, **both)
+    assert torch.autograd.gradcheck(
+        lambda p, n: loss(p, n, batch), leaves, check_forward_ad=True, check_batched_grad=True
+    )
+
+
+@every_smooth_case
+def test_derivatives_within_torch_func(name, hyper):
+    """The same as autograd's, which `test_second_derivatives` holds against differences."""
+    loss, (pos, neg, batch) = build(name, hyper).double(), problem()
+    tangent = torch.linspace(-1, 1, neg.numel(), dtype=neg.dtype).view_as(neg)
+
+    def total(n):
+        return loss(pos, n, batch).sum()
+
+    value, forward = torch.func.jvp(lambda n: loss(pos, n, batch), (neg,), (tangent,))
+    torch.testing.assert_close(value, loss(pos, neg, batch))
+    jacobian = torch.autograd.functional.jacobian(lambda n: loss(pos, n, batch), neg)
+    torch.testing.assert_close(forward, (jacobian * tangent).sum((1, 2)))
+    expected = torch.autograd.functional.hessian(total, neg)
+    assert (expected.abs().max() > 1e-4) == (name != "ccl" and hyper.get("order") != INF)
+    torch.testing.assert_close(torch.func.hessian(total)(neg), expected)
+    for outer in (torch.func.jacfwd, torch.func.jacrev):
+        for inner in (torch.func.jacfwd, torch.func.jacrev):
+            torch.testing.assert_close(outer(inner(total))(neg), expected)
+
+
+@every_smooth_case
+def test_vmap(name, hyper):
+    loss, (pos, neg, batch) = build(name, hyper).double(), problem()
+    neg[0, 3:], neg[1, ::2] = -INF, -INF
+    pair = torch.stack([pos, pos.flip(0)]), torch.stack([neg, neg.flip(1)])
+    value = torch.func.vmap(lambda p, n: loss(p, n, batch))(*pair)
+    for k in range(2):
+        torch.testing.assert_close(value[k], loss(pair[0][k], pair[1][k], batch))
+    if REGISTRY[name].rowwise and name not in NEEDS:  # a row at a time, too
+        torch.testing.assert_close(torch.func.vmap(loss)(pos, neg), loss(pos, neg))
+
+
+def test_second_derivatives_for_beta_too():
+    pos, neg, _ = problem(3, 5)
+    leaves = [x.requires_grad_() for x in (pos, neg, torch.tensor([-0.3, 0.1, 0.2]).double())]
+    for function, hyper in (
+        (losses.drrl_loss, {"order": 1.5, "weight": 2.0}),
+        (losses.drrl_loss, {"order": 6.0, "weight": 2.0, "epsilon": 0.1}),
+        (losses.drrl_penalty_loss, {"order": 1.5, "temperature": 0.3}),
+    ):
+        given_all = partial(function, **hyper)
+        assert torch.autograd.gradgradcheck(given_all, leaves, check_fwd_over_rev=True)
+
+
+@every_smooth_case
+@pytest.mark.parametrize("mode", ["autograd", "forward"])
+def test_second_derivatives_where_some_are_masked_or_all_truncated(name, hyper, mode):
+    """Finite in float32, and for a masked negative zero."""
+    loss = build(name, hyper)
+    neg = torch.tensor([[-0.95] * 4, [0.9, 0.2, -INF, -INF], [-0.95, -INF, -INF, -INF]])
+    pos, users = torch.tensor([0.9, 0.5, -0.7]), torch.tensor([0, 1, 1])
+    batch = Batch(users, users, torch.tensor([[0, 1, 2, 3], [1, 1, 2, 4], [5, 6, 7, 8]]))
+
+    def total(n):
+        return loss(pos, n, batch).sum()
+
+    if mode == "autograd":
+        second = torch.autograd.functional.hessian(total, neg)
+    else:
+        second = torch.func.jacfwd(torch.func.jacfwd(total))(neg)
+    assert second.isfinite().all() and (second[neg == -INF] == 0).all()
+
+
+def test_sampled_scores_have_one_derivative_and_say_so():
+    rows, table = torch.randn(2, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
+    index = torch.tensor([[0, 1], [3, 3]])
+    scores = losses.SampledScores.apply(rows, table, index)
+    (first,) = torch.autograd.grad(scores.square().sum(), rows, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice a function"):
+        first.sum().backward()
+    with pytest.raises(RuntimeError, match="forward"), torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(rows, torch.ones_like(rows))
+        losses.SampledScores.apply(dual, table, index)
+    for bad, message in (
+        ([[0, 4]], r"index goes up to 4, but must lie in \[0, 4\)"),
+        ([[0, -1]], ""),
+    ):
+        with pytest.raises((ValueError, RuntimeError), match=message):
+            losses.SampledScores.apply(rows[:1], table, torch.tensor(bad))
+
+
+# ---------------------------------------------------------------------------------------------
+# Many negatives, in halves
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+def test_more_negatives_than_a_half_counts_to(name, hyper, dtype):
+    """float16 ends at 65,504; the same scores in float64 tell what is right."""
+    pos, neg, batch = problem(2, 70_000, dtype=dtype)
+    neg[1, 68_000:] = -INF
+    loss = build(name, hyper)
+    value, (pos_slope, slope, *_) = gradients(loss, pos, neg, batch)
+    right, (right_pos, right_slope, *_) = gradients(loss, pos.double(), neg.double(), batch)
+    close = {"rtol": 2 * torch.finfo(dtype).eps, "atol": 1e-3}
+    assert value.dtype == slope.dtype == dtype
+    torch.testing.assert_close(value.double(), right, **close)
+    torch.testing.assert_close(pos_slope.double(), right_pos, **close)
+    # Each of the slopes is near float16's least number, their sum is not.
+    total = slope.double().sum(-1), right_slope.sum(-1)
+    torch.testing.assert_close(*total, rtol=0.05, atol=1e-4)
+    weights = negative_weights(loss, pos.float(), neg.float(), batch).sum(-1)
+    torch.testing.assert_close(weights, torch.tensor([70_000.0, 68_000.0]), rtol=1e-3, atol=0)
+
+
+# ---------------------------------------------------------------------------------------------
 # Dual variables
 
 
@@ -630,6 +759,15 @@ def test_high_order_is_ccl(order):
     close = {"rtol": 0, "atol": 1e-4 if order < INF else 1e-12}
     torch.testing.assert_close(drrl(pos, neg, batch) - 0.3, ccl(pos, neg, batch), **close)
     assert (cosine(slopes(drrl, pos, neg), slopes(ccl, pos, neg)) > 1 - 1e-6).all()
+
+
+def test_bsl_of_one_positive_is_sl_times_a_number():
+    """Its second temperature is a scale, which Adam divides away."""
+    pos, neg, batch = problem(20, 30)
+    bsl, sl = make("bsl", temperature=0.1, temperature_pos=0.4), make("sl", temperature=0.1)
+    (value, slopes_), (other, others) = (gradients(loss, pos, neg, batch) for loss in (bsl, sl))
+    assert_same(slopes_, [0.25 * slope for slope in others])
+    torch.testing.assert_close(value, 0.25 * (other - math.log(30)))
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0])
@@ -909,6 +1047,90 @@ def test_registry_line(name):
     make(name, n_users=2, n_items=2, **losses.hyperparameters(name))  # its defaults are its own
 
 
+def refused(name: str, message: str, **changes: object) -> None:
+    """A good call but for one change to pos, neg or the batch raises a ValueError that says so."""
+    loss, (pos, neg, batch) = build(name, {}), problem(4, 3)
+    loss(pos, neg, batch)
+    scores = [changes.pop(key, value) for key, value in (("pos", pos), ("neg", neg))]
+    batch = changes["batch"] if "batch" in changes else batch._replace(**changes)
+    with pytest.raises(ValueError, match=message):
+        loss(*scores, batch)
+
+
+@every_loss
+def test_wrong_scores_are_refused(name):
+    pos, neg, _ = problem(4, 3)
+    refused(name, r"pos has shape \(4, 1\) and neg \(4, 3\): .* of shape \(4,\)", pos=pos[:, None])
+    refused(name, r"pos has shape \(4,\) and neg \(3,\)", neg=neg[0])
+    refused(name, r"neg has shape \(\): give at least one", neg=neg[0, 0])
+    refused(name, r"neg has shape \(4, 0\): give at least one negative a row", neg=neg[:, :0])
+    refused(name, r"pos holds torch.int64: give floats, such as pos.float\(\)", pos=pos.long())
+    refused(name, r"neg holds torch.bool: give floats, such as neg.float\(\)", neg=neg > 0)
+
+
+@every_case
+def test_a_row_without_a_negative_is_refused(name, hyper):
+    loss, (pos, neg, batch) = build(name, hyper).double(), problem()
+    neg[2] = neg[4] = -INF
+    with pytest.raises(ValueError, match=r"neg\[2\] is a row of -inf, .* such rows \(2 of 6\)"):
+        loss(pos, neg, batch)
+
+
+@every_case
+def test_a_score_that_is_no_number_is_not_taken_for_a_masked_one(name, hyper):
+    loss, (pos, neg, batch) = build(name, hyper).double(), problem()
+    neg[2, 3] = math.nan
+    if hyper.get("dual") == "exact":
+        with pytest.raises(ValueError, match="NaN"):
+            loss(pos, neg, batch)
+    else:
+        assert loss(pos, neg, batch).isnan().tolist() == [False, False, True, False, False, False]
+
+
+@every_loss
+@pytest.mark.parametrize("key", ["users", "neg_items"])
+def test_wrong_indices_are_refused_by_the_losses_that_look_them_up(name, key):
+    loss, (pos, neg, batch) = build(name, {}), problem(4, 3)
+    if key not in NEEDS.get(name, []):
+        loss(pos, neg, batch._replace(**{key: None}))
+        return
+    index, size = getattr(batch, key), {"users": USERS, "neg_items": ITEMS}[key]
+    shape = r"\(4,\)" if key == "users" else r"\(4, 3\) or \(3,\)"
+    missing = rf"batch.{key} is missing, .* Batch\(users, pos_items, neg_items\)\), {key} of shape"
+    refused(name, f"{missing} {shape}", **{key: None})
+    refused(name, "batch.users is missing", batch=None)
+    refused(name, rf"batch.{key} has shape \({len(index) - 1},.*: give {key} of shape {shape}",
+            **{key: index[1:]})  # fmt: skip
+    refused(name, rf"batch.{key} holds torch.float32: give indices", **{key: index.float()})
+    high, low = index.clone(), index.clone()
+    high[2], low[1] = size, -1
+    refused(
+        name, rf"batch.{key} goes from .* to {size}, but must lie in \[0, {size}\)", **{key: high}
+    )
+    refused(name, rf"batch.{key} goes from -1 to .*, but must lie in \[0, {size}\)", **{key: low})
+
+
+@pytest.mark.parametrize("function", [losses.drrl_loss, losses.drrl_penalty_loss])
+def test_a_beta_that_would_broadcast_is_refused(function):
+    pos, neg, _ = problem(4, 8)
+    for shape in ((4, 1), (1,), (8,), (1, 4)):
+        with pytest.raises(ValueError, match=r"dual has shape .* one a row .* of shape \(4,\)"):
+            function(pos, neg, torch.zeros(shape))
+    same = [function(pos, neg, beta) for beta in (0.5, torch.tensor(0.5), torch.full((4,), 0.5))]
+    assert torch.equal(same[0], same[1]) and torch.equal(same[0], same[2])
+
+
+def test_values_are_not_looked_at_where_torch_transforms_the_program():
+    """There a masked row has the value it has, and stops nobody."""
+    torch.compiler.reset()
+    pos, neg, _ = problem()
+    neg[2] = -INF
+    loss = make("sl")
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for value in (compiled(pos, neg), torch.func.vmap(loss)(pos, neg)):
+        assert value[2] == -INF and value.isfinite().sum() == 5
+
+
 # ---------------------------------------------------------------------------------------------
 # Torch is all they need
 
@@ -932,11 +1154,3 @@ def test_needs_nothing_but_torch():
         timeout=100,
     )
     assert done.stdout == "computed\n", done.stderr
-
-
-@pytest.mark.parametrize("name", losses.REGISTRY)
-def test_scores_that_would_broadcast_are_refused(name):
-    loss = losses.make(name, n_users=5, n_items=5)
-    batch = Batch(torch.zeros(4).long(), torch.zeros(4).long(), torch.zeros(4, 3).long())
-    with pytest.raises(ValueError, match=r"pos has shape \(4, 1\)"):
-        loss(torch.zeros(4, 1), torch.zeros(4, 3), batch)
