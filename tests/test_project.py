@@ -28,11 +28,10 @@ LAYERS = {
     "runs": {"backbones", "datasets", "dro", "losses", "metrics", "popularity", "trainer"},
     "paper": {"dro", "losses", "metrics", "runs"},
     "show": {"dro"},
-    "gallery": set(),
-    "notebooks": {"gallery", "runs"},
-    "search": {"datasets", "dro", "losses", "notebooks", "paper", "runs"},
+    "pages": {"runs"},
+    "search": {"datasets", "dro", "losses", "pages", "paper", "runs"},
     "campaign": {"datasets", "paper", "runs", "search"},
-    "__main__": {"campaign", "datasets", "gallery", "notebooks", "paper", "runs", "search"},
+    "__main__": {"campaign", "datasets", "pages", "paper", "runs", "search"},
 }
 
 

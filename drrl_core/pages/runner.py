@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from drrl_core.gallery import export_html
+from drrl_core.pages.html import export_html
 
 # What a front end, or a plotting backend meant for scripts, leaves in the environment. Inherited by
 # a kernel, the first removes inline figures and the others make explorers take it for interactive.
@@ -108,7 +108,7 @@ def folder() -> Path:
     >>> folder().name
     'notebooks'
     """
-    path = Path(__file__).resolve().parents[1] / "notebooks"
+    path = Path(__file__).resolve().parents[2] / "notebooks"
     if not path.is_dir():
         raise NotebookError(
             f"no folder {path}: the notebooks come with a checkout; clone the project and "
@@ -287,6 +287,38 @@ def _write(path: Path, record: dict) -> None:
     os.replace(draft, path)  # whole or not at all
 
 
+def _execute(source: Path, executed: Path, told: dict, *, timeout, progress: bool) -> None:
+    """Execute a notebook, and leave it as `executed`, however far it came.
+
+    Raises: what papermill raises; NotebookError where it takes a fault for success.
+    """
+    import papermill
+
+    logging.getLogger("papermill").addFilter(_not_about_names)
+    options = {
+        "parameters": told,
+        "kernel_name": "python3",
+        "language": "python",
+        "kernel_manager_class": _native_kernel(),
+        "resources": {"metadata": {"path": str(source.parent)}},  # not cwd=, which moves us too
+        "execution_timeout": math.ceil(timeout) if timeout else None,
+        "start_timeout": 120,
+        "iopub_timeout": 60,
+        "extra_arguments": ["--log-level=ERROR"],  # else each run warns about unencrypted loopback
+        "progress_bar": progress and {"desc": source.stem, "disable": None},
+    }
+    try:
+        notebook = papermill.execute_notebook(_plain(source), _plain(executed), **options)
+    except RuntimeError as error:
+        # A kernel's ports are chosen before it has them: another may be there first.
+        if "died before replying" not in str(error):
+            raise
+        notebook = papermill.execute_notebook(_plain(source), _plain(executed), **options)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    if any(output.output_type == "error" for output in outputs):
+        raise NotebookError("papermill takes a quiet sys.exit() for success")
+
+
 def run(
     name, *, out_dir, parameters: dict | None = None, timeout=None, html=True, progress=True
 ) -> dict:
@@ -318,12 +350,11 @@ def run(
     )
     if executed == source:
         raise NotebookError(f"{source.name} itself lies in {target}: name another folder")
-    papermill = _need("papermill")
+    _need("papermill")
     if html:
         _need("nbconvert"), _need("latex2mathml")
     from drrl_core.runs import versions
 
-    logging.getLogger("papermill").addFilter(_not_about_names)
     target.mkdir(parents=True, exist_ok=True)
     for stale in (executed, page, record_file):
         stale.unlink(missing_ok=True)
@@ -340,29 +371,8 @@ def run(
             "status": status,
         }
 
-    options = {
-        "parameters": told,
-        "kernel_name": "python3",
-        "language": "python",
-        "kernel_manager_class": _native_kernel(),
-        "resources": {"metadata": {"path": str(source.parent)}},  # not cwd=, which moves us too
-        "execution_timeout": math.ceil(timeout) if timeout else None,
-        "start_timeout": 120,
-        "iopub_timeout": 60,
-        "extra_arguments": ["--log-level=ERROR"],  # else each run warns about unencrypted loopback
-        "progress_bar": progress and {"desc": source.stem, "disable": None},
-    }
     try:
-        try:
-            notebook = papermill.execute_notebook(_plain(source), _plain(executed), **options)
-        except RuntimeError as error:
-            # A kernel's ports are chosen before it has them: another may be there first.
-            if "died before replying" not in str(error):
-                raise
-            notebook = papermill.execute_notebook(_plain(source), _plain(executed), **options)
-        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-        if any(output.output_type == "error" for output in outputs):
-            raise NotebookError("papermill takes a quiet sys.exit() for success")
+        _execute(source, executed, told, timeout=timeout, progress=progress)
     except Exception as error:
         where, why = _post_mortem(executed, error)
         again = shlex.join(["drrl", *_arguments(name, out_dir, given)])

@@ -10,6 +10,9 @@ from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+import jinja2
+
+_TEMPLATES = Path(__file__).with_name("templates")
 # Formulas are lifted out before the text is read as Markdown, as JupyterLab does, so that `_`, `*`
 # and `|` in them are safe. What matches outside the two named groups (code, escapes) stays.
 _TEX = re.compile(
@@ -29,100 +32,6 @@ _DIALECT = (  # what MathJax understands and latex2mathml does not, in words it 
     (r"\\arg\s*\\(max|min)\b|\\operatorname\*?\{arg\s*\\?,?\s*(max|min)\}", r"\\arg\1\2"),
     (r"\\operatorname\*", r"\\operatorname"),
 )
-_PAGE = """{%- extends "lab/base.html.j2" -%}
-{%- block header -%}
-<!DOCTYPE html>
-<html lang="{{ resources.language_code }}">
-<head>
-<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ nb.metadata.title | escape_html }}</title>
-{% for css in resources.inlining.css %}<style>{{ css }}</style>{% endfor %}
-<style>
-body { max-width: 52rem; margin: 0 auto; padding: 1rem; background: #fff; color: #1a1a1a;
-       font: 1.05rem/1.6 system-ui, sans-serif; overflow-wrap: break-word }
-h1, h2, h3 { line-height: 1.25; margin: 1.6em 0 .5em }
-a { color: #0b57a4 }
-pre { margin: 0; overflow-x: auto; font-size: .8rem; line-height: 1.45 }
-.highlight, .jp-RenderedMarkdown pre { background: #f5f6f8; padding: .5rem .8rem }
-.highlight pre { padding: 0 !important }
-.jp-OutputArea-output { margin: .5rem 0; overflow-x: auto }
-.jp-InputPrompt, .jp-OutputPrompt { color: #667; font: .7rem monospace; margin-top: 1rem }
-.anchor-link { display: none }
-img { max-width: 100%; height: auto }
-table { border-collapse: collapse; display: block; overflow-x: auto }
-table, th, td { border: 0 solid #ddd } th, td { padding: .25rem .7rem; border-bottom-width: 1px }
-details { border-left: 3px solid #ccd; padding-left: .8rem; margin: .8rem 0 }
-summary { cursor: pointer; font-weight: 600 }
-.dataframe td { text-align: right } tbody th { text-align: left }
-math { font-family: "STIX Two Math", "Cambria Math", "Latin Modern Math", "DejaVu Math TeX Gyre",
-       math }
-math[display=block] { margin: .9em 0; overflow: auto hidden }
-mtd[columnalign=left] { text-align: left } mtd[columnalign=right] { text-align: right }
-mtable[columnspacing^="0em"] mtd { padding-left: 0; padding-right: 0 }
-[mathvariant^=bold] { font-weight: bold } menclose { border: 1px solid; padding: .2em }
-</style>
-</head>
-<body><main>
-{% if nb.metadata.home %}<nav><a href="{{ nb.metadata.home }}">All notebooks</a></nav>{% endif %}
-{%- endblock -%}
-{%- block data_latex scoped -%}{{ output.data["text/latex"] | markdown2html }}{%- endblock -%}
-{%- block body_footer -%}</main></body>{%- endblock -%}
-{%- block footer -%}</html>{%- endblock -%}"""
-_INDEX = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>What a robust loss listens to</title>
-<style>
-body { max-width: 72rem; margin: 0 auto; padding: 1.5rem; background: #fff; color: #1a1a1a;
-       font: 1rem/1.5 system-ui, sans-serif }
-h1 { line-height: 1.2; margin: .5em 0 .2em }
-main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr));
-       gap: 1.25rem; margin-top: 1.5rem }
-article { border: 1px solid #d8dbe2; border-radius: .5rem; overflow: hidden }
-article > a { display: block; height: 11rem; padding: .6rem; border-bottom: 1px solid #e8eaef }
-article img { width: 100%; height: 100%; object-fit: contain }
-article div { padding: .2rem 1rem .9rem }
-h2 { font-size: 1.1rem; line-height: 1.3; margin: .6em 0 .4em }
-h2 span, footer, .about { color: #5a6070; font-weight: 400 }
-p { margin: .3em 0 } .about { font-size: .85rem; overflow-wrap: anywhere }
-.failed { color: #b00020; font-weight: 600 }
-a { color: #0b57a4 }
-h2 a { color: inherit; text-decoration: none } h2 a:hover { text-decoration: underline }
-</style>
-</head>
-<body>
-<header>
-<h1>What a robust loss listens to</h1>
-<p>Softmax Loss, Cosine Contrastive Loss and DrRL are one family; each notebook asks one question
-of it.</p>
-{% if links %}<nav><p>{% for href, title in links -%}
-<a href="{{ href }}">{{ title }}</a>{{ " · " if not loop.last }}
-{%- endfor %}</p></nav>{% endif %}
-</header>
-<main>
-{% for card in cards -%}
-<article>
-{% if card.picture %}<a href="{{ card.page }}" tabindex="-1" aria-hidden="true"><img alt=""
-src="data:image/png;base64,{{ card.picture }}"></a>{% endif %}
-<div>
-<h2>{% if card.page %}<span>{{ card.notebook.split("_")[0] }}</span>
-<a href="{{ card.page }}">{{ card.title }}</a>
-{%- else %}{{ card.notebook }}{% endif %}</h2>
-{% if card.status == "done" -%}
-<p class="about">done in {{ card.seconds | round | int }} s
-{%- else -%}
-<p class="about"><span class="failed">{{ card.status }}</span> {{ card.where }}: {{ card.error }}
-{%- endif %}
-{%- if card.parameters and card.parameters.dataset %} · {{ card.parameters.dataset }}{% endif %}
-{%- if card.finished %} · {{ card.finished[:10] }}{% endif %}</p>
-</div>
-</article>
-{% endfor -%}
-</main>
-</body>
-</html>
-"""
 
 
 def _mathml(tex: str, display: str) -> str:
@@ -150,7 +59,6 @@ def _mathml(tex: str, display: str) -> str:
 
 
 def _exporter(home: Path):
-    import jinja2
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
@@ -193,7 +101,8 @@ def _exporter(home: Path):
         # a progress bar is one line that was written over, not a hundred lines
         "Exporter": {"preprocessors": ["nbconvert.preprocessors.CoalesceStreamsPreprocessor"]},
     }
-    return Page(config=Config(options), raw_template=_PAGE)
+    template = (_TEMPLATES / "page.html.j2").read_text(encoding="utf-8")
+    return Page(config=Config(options), raw_template=template)
 
 
 def _title(notebook, default: str) -> str:
@@ -259,7 +168,6 @@ def build(folder, target, *, extra=()) -> Path:
 
     Example: `build("out/notebooks", "out/gallery")`
     """
-    import jinja2
     import nbformat
 
     folder, target = Path(folder), Path(target)
@@ -284,7 +192,8 @@ def build(folder, target, *, extra=()) -> Path:
         title = re.search(r"<title>(.*?)</title>", text, re.DOTALL)
         (target / path.name).write_text(text, encoding="utf-8")
         links.append((path.name, markup.unescape(title[1]).strip() if title else path.stem))
-    template = jinja2.Environment(autoescape=True).from_string(_INDEX)
+    loader = jinja2.FileSystemLoader(_TEMPLATES)
+    template = jinja2.Environment(autoescape=True, loader=loader).get_template("index.html.j2")
     index = target / "index.html"
     index.write_text(template.render(cards=cards, links=links), encoding="utf-8")
     return index
