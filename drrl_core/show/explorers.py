@@ -479,6 +479,23 @@ def gamma_sweep(
     )
 
 
+def _bounds(scores: torch.Tensor, margins: torch.Tensor, order: float, radius: float) -> np.ndarray:
+    """(b, 2): each of the (b,) margins beside the bound it gives on one row of scores."""
+    rows = scores.to(margins.dtype).expand(len(margins), -1)
+    value = dro.dual_objective(rows, margins, order=order, radius=radius)
+    return torch.stack([margins, value], 1).numpy()
+
+
+def _shared_margin(scores: torch.Tensor, ball: dict, bounds: tuple[float, float]):
+    """The one β for all users whose mean bound is least (`x`), and that bound (`fun`)."""
+    return minimize_scalar(
+        lambda beta: float(dro.dual_objective(scores, beta, **ball).mean()),
+        bounds=bounds,
+        method="bounded",
+        options={"xatol": 1e-4},
+    )
+
+
 def margins(
     epochs: dict[int, tuple[np.ndarray, np.ndarray]],
     *,
@@ -515,15 +532,7 @@ def margins(
     points = [torch.stack([w.dual, b], 1).numpy() for w, b in zip(worst, betas, strict=True)]
     seen = np.concatenate(points).ravel()
     low, high = (end(seen[np.isfinite(seen)]) for end in (np.min, np.max))
-    shared = [
-        minimize_scalar(
-            lambda beta, f=f: float(dro.dual_objective(f, beta, **at_weight).mean()),
-            bounds=(low, high),
-            method="bounded",
-            options={"xatol": 1e-4},
-        )
-        for f in scores
-    ]
+    shared = [_shared_margin(f, at_weight, (low, high)) for f in scores]
     low, high = low - 0.25, high + 0.25
     scene = scenes.margins_scene(low, high, weight=weight)
     grid = torch.linspace(low, high, 41)  # float32: the curve is for the eye, and takes the time
@@ -536,15 +545,10 @@ def margins(
             rng = np.random.default_rng(solved_on)
             row = whole[torch.from_numpy(rng.integers(len(whole), size=negatives))]
         exact = dro.worst_case(row, order=order, radius=ball)
-
-        def bound(f: torch.Tensor, margins: torch.Tensor) -> np.ndarray:
-            rows = f.to(margins.dtype).expand(len(margins), -1)
-            value = dro.dual_objective(rows, margins, order=order, radius=ball)
-            return torch.stack([margins, value], 1).numpy()
-
-        trail = bound(row, torch.stack([beta[user] for beta in betas[: at + 1]]))
-        moved = {"curve": bound(row, grid), "trail": trail, "chosen": user, "users": points[at]}
-        moved["whole"] = bound(whole, grid) if solved_on else np.empty((0, 2))
+        learnt, size = torch.stack([beta[user] for beta in betas[: at + 1]]), (order, ball)
+        trail, curve = _bounds(row, learnt, *size), _bounds(row, grid, *size)
+        moved = {"curve": curve, "trail": trail, "chosen": user, "users": points[at]}
+        moved["whole"] = _bounds(whole, grid, *size) if solved_on else np.empty((0, 2))
         moved |= {"best": (float(exact.dual), float(exact.value)), "shared": shared[at].x}
         moved["title_text"] = (
             f"User {names[user]}, epoch {epoch}, {len(row)} negatives, c = {weight_now:g}"
