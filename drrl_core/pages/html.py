@@ -24,7 +24,7 @@ _TEX = re.compile(
       | (?P<inline>\$(?:\\.|(?!\n\s*\n)[^$\\])+\$ | \\{1,2}\(.+?\\{1,2}\))""",
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
-_DIALECT = (  # what MathJax understands and latex2mathml does not, in words it does
+_DIALECT = (  # what MathJax knows and latex2mathml does not -> what it knows
     (r"^(?:\$\$?|\\{1,2}[\[(])|(?:\$\$?|\\{1,2}[\])])$", ""),
     (r"\\label\{[^}]*\}|\\(?:notag|nonumber)\b", ""),
     (r"\\(begin|end)\{(?:aligned|align|split)\*?\}", r"\\\1{align*}"),
@@ -47,12 +47,12 @@ def _mathml(tex: str, display: str) -> str:
         tree.attrib.pop("xmlns")
         for node in tree.iter():
             if node.tag != "mtext" and re.match(r"\\|&$", node.text or ""):
-                raise ValueError(f"no {node.text}")  # what it does not know it passes on in silence
+                raise ValueError(f"no {node.text}")  # unknown commands are passed on silently
             node.text = markup.unescape(node.text or "")
             if node.tag in ("mi", "mo") and re.fullmatch("[A-Za-z]{2,}", node.text):  # log, softmax
                 node.tag, space = "mo", ".17em"
                 node.attrib |= {"lspace": space, "rspace": space}
-    except Exception as error:  # a formula must not cost a finished run its page
+    except Exception as error:  # one bad formula must not lose the page of a finished run
         warnings.warn(f"left as TeX, {type(error).__name__}: {error}: {tex}", stacklevel=2)
         return f"<code>{markup.escape(tex)}</code>"
     return ElementTree.tostring(tree, encoding="unicode")
@@ -91,14 +91,14 @@ def _exporter(home: Path):
             page = put_back(page, _mathml)
             # nbconvert's own embed_images closes every <details> before its content
             page = re.sub(r'(<img\b[^>]*?\ssrc=")([^":]+)', embed, page)
-            page = re.sub(r'<a href="[^":]*\.md">(.*?)</a>', r"\1", page)  # not in a gallery
+            page = re.sub(r'<a href="[^":]*\.md">(.*?)</a>', r"\1", page)  # these are no pages
             return re.sub(r'(href="[^":]*)\.ipynb(?=["#])', r"\1.html", page)
 
     kinds = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg")
-    options = {  # neither widgets nor scripts; colours that stand in the page itself
+    options = {  # no widgets, no scripts; the colours of code within the page
         "NbConvertBase": {"display_data_priority": [*kinds, "text/latex", "text/plain"]},
         "CSSHTMLHeaderPreprocessor": {"style": "default"},
-        # a progress bar is one line that was written over, not a hundred lines
+        # a progress bar rewrites one line: show its last state, not a hundred lines
         "Exporter": {"preprocessors": ["nbconvert.preprocessors.CoalesceStreamsPreprocessor"]},
     }
     template = (_TEMPLATES / "page.html.j2").read_text(encoding="utf-8")
@@ -135,7 +135,7 @@ def export_html(executed, target, *, home: str = "") -> Path:
     for cell in list(notebook.cells):
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.source = re.sub(r"^(# Parameters|out_dir = .*)\n?", "", cell.source, flags=re.M)
-            cell.source or notebook.cells.remove(cell)  # where it went is nobody else's business
+            cell.source or notebook.cells.remove(cell)  # the path of the output stays private
     notebook.metadata |= {"title": _title(notebook, executed.stem), "home": home}
     source = Path(notebook.metadata.get("papermill", {}).get("input_path") or executed)
     folder = source.parent if source.is_file() else executed.parent  # of relative pictures
@@ -148,7 +148,7 @@ def export_html(executed, target, *, home: str = "") -> Path:
 
 
 def _thumbnail(notebook) -> str:
-    """The picture of the cell tagged `thumbnail`, else the first, as base64; or nothing."""
+    """The picture of the cell tagged `thumbnail`, else the first picture, as base64; else ''."""
     cells = sorted(
         notebook.cells, key=lambda cell: "thumbnail" not in cell.metadata.get("tags", [])
     )
