@@ -218,11 +218,11 @@ def notebook(
     ] = False,
 ):
     """Execute a notebook with parameters; leave it, an HTML page, pictures and results."""
-    from drrl_core import notebooks
+    from drrl_core.pages import runner
 
-    source = notebooks.find(name)
+    source = runner.find(name)
     if show:
-        for each in notebooks.parameters(source).values():
+        for each in runner.parameters(source).values():
             limits = f" {each.range}" if each.range else ""
             print(
                 f"-p {each.name}={json.dumps(each.default)}\n    {each.type}{limits}: {each.help}"
@@ -230,7 +230,7 @@ def notebook(
         return
     given = {key: _yaml(text) for key, text in _pairs(parameters or [], "-p").items()}
     out = out or Path("out") / source.stem
-    record = notebooks.run(name, out_dir=out, parameters=given, timeout=timeout)
+    record = runner.run(name, out_dir=out, parameters=given, timeout=timeout)
     print(f"done in {record['seconds']:.0f} s")
     for path in sorted(out.iterdir()):
         print(f"  {path}")
@@ -254,12 +254,12 @@ def notebooks_all(
     timeout: Annotated[float, typer.Option(help="Seconds any one cell may take.", min=1)] = 3600,
 ):
     """Execute many notebooks side by side, past any failure; then list the failures."""
-    from drrl_core import notebooks
+    from drrl_core.pages import runner
 
     given = _yaml(parameters.read_text(encoding="utf-8")) if parameters else {}
     failed, total = [], 0
     options = {"parameters": given, "timeout": timeout, "jobs": jobs}
-    for record in notebooks.run_all(names or (), out_dir=out, **options):
+    for record in runner.run_all(names or (), out_dir=out, **options):
         total += 1
         print(f"{record['notebook']:<24} {record['status']:<8} {record['seconds']:>6.0f} s")
         sys.stdout.flush()
@@ -286,9 +286,9 @@ def gallery(
     ),
 ):
     """Make a gallery of the executed notebooks: static pages that need no network."""
-    from drrl_core import gallery
+    from drrl_core.pages import html
 
-    print(f"to read: {gallery.build(executed, out, extra=extra or ())}")
+    print(f"to read: {html.build(executed, out, extra=extra or ())}")
 
 
 @app.command()

@@ -52,7 +52,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from drrl_core import datasets, dro, losses, notebooks, runs
+from drrl_core import datasets, dro, losses, runs
+from drrl_core.pages import runner as notebooks
 from drrl_core.paper import evidence
 
 try:

@@ -28,12 +28,14 @@ LAYERS = {
     "runs": {"backbones", "datasets", "dro", "losses", "metrics", "popularity", "trainer"},
     "paper": {"dro", "losses", "metrics", "runs"},
     "show": {"dro"},
-    "gallery": set(),
-    "notebooks": {"gallery", "runs"},
-    "search": {"datasets", "dro", "losses", "notebooks", "paper", "runs"},
+    "pages": {"runs"},
+    "search": {"datasets", "dro", "losses", "pages", "paper", "runs"},
     "campaign": {"datasets", "paper", "runs", "search"},
-    "__main__": {"campaign", "datasets", "gallery", "notebooks", "paper", "runs", "search"},
+    "__main__": {"campaign", "datasets", "pages", "paper", "runs", "search"},
 }
+# What a practitioner imports. It knows nothing of the rest, and loads none of what the rest needs.
+CORE = {"dro", "losses", "backbones", "datasets", "sampling", "trainer", "metrics", "popularity"}
+UPSTAIRS = LAYERS.keys() - CORE - {"__init__"}
 
 
 def sources() -> dict[Path, str]:
@@ -68,6 +70,22 @@ def test_rooms_import_only_what_lies_below_them():
     assert found.keys() == LAYERS.keys()
     for room, others in found.items():
         assert others - {room} <= LAYERS[room], f"{room} imports {others - LAYERS[room]}"
+
+
+def test_the_core_and_the_pictures_know_nothing_of_what_is_above_them():
+    assert LAYERS["show"] == {"dro"}
+    for room in CORE | {"__init__"}:
+        assert LAYERS[room] <= CORE, f"{room} imports {LAYERS[room] - CORE}"
+
+
+def test_the_core_loads_neither_the_rest_nor_what_only_the_rest_needs():
+    rooms = ", ".join(f"drrl_core.{room}" for room in sorted(CORE))
+    above = sorted(f"drrl_core.{room}" for room in UPSTAIRS)
+    code = f"""import sys, drrl_core, {rooms}
+unwanted = {{"matplotlib", "optuna", "typer", "ipywidgets", "nbconvert", "papermill", *{above}}}
+print(*sorted(unwanted & {{*sys.modules}}))"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not done.stdout.split()
 
 
 def test_the_layers_have_no_circle():

@@ -21,7 +21,8 @@ import pytest
 import torch
 
 from drrl_core import __main__ as command
-from drrl_core import datasets, losses, metrics, notebooks, runs, search, trainer
+from drrl_core import datasets, losses, metrics, runs, search, trainer
+from drrl_core.pages import runner
 from drrl_core.paper import evidence
 
 ROOT = Path(__file__).parents[1]
@@ -646,7 +647,7 @@ def test_a_sweep_over_a_notebook(store, at_once, tmp_path, monkeypatch):
         (Path(out_dir) / f"{Path(name).stem}.json").write_text(json.dumps(record))
         return record
 
-    monkeypatch.setattr(notebooks, "run", run)
+    monkeypatch.setattr(runner, "run", run)
     source = "epochs: int = 1  # passes\nlr: float = 0.1  # rate"
     cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": source}
     (tmp_path / "own.ipynb").write_text(json.dumps({"cells": [cell]}))

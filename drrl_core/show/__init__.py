@@ -1,4 +1,4 @@
-"""What people look at: knows tables, arrays and the exact maths, and nothing of how they came.
+"""Figures and explorers: drawn from tables, arrays and `dro` alone, whoever made them.
 
 style       colours and names of the losses, axes that figures share
 figures     every figure, a function that takes tables

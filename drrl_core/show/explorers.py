@@ -41,7 +41,7 @@ def interactive() -> bool:
 
 
 def readout(values: dict[str, object]) -> str:
-    """Names, values and units on a line: numbers to four digits, shares as they come.
+    """Names, values and units in one line: numbers to four digits, texts as they are.
 
     >>> readout({"value (score)": 0.43214, "truncated": "63%"})
     'value 0.4321 score   truncated 63%'
@@ -71,10 +71,10 @@ def explore(
         draw: called with one keyword argument for each control. Returns a Figure; or a Scene, what
             to move it to, and readouts, name (unit) -> value. What it raises is shown in place of
             the readout, and the last good picture stays.
-        presets: name -> values of some controls; a button each, and one more to reset them all.
-        parameters: names of the controls that are parameters of the notebook as well: a line says
-            them as papermill wants them, to be copied.
-        **controls: ipywidgets with a `value`; the order is the order on the page.
+        presets: name -> values of some controls; a button for each, and one that resets all.
+        parameters: names of the controls that are also parameters of the notebook: a line below
+            gives their values as arguments of papermill, to be copied.
+        **controls: ipywidgets with a `value`, in the order of the page.
 
     Returns:
         A widget where a front end is known to be there, else the still picture at the controls'
@@ -106,7 +106,7 @@ def explore(
 
     def redraw(_change=None) -> None:
         with _DRAWING:
-            now = values()  # of this moment, so that the last of many moves is the one that stays
+            now = values()  # read now: the last of many moves must win
             try:
                 drawn = draw(**now)
                 if isinstance(drawn, Figure):
@@ -147,7 +147,7 @@ def explore(
 
 
 def order_dial(order: float, *, orders: tuple[float, ...] = ORDERS):
-    """A slider over orders γ that turns evenly in 1/γ*, from SL at its left to CCL at its right."""
+    """A slider over orders γ, evenly spaced in 1/γ*, from SL at its left to CCL at its right."""
     import ipywidgets as widgets
 
     known = sorted({*orders, order})
@@ -181,14 +181,14 @@ def worst_case(
     hold: str = "radius",
     shift: float = 0.0,
 ):
-    """A score vector under the adversary: P against Q*, weight against score, β or τ marked.
+    """The worst case of a score vector: P against Q*, weight against score, β or τ marked.
 
     Args:
         sources: name -> (n,) scores, such as a user's negatives; -inf = masked.
         order: γ in [1, inf]. radius: ρ in nats. temperature: λ, score; `hold` says which of the
             two is held ("radius": the ball, "temperature": the penalty).
-        shift: how far β (τ at order 1) is moved off its optimum, score: the duality gap of a
-            margin set by hand.
+        shift: how far β (τ at order 1) is moved from its best value, score; the readout then has
+            the duality gap.
     """
     import ipywidgets as widgets
 
@@ -238,7 +238,7 @@ def worst_case(
 def simplex(*, order: float = 2.0, radius: float = 0.3, angle: float = 70.0):
     """Three items: the balls of SL, DrRL and CCL on the triangle, and the worst case in each.
 
-    A ball is drawn as what it is: the worst cases of all directions.
+    The boundary of a ball is made of the worst cases of scores that rise in every direction.
 
     Args:
         order: γ in [1, inf], of the ball in the middle.
@@ -249,7 +249,7 @@ def simplex(*, order: float = 2.0, radius: float = 0.3, angle: float = 70.0):
     steps = torch.linspace(0, 2 * math.pi, 241, dtype=torch.float64)
     corners = torch.from_numpy(scenes.CORNERS)
 
-    def scores_of(angles: torch.Tensor) -> torch.Tensor:  # of items, rising along the direction
+    def scores_of(angles: torch.Tensor) -> torch.Tensor:  # of the items, rising in that direction
         return (torch.stack([angles.cos(), angles.sin()], -1) @ (corners - corners.mean(0)).T) / 2
 
     def draw(order, radius, angle):
@@ -280,8 +280,9 @@ def atlas(
 
     Args:
         scores: (n,) one user's negatives, for the contours; -inf = masked.
-        clouds: loss -> epoch -> a row a user, with columns order and radius (nats): `runs.places`.
-        epoch: which to start at, counted from zero; negative from the end.
+        clouds: loss -> epoch -> a row for each user, columns order and radius (nats), as
+            `runs.places` gives it.
+        epoch: position of the first one shown among the epochs; negative counts from the end.
     """
     import ipywidgets as widgets
 
@@ -313,9 +314,9 @@ def atlas(
 
 
 def _mixed(ordinary: np.ndarray, false: np.ndarray, n: int, noise: float):
-    """n scores of which a share is false: sorted scores taken evenly, or repeated.
+    """n scores, a share `noise` of them false: taken from the sorted scores at even steps.
 
-    At the share that there is, and n of all, these are the scores themselves.
+    With n and `noise` as in the data these are the scores themselves.
     """
     few = round(noise * n)
     parts = [
@@ -328,13 +329,13 @@ def _mixed(ordinary: np.ndarray, false: np.ndarray, n: int, noise: float):
 def false_negatives(
     views: dict[str, pd.DataFrame], *, noise: float = 0.1, order: float = 2.0, radius: float = 1.0
 ):
-    """How much of the weight false negatives draw, as they become more, at one radius.
+    """The share of the weight that false negatives get, as their number grows, at one radius.
 
-    The scores stay as they are; nothing is trained anew. A row of as many negatives is made of a
-    share `noise` of false ones and the rest ordinary, both taken evenly from those there are.
+    Nothing is trained anew. The number of negatives stays; a share `noise` of them is false
+    and the rest ordinary, each taken at even steps from the sorted scores of its kind.
 
     Args:
-        views: name -> a row a negative: score, false_negative (bool), as `runs.negatives_of`.
+        views: name -> a row for each negative: score, false_negative (bool).
         noise: share of false negatives, in [0, 0.5].
         order: γ in [1, inf]; shown between SL and CCL. radius: ρ in nats, the same for all three.
 
@@ -357,7 +358,7 @@ def false_negatives(
         worst = dro.worst_case(torch.from_numpy(scores), order=order, radius=radius)
         return (worst.weights.numpy() * false).sum(-1) / scores.shape[-1], worst
 
-    # Fewer negatives do for what is only drawn; the readouts are of all of them.
+    # Curves are drawn from fewer negatives, to save time; the readouts use all of them.
     @lru_cache(256)
     def curve(name: str, order: float, radius: float) -> np.ndarray:
         n = min(sum(map(len, rows[name])), 400)
@@ -418,13 +419,13 @@ def gamma_sweep(
     recorded: pd.DataFrame | None = None,
     metric: str = "ndcg@20",
 ):
-    """The order turned while something is held: truncation, skew, data use, recorded accuracy.
+    """Truncation, skew, data use and recorded accuracy against the order, one size held fixed.
 
     Args:
         sources: name -> (n,) scores, such as a user's negatives; -inf = masked.
-        order: γ in [1, inf]. radius: ρ in nats at order 2, where whatever is held is read off.
-        hold: what stays, one of `dro.HOLDS`.
-        recorded: a row a trained model, with columns order, hold and `metric`; a panel more.
+        order: γ in [1, inf]. radius: ρ in nats at order 2, where the size that is held is computed.
+        hold: which size is held, one of `dro.HOLDS`.
+        recorded: a row for each trained model, columns order, hold and `metric`; adds a panel.
         metric: the name of the accuracy.
     """
     import ipywidgets as widgets
@@ -436,7 +437,7 @@ def gamma_sweep(
     ends = (float(values.min()), float(values.max())) if len(values) else None
     scene = scenes.sweep_scene(most, ends, f"recorded {metric.replace('ndcg', 'NDCG')}")
 
-    @lru_cache(32)  # a curve takes a while, a point on it does not
+    @lru_cache(32)  # a whole curve is slow, one point on it is not
     def curve(name: str, radius: float, hold: str) -> dict[str, np.ndarray]:
         worst = [dro.turn(rows[name], order=one, radius=radius, hold=hold) for one in orders]
         return {key: np.array([float(getattr(one, key)) for one in worst]) for key in names}
@@ -479,6 +480,23 @@ def gamma_sweep(
     )
 
 
+def _bounds(scores: torch.Tensor, margins: torch.Tensor, order: float, radius: float) -> np.ndarray:
+    """(b, 2): each of the (b,) margins beside the bound it gives on one row of scores."""
+    rows = scores.to(margins.dtype).expand(len(margins), -1)
+    value = dro.dual_objective(rows, margins, order=order, radius=radius)
+    return torch.stack([margins, value], 1).numpy()
+
+
+def _shared_margin(scores: torch.Tensor, ball: dict, bounds: tuple[float, float]):
+    """The one β for all users whose mean bound is least (`x`), and that bound (`fun`)."""
+    return minimize_scalar(
+        lambda beta: float(dro.dual_objective(scores, beta, **ball).mean()),
+        bounds=bounds,
+        method="bounded",
+        options={"xatol": 1e-4},
+    )
+
+
 def margins(
     epochs: dict[int, tuple[np.ndarray, np.ndarray]],
     *,
@@ -488,13 +506,13 @@ def margins(
     users: list | None = None,
     user: int = 0,
 ):
-    """The bound β + c·‖(f-β)₊‖ of a user, SGD's path over it, the exact β; all users beside it.
+    """A user's bound β + c·‖(f-β)₊‖, the path of SGD on it and the exact β; beside it all users.
 
     Args:
         epochs: epoch -> scores (u, n) of users' negatives, -inf = masked (`runs.scores_of`), and
             the β (u,) that each had then.
         order: γ in (1, inf]. weight: c >= 1, dimensionless; as trained.
-        negatives: N, how many a training row draws: the exact β may be looked at on a row too.
+        negatives: N, how many a training row draws; the exact β of such rows can be shown too.
         users: their names; 0, 1, ... unless given.
         user: whose curve to start with, counted from zero.
     """
@@ -515,18 +533,10 @@ def margins(
     points = [torch.stack([w.dual, b], 1).numpy() for w, b in zip(worst, betas, strict=True)]
     seen = np.concatenate(points).ravel()
     low, high = (end(seen[np.isfinite(seen)]) for end in (np.min, np.max))
-    shared = [
-        minimize_scalar(
-            lambda beta, f=f: float(dro.dual_objective(f, beta, **at_weight).mean()),
-            bounds=(low, high),
-            method="bounded",
-            options={"xatol": 1e-4},
-        )
-        for f in scores
-    ]
+    shared = [_shared_margin(f, at_weight, (low, high)) for f in scores]
     low, high = low - 0.25, high + 0.25
     scene = scenes.margins_scene(low, high, weight=weight)
-    grid = torch.linspace(low, high, 41)  # float32: the curve is for the eye, and takes the time
+    grid = torch.linspace(low, high, 41)  # float32: exact enough to look at, and quicker
 
     def draw(user, epoch, solved_on, weight_now):
         at, ball = list(tables).index(epoch), dro.radius_from_weight(weight_now, order)
@@ -536,15 +546,10 @@ def margins(
             rng = np.random.default_rng(solved_on)
             row = whole[torch.from_numpy(rng.integers(len(whole), size=negatives))]
         exact = dro.worst_case(row, order=order, radius=ball)
-
-        def bound(f: torch.Tensor, margins: torch.Tensor) -> np.ndarray:
-            rows = f.to(margins.dtype).expand(len(margins), -1)
-            value = dro.dual_objective(rows, margins, order=order, radius=ball)
-            return torch.stack([margins, value], 1).numpy()
-
-        trail = bound(row, torch.stack([beta[user] for beta in betas[: at + 1]]))
-        moved = {"curve": bound(row, grid), "trail": trail, "chosen": user, "users": points[at]}
-        moved["whole"] = bound(whole, grid) if solved_on else np.empty((0, 2))
+        learnt, size = torch.stack([beta[user] for beta in betas[: at + 1]]), (order, ball)
+        trail, curve = _bounds(row, learnt, *size), _bounds(row, grid, *size)
+        moved = {"curve": curve, "trail": trail, "chosen": user, "users": points[at]}
+        moved["whole"] = _bounds(whole, grid, *size) if solved_on else np.empty((0, 2))
         moved |= {"best": (float(exact.dual), float(exact.value)), "shared": shared[at].x}
         moved["title_text"] = (
             f"User {names[user]}, epoch {epoch}, {len(row)} negatives, c = {weight_now:g}"
@@ -569,19 +574,19 @@ def margins(
 def monitor(train: Callable, *, title: str = "Training"):
     """Train, with live curves and a button that stops it where widgets are shown.
 
-    The button is heard at the end of the epoch: the front end's messages come on another thread
-    than cells run on (JupyterLab >= 4.4 with ipykernel >= 7). Elsewhere interrupt the kernel, which
-    stops as cleanly. Either way the best model so far is what comes back, and a run of
-    `runs.get_or_train` goes on from there the next time.
+    The button works at the end of an epoch, with JupyterLab >= 4.4 and ipykernel >= 7, which handle
+    messages on another thread than cells. Elsewhere interrupt the kernel, which stops as cleanly.
+    Either way the best model so far is returned, and a run of `runs.get_or_train` continues from
+    there the next time.
 
     Args:
-        train: called with `on_epoch`, trains, and returns what has a `fit.history`; such as
+        train: called with `on_epoch`; trains, and returns an object with a `fit.history`; such as
             `lambda on_epoch: runs.get_or_train(run, on_epoch=on_epoch, progress=False)`.
         title: over the picture.
 
     Returns:
-        What `train` returns. Without a front end it just trains, and leaves the still picture. What
-        it raises is shown in place, and raised.
+        What `train` returns. Without a front end it trains, and shows one picture at the end.
+        What `train` raises is shown, and raised.
     """
     from IPython.display import display
 
@@ -595,11 +600,11 @@ def monitor(train: Callable, *, title: str = "Training"):
     image, line, asked = widgets.Image(format="png"), widgets.HTML(), threading.Event()
     button = widgets.Button(description="Stop", icon="stop", button_style="danger")
     button.layout.width = "auto"
-    rows, pause = [], [0.0, 0.0]  # when the latest picture was there, and how long it took
+    rows, pause = [], [0.0, 0.0]  # when the last picture was ready, how long it took
 
     def stop(_button) -> None:
         button.disabled, button.description = True, "stops after this epoch"
-        asked.set()  # last: what the training then says of its end stands
+        asked.set()  # last, so that the text at the training's end stays
 
     def draw(history: pd.DataFrame) -> None:
         start = time.perf_counter()
@@ -612,7 +617,7 @@ def monitor(train: Callable, *, title: str = "Training"):
 
     def after_epoch(row: dict) -> bool:
         rows.append(dict(row))
-        if time.perf_counter() - pause[0] > 9 * pause[1]:  # a tenth of the time goes into pictures
+        if time.perf_counter() - pause[0] > 9 * pause[1]:  # a tenth of the time for pictures
             draw(pd.DataFrame(rows))
         return asked.is_set()
 
@@ -621,7 +626,7 @@ def monitor(train: Callable, *, title: str = "Training"):
     # is about to be busy. Without that note they come on the front end's own subshell.
     vars(button.comm).pop("_reply_subshell_id", None)
     draw(pd.DataFrame())
-    pause[:] = 0.0, 0.0  # the first picture takes longer, and is of nothing
+    pause[:] = 0.0, 0.0  # forget the first, empty picture, which takes longer
     display(widgets.VBox([button, image, line]))
     try:
         outcome = train(on_epoch=after_epoch)

@@ -18,7 +18,7 @@ from PIL import Image as Raster
 
 from drrl_core.show.style import (
     COLOURS,
-    FALSE_NEGATIVE,
+    FALSE_NEGATIVE_COLOUR,
     STYLE,
     colour,
     label,
@@ -34,17 +34,18 @@ from drrl_core.show.style import (
 class Scene:
     """A figure of which some artists move; the rest is drawn once, and again when an axis changes.
 
-    To build a figure of two panels anew takes some 130 ms, too slow for a slider; this takes ten.
+    Building a figure of two panels anew takes some 130 ms, too slow for a slider; this takes 10.
 
     Args:
-        figure: with everything in it.
+        figure: complete, with every artist.
         moving: the artists that follow the dials, in the order they are drawn.
-        move: called with keyword arguments, changes the moving artists and axes' limits only.
+        move: called with keyword arguments; changes only these artists and the ends of axes.
     """
 
     def __init__(self, figure: Figure, moving: list[Artist], move: Callable[..., None]):
         self.figure, self.moving, self._move = figure, moving, move
-        self._canvas, self._backgrounds = FigureCanvasAgg(figure), {}  # by the ends of the axes
+        self._canvas = FigureCanvasAgg(figure)
+        self._backgrounds = {}  # by the ends of the axes
 
     def move(self, **values) -> Figure:
         """The figure itself, moved: to save it, or to show it where nothing moves."""
@@ -61,7 +62,7 @@ class Scene:
         if ends not in self._backgrounds:
             for artist in self.moving:
                 artist.set_animated(True)
-            with mpl.rc_context(STYLE):  # for ticks, which are made as they are needed
+            with mpl.rc_context(STYLE):  # ticks are made only now
                 self._canvas.draw()
             self.figure.set_layout_engine("none")  # the panels stay where they are
             if len(self._backgrounds) == 16:
@@ -70,13 +71,13 @@ class Scene:
         self._canvas.restore_region(self._backgrounds[ends])
         for artist in self.moving:
             (artist.axes or self.figure).draw_artist(artist)
-        return _encoded(np.asarray(self._canvas.buffer_rgba())[..., :3])
+        return _encode_png(np.asarray(self._canvas.buffer_rgba())[..., :3])
 
 
-def _encoded(pixels: np.ndarray) -> bytes:
-    """(height, width, 3) bytes as a PNG, in a third of the time of Pillow, which tries filters."""
+def _encode_png(pixels: np.ndarray) -> bytes:
+    """(height, width, 3) bytes as a PNG, without filters: a third of the time that Pillow takes."""
     height, width, _ = pixels.shape
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # a row begins with its filter, 0: none
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row begins with its filter; 0 is none
     rows[:, 1:] = pixels.reshape(height, -1)
     chunks = {
         b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0),
@@ -90,10 +91,10 @@ def _encoded(pixels: np.ndarray) -> bytes:
     return b"".join(parts)
 
 
-def _raise(axes: Axes, value: float) -> float:
-    """The upper end of an axis from zero: the next of 1, 2, 5, 10, ... that holds the value.
+def _axis_end(axes: Axes, value: float) -> float:
+    """The upper end of an axis that starts at 0: the next of 1, 2, 5, 10, ... above the value.
 
-    An axis that holds it and is not five times too long stays: to redraw it takes time.
+    The axis stays if it reaches the value and at most five times as far: redrawing is slow.
     """
     now = axes.get_ylim()[1]
     if not now / 5 <= value <= now:
@@ -106,11 +107,11 @@ def _raise(axes: Axes, value: float) -> float:
 def worst_case_scene(tops: tuple[float, float] | None = None) -> Scene:
     """Scores under P and under the worst case Q*, and the weight against the score.
 
-    Moved by scores (n,) sorted, weights (n,) of mean 1, order, mark (score; where weights begin,
-    None at order 1), ghost (score; a margin set by hand, or None), and title.
+    Moved by scores (n,) sorted, weights (n,) of mean 1, order, mark (score; β, below which no
+    weight is, None at order 1), ghost (score; a margin set by hand, or None), and title_text.
 
     Args:
-        tops: where the two vertical axes end, whatever is drawn; by default they follow it.
+        tops: fixed upper ends of the two vertical axes; by default they follow the values.
     """
     figure, [[left, right]] = new_figure(9.4, 3.9, 2)
     crowd = left.stairs([1], [0, 1], fill=True, color="#D3D6DB")
@@ -126,7 +127,7 @@ def worst_case_scene(tops: tuple[float, float] | None = None) -> Scene:
     title = figure.suptitle(" ", x=0.01, ha="left", size=12, weight="bold")
     handles = [crowd, Patch(facecolor="#999999", edgecolor="#444444"), marks[0], ghosts[0]]
     words = ["P: all alike", "Q*: the worst case", "β: no weight below", "your β"]
-    said = 3 if tops else 4  # nobody moves β in a film
+    said = 3 if tops else 4  # in a film nobody sets β by hand
     right.legend(handles[:said], words[:said], loc="upper left", fontsize=9)
 
     def move(*, scores, weights, order, mark=None, ghost=None, title_text=""):
@@ -139,7 +140,7 @@ def worst_case_scene(tops: tuple[float, float] | None = None) -> Scene:
         for artist, share in zip((crowd, worst, outline), (*shares, shares[1]), strict=True):
             artist.set_data(share, edges)
         seen = np.arange(len(scores))
-        if len(scores) > 600:  # all of the highest, where the weight may be steep
+        if len(scores) > 600:  # keep all of the highest: the weight may be steep there
             seen = np.r_[np.linspace(0, len(scores) - 201, 300).astype(int), seen[-200:]]
         curve.set_data(scores[seen], weights[seen])
         few = slice(None) if len(scores) <= 60 else slice(0)
@@ -157,7 +158,7 @@ def worst_case_scene(tops: tuple[float, float] | None = None) -> Scene:
         for panel in (left, right):
             panel.set_xlim(low - pad, high + pad)
         highest = 1.05 * max(share.max() for share in shares), 1.05 * weights.max()
-        ends = tops or [_raise(panel, y) for panel, y in zip((left, right), highest, strict=True)]
+        ends = tops or [*map(_axis_end, (left, right), highest)]
         left.set_ylim(0, ends[0])
         right.set_ylim(-0.02 * ends[1], ends[1])
 
@@ -165,11 +166,11 @@ def worst_case_scene(tops: tuple[float, float] | None = None) -> Scene:
 
 
 def order_film(scores: np.ndarray, worst: dict, *, radius: float, pause: int = 150) -> bytes:
-    """The order turned from one end to the other and back, as an animated GIF.
+    """An animated GIF: the order goes through those of `worst`, and back.
 
     Args:
         scores: (n,) sorted. worst: order -> its `dro.WorstCase`, ascending. radius: in nats.
-        pause: milliseconds a picture; the ends stay for six.
+        pause: milliseconds for each picture; the first and the last stay six times as long.
     """
     most = max(float(each.k1) for each in worst.values())
     scene, frames = worst_case_scene(tops=(0.12, 1.1 * most)), []
@@ -196,22 +197,24 @@ def order_film(scores: np.ndarray, worst: dict, *, radius: float, pause: int = 1
 
 @styled
 def false_negatives_scene() -> Scene:
-    """How much of the weight goes to false negatives, by score and by how many there are.
+    """The weight that false negatives get: by score, and by the share of false negatives.
 
     Moved by scores (n,), false (n,) bool and weights (n,) of mean 1; noise, the share of the
-    negatives that are false; grid (m,) of such shares; shares, three orders and for each (m,) what
-    they get of the weight; now, the same at this noise; and title.
+    negatives that are false; grid (m,) of such shares; shares, for each of three orders the pair of
+    the order and (m,) the share of the weight that false negatives get along the grid; now, these
+    three shares at this noise; and title_text.
     """
     figure, [[left, right]] = new_figure(9.4, 3.9, 2)
     heard = left.stairs([1], [0, 1], fill=True, color="#9AA0A8")
-    false_heard = left.stairs([1], [0, 1], fill=True, color=FALSE_NEGATIVE)
+    false_heard = left.stairs([1], [0, 1], fill=True, color=FALSE_NEGATIVE_COLOUR)
     crowd = left.stairs([1], [0, 1], linewidth=1.6, color="#222222")
     left.set(xlabel="score of the negative", ylabel="share of the distribution")
     words = ["Q*: weight on ordinary negatives", "Q*: weight on false negatives", "P: all alike"]
     left.legend([heard, false_heard, crowd], words, loc="upper left", fontsize=9)
     right.plot([0, 1], [0, 1], ":", color="#777777", lw=1.3)
     right.text(0.345, 0.335, "all alike", color="#777777", size=9, va="top")
-    looks = (2, order_colour(1)), (3.2, "#444444"), (2, order_colour(math.inf))  # but see move
+    # the second one's colour follows the order
+    looks = (2, order_colour(1)), (3.2, "#444444"), (2, order_colour(math.inf))
     lines = [right.plot([], [], lw=width, color=tone)[0] for width, tone in looks]
     spots = [right.plot([], [], "o", ms=8, mec="white", color=tone)[0] for _, tone in looks]
     words = ["order 1 (SL)", "the dial's order", "order ∞ (CCL)"]
@@ -239,7 +242,7 @@ def false_negatives_scene() -> Scene:
         here.set_xdata([noise] * 2)
         title.set_text(title_text)
         left.set_xlim(low - pad, high + pad)
-        left.set_ylim(0, _raise(left, 1.3 * max(bar.max() for bar in bars)))
+        left.set_ylim(0, _axis_end(left, 1.3 * max(bar.max() for bar in bars)))
 
     return Scene(figure, [heard, false_heard, crowd, here, *lines, *spots, title], move)
 
@@ -248,15 +251,16 @@ def false_negatives_scene() -> Scene:
 def sweep_scene(
     n: int, accuracy: tuple[float, float] | None = None, metric: str = "accuracy"
 ) -> Scene:
-    """What the adversary does along the order dial, and where the dial stands.
+    """Truncation, skew and data use against the order, with the present order marked.
 
-    Moved by orders (a,), held and reference, quantity -> (a,) along them: as something is held, and
-    at a fixed radius; now, quantity -> its value at order; known, (m,) orders and (m,) accuracies
-    that were recorded; and title.
+    Moved by orders (a,); held_at and reference_at, quantity -> (a,) along the orders, with what the
+    reader holds fixed, and with the radius fixed; order, and now, quantity -> its value there;
+    known, (m,) orders and (m,) recorded accuracies; and title_text.
 
     Args:
-        n: how many negatives there are: no weight is larger.
-        accuracy: ends of the axis of recorded accuracies; None leaves its panel out.
+        n: number of negatives, the largest possible weight.
+        accuracy: least and largest recorded accuracy; None leaves their panel out.
+        metric: the name of that accuracy, for its axis.
     """
     names = ("truncated", "k1", "effective_share")
     figure, [panels] = new_figure(10.4 if accuracy is None else 13.2, 3.5, 3 + bool(accuracy))
@@ -297,14 +301,14 @@ def sweep_scene(
     return Scene(figure, [*reference, *held, *recorded, *heres, *spots, title], move)
 
 
-CORNERS = np.array([[0, 0], [1, 0], [0.5, 3**0.5 / 2]])  # of the simplex of three items
+CORNERS = np.array([[0, 0], [1, 0], [0.5, 3**0.5 / 2]])  # of the triangle of three items' weights
 
 
 @styled
 def simplex_scene() -> Scene:
     """Balls around the uniform distribution over three items, and the worst case in each.
 
-    Moved by balls, (order, (m, 3) boundary, (3,) worst case) each, scores (3,), and title.
+    Moved by balls, three times (order, (m, 3) boundary, (3,) worst case); scores (3,); title_text.
     """
     figure, [[axes]] = new_figure(6.2, 5.0)
     axes.set(xlim=(-0.16, 1.16), ylim=(-0.14, 1.0), aspect="equal")
@@ -349,12 +353,12 @@ def atlas_scene(
 ) -> Scene:
     """The plane order × radius, with contours of k1 and of the truncated share.
 
-    Moved by clouds, loss -> its users' order and radius (nats), and title.
+    Moved by clouds_at, loss -> a row for each user with order and radius (nats); and title_text.
 
     Args:
         orders: (a,) γ in [1, ∞], ascending. radii: (b,) nats.
-        k1, truncated: (b, a), over the plane.
-        losses: those that have a cloud.
+        k1, truncated: (b, a), a row for each radius.
+        losses: which may be in `clouds_at`.
     """
     figure, [[axes]] = new_figure(7.6, 4.8)
     across = 1 - 1 / np.asarray(orders)
@@ -380,7 +384,7 @@ def atlas_scene(
     title = axes.set_title(" ")
 
     def move(*, clouds_at, title_text=""):
-        rng = np.random.default_rng(0)  # users of one order beside each other, the same each time
+        rng = np.random.default_rng(0)  # a fixed seed: spread users of one order sideways
         for loss, cloud in clouds_at.items():
             points = cloud[["order", "radius"]].dropna().to_numpy()
             x = 1 - 1 / points[:, 0] + rng.normal(0, 0.008, len(points))
@@ -396,10 +400,10 @@ def atlas_scene(
 def margins_scene(low: float, high: float, *, weight: float) -> Scene:
     """One user's bound as a function of β, and every user's β in use against the exact one.
 
-    Moved by curve and whole, (b, 2) β and bound, on the scores looked at and on all negatives;
-    trail (e, 2), the learnt β of the epochs so far on that curve; best, (β, bound) at the minimum,
-    β -inf where there is none; shared, one β for all; users (u, 2), exact and learnt β; chosen,
-    a row of these; and title.
+    Moved by curve and whole, (b, 2) β and bound, on the chosen negatives and on all negatives;
+    trail (e, 2), the same for the learnt β of each epoch so far; best, (β, bound) at the minimum,
+    β -inf where there is none; shared, the best β if all users had the same; users (u, 2), exact
+    and learnt β; chosen, the user's row in `users`; and title_text.
 
     Args:
         low, high: the ends of the axes of β, score. weight: the c that all were trained with.
@@ -413,7 +417,7 @@ def margins_scene(low: float, high: float, *, weight: float) -> Scene:
     (lowest,) = left.plot([], [], "D", ms=11, mec="white", color="#222222")
     (now,) = left.plot([], [], "o", ms=9, mec="white", color=COLOURS["drrl"])
     left.set(xlabel="margin β (score)", ylabel="bound (score)", xlim=(low, high))
-    left.yaxis.set_major_formatter("{x:+.1f}")  # as wide above zero as below
+    left.yaxis.set_major_formatter("{x:+.1f}")  # a sign keeps the labels' width
     right.plot([low, high], [low, high], color="#999999", linewidth=1.2)
     level = right.axhline(0, color="#CC79A7", linestyle="--", linewidth=1.4)
     (crowd,) = right.plot([], [], "o", ms=4, mew=0, alpha=0.45, color=COLOURS["drrl"])

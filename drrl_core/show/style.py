@@ -48,7 +48,7 @@ LABELS = {
 }
 
 
-KINDS_OF_DRRL = {
+DRRL_LABELS = {
     "drrl-exact": "DrRL, exact β",
     "drrl-penalty": "DrRL, penalty",
     "drrl-shared": "DrRL-w/o-P",
@@ -56,10 +56,10 @@ KINDS_OF_DRRL = {
 }
 
 
-FALSE_NEGATIVE = "#7A1F5C"
+FALSE_NEGATIVE_COLOUR = "#7A1F5C"
 
 
-DATA = "#5B6472"  # what is of no loss
+DATA_COLOUR = "#5B6472"  # of a data set, where no loss is meant
 
 
 STYLE = {
@@ -80,17 +80,17 @@ STYLE = {
 
 
 def colour(loss: str) -> str:
-    """The loss's colour across the suite, its variants' too; black for one that has none."""
+    """The colour of a loss in every figure: a variant has its loss's, an unknown loss black."""
     return COLOURS.get(loss, COLOURS.get(loss.partition("-")[0], "#222222"))
 
 
 def label(loss: str) -> str:
     """The loss's name as the paper writes it."""
-    return (LABELS | KINDS_OF_DRRL).get(loss, loss)
+    return (LABELS | DRRL_LABELS).get(loss, loss)
 
 
 def order_colour(order: float) -> tuple[float, float, float]:
-    """From SL's colour at order 1 through DrRL's at 2 to CCL's at ∞, evenly in 1/γ*.
+    """The colour of an order γ: SL's at 1, DrRL's at 2, CCL's at ∞, between them mixed by 1/γ*.
 
     >>> order_colour(1) == to_rgb(COLOURS["sl"]), order_colour(math.inf) == to_rgb(COLOURS["ccl"])
     (True, True)
@@ -100,7 +100,7 @@ def order_colour(order: float) -> tuple[float, float, float]:
 
 
 def order_label(order: float) -> str:
-    """The order as one would say it, with the loss it makes.
+    """The order as text, with the name of the loss at either end.
 
     >>> [order_label(order) for order in (1, 1.5, math.inf)]
     ['1 (SL)', '1.5', '∞ (CCL)']
@@ -109,7 +109,7 @@ def order_label(order: float) -> str:
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """The suite's style for one figure function, and for nobody else in the process."""
+    """Draw a figure in the suite's style, and leave matplotlib's own settings as they were."""
 
     @wraps(draw)
     def in_style(*args, **kwargs) -> Figure:
@@ -120,13 +120,13 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 def new_figure(width: float, height: float, columns: int = 1, rows: int = 1):
-    """A figure of so many inches, and its axes as a (rows, columns) array."""
+    """A figure of that width and height (inches), and its axes as a (rows, columns) array."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:
-    """The figure as PNG bytes, the same bytes for the same figure."""
+    """The figure as PNG bytes; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
@@ -144,7 +144,7 @@ def show(figure: Figure, path: str | Path | None = None):
 
 
 def metric_label(metric: str) -> str:
-    """As one writes it.
+    """The name of a metric as it is printed.
 
     >>> metric_label("ndcg@20")
     'NDCG@20'
@@ -153,7 +153,7 @@ def metric_label(metric: str) -> str:
 
 
 def held_label(held: str) -> str:
-    """What a sweep held fixed, as one says it.
+    """What a sweep held fixed, as text.
 
     >>> held_label("drrl, weight=1.649")
     'DrRL at c = 1.65'
@@ -164,8 +164,8 @@ def held_label(held: str) -> str:
     return f"{label(variant)} at {symbol} = {float(value):.3g}"
 
 
-def points(axes: Axes, x, y, low, high, tone, **style) -> None:
-    """Means and their intervals, upright; a mean without one is a point alone."""
+def means_with_intervals(axes: Axes, x, y, low, high, tone, **style) -> None:
+    """Means with vertical error bars from low to high; without these (NaN) a dot alone."""
     ends = np.array([np.asarray(y) - low, np.asarray(high) - y], float)
     style = {"fmt": "o", "ms": 6, "capsize": 3, "elinewidth": 1.4, "color": tone} | style
     axes.errorbar(x, y, yerr=np.nan_to_num(ends), **style)
@@ -175,7 +175,7 @@ ORDER_TICKS = (1, 1.25, 1.5, 2, 3, 5, 10, math.inf)
 
 
 def order_axis(axes: Axes) -> None:
-    """An axis of orders, evenly in 1/γ* = 1 - 1/γ: SL at its left end, CCL at its right."""
+    """Let the x axis be orders, spaced by 1/γ* = 1 - 1/γ: SL at its left end, CCL at its right."""
     names = ["1\nSL", *map(str, ORDER_TICKS[1:-1]), "∞\nCCL"]
     axes.set_xticks([1 - 1 / order for order in ORDER_TICKS], names)
     axes.set(xlabel="order γ (evenly in 1/γ*)", xlim=(-0.035, 1.035))
@@ -195,7 +195,7 @@ RATIOS = ("k1", "k2", "k2_test")  # probability ratios, on logarithmic axes; the
 
 
 def quantity_axis(axes: Axes, name: str, *, across: bool = False) -> None:
-    """The axis of one of QUANTITIES: its name, its ticks, and its ends where it is a share."""
+    """Name and scale the axis of one of QUANTITIES: logarithmic for a ratio, 0 to 1 for a share."""
     which = "x" if across else "y"
     axes.set(**{f"{which}label": QUANTITIES[name]})
     if name in RATIOS:
@@ -209,4 +209,4 @@ def quantity_axis(axes: Axes, name: str, *, across: bool = False) -> None:
         getattr(axes, f"{which}axis").set_major_formatter(PercentFormatter(1))
 
 
-TONES = "#222222", "#CC79A7", "#E69F00", "#56B4E9"  # of what is no loss
+NEUTRAL_COLOURS = "#222222", "#CC79A7", "#E69F00", "#56B4E9"  # of curves that are no loss

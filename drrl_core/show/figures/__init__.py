@@ -1,15 +1,15 @@
 """Every figure of the suite: a function that takes tables and returns a `Figure`."""
 
 from drrl_core.show.figures.comparison import (
-    accuracy_moved,
+    accuracy_by_group,
+    accuracy_by_noise,
+    accuracy_by_order,
+    accuracy_by_split,
     against_paper,
-    along_dial,
-    along_noise,
     breakdown,
-    by_group,
     metrics_by_loss,
 )
-from drrl_core.show.figures.data import popularity_and_activity, popularity_moved, recommended
+from drrl_core.show.figures.data import popularity_and_activity, popularity_by_split, recommended
 from drrl_core.show.figures.family import (
     along_orders,
     order_strip,
@@ -20,8 +20,8 @@ from drrl_core.show.figures.family import (
     weights_by_score,
 )
 from drrl_core.show.figures.training import (
-    VARIANTS,
-    descents,
+    BETA_LABELS,
+    gradient_descents,
     learning_curves,
     margins_by_variant,
     margins_over_epochs,
@@ -29,15 +29,15 @@ from drrl_core.show.figures.training import (
 )
 
 __all__ = [
-    "VARIANTS",
-    "accuracy_moved",
+    "BETA_LABELS",
+    "accuracy_by_group",
+    "accuracy_by_noise",
+    "accuracy_by_order",
+    "accuracy_by_split",
     "against_paper",
-    "along_dial",
-    "along_noise",
     "along_orders",
     "breakdown",
-    "by_group",
-    "descents",
+    "gradient_descents",
     "learning_curves",
     "margins_by_variant",
     "margins_over_epochs",
@@ -45,7 +45,7 @@ __all__ = [
     "order_strip",
     "orders_by_user",
     "popularity_and_activity",
-    "popularity_moved",
+    "popularity_by_split",
     "radii_tried",
     "recommended",
     "scores_of_users",

@@ -1,4 +1,4 @@
-"""Pictures that compare losses: with each other, with the paper, along a dial."""
+"""Figures that compare losses: with each other, with the paper, along noise or the order."""
 
 import itertools
 import math
@@ -14,21 +14,21 @@ from drrl_core.show.style import (
     colour,
     held_label,
     label,
+    means_with_intervals,
     metric_label,
     new_figure,
     order_axis,
     order_label,
-    points,
     styled,
 )
 
 
 @styled
 def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | None = None) -> Figure:
-    """Test accuracy, a panel a metric and a bar a loss.
+    """Test accuracy: a panel for each metric, a bar for each loss.
 
     Args:
-        scores: index loss, a column a metric.
+        scores: a row for each loss, a column for each metric.
         dataset: its name, for the title.
         reference: metric -> accuracy of ranking by popularity, drawn as a line.
     """
@@ -54,10 +54,11 @@ def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | Non
 
 @styled
 def against_paper(tables: dict[str, pd.DataFrame], *, title: str) -> Figure:
-    """What was measured beside what the paper prints, a panel a metric and a line a loss.
+    """Our numbers beside the paper's: a panel for each metric, a line for each loss.
 
     Args:
-        tables: metric -> as `scorecard.comparison` gives it; the first one's order is the order.
+        tables: metric -> a table as `scorecard.comparison` gives it; the first one's rows set the
+            order of the losses.
     """
     losses = list(next(iter(tables.values())).index)[::-1]
     size = 3.9 * len(tables) + 1.2, 1.5 + 0.34 * len(losses)
@@ -83,12 +84,14 @@ def against_paper(tables: dict[str, pd.DataFrame], *, title: str) -> Figure:
 
 
 @styled
-def by_group(tables: dict[str, pd.DataFrame], *, of: str, metric: str, title: str) -> Figure:
-    """Accuracy over groups of users or items that are alike active or popular, a bar a loss.
+def accuracy_by_group(
+    tables: dict[str, pd.DataFrame], *, of: str, metric: str, title: str
+) -> Figure:
+    """Accuracy in groups of equally active users, or equally popular items; a bar for each loss.
 
     Args:
-        tables: loss -> as `metrics.by_activity` or `metrics.by_popularity` gives it.
-        of: what is counted, for the axis.
+        tables: loss -> a table as `metrics.by_activity` or `metrics.by_popularity` gives it.
+        of: what makes the groups, such as a user's train pairs; the name of the x axis.
     """
     figure, [[axes]] = new_figure(6.4, 3.6)
     width = 0.8 / max(len(tables), 1)
@@ -105,7 +108,7 @@ def by_group(tables: dict[str, pd.DataFrame], *, of: str, metric: str, title: st
 
 
 @styled
-def along_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
+def accuracy_by_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
     """Accuracy as false negatives grow, and DrRL's lead over the best other loss.
 
     Args:
@@ -122,7 +125,8 @@ def along_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
         x = rows.index + step * (place - (len(losses) - 1) / 2)  # intervals beside each other
         ends = (rows[name] for name in ("low", "high"))
         line = "s--" if tones[place] in tones[:place] else "o-"
-        points(left, x, rows["ours"], *ends, tones[place], fmt=line, label=label(loss))
+        look = {"fmt": line, "label": label(loss)}
+        means_with_intervals(left, x, rows["ours"], *ends, tones[place], **look)
     left.set(xlabel="noise ratio: share of false negatives", ylabel=f"test {metric_label(metric)}")
     names = left.get_legend_handles_labels()
     figure.legend(*names, loc="outside lower center", ncols=max(len(losses), 1), fontsize=9)
@@ -153,12 +157,14 @@ def along_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
 
 @styled
 def breakdown(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
-    """What balls keep of their accuracy, against the share of false negatives; then against that
-    share in units of each ball's breakdown point, which would lay all that break upon each other.
+    """The share of its accuracy that each ball keeps as false negatives grow.
+
+    Left against the share of false negatives; right against that share divided by the ball's
+    breakdown point: if that point decides, the curves fall together.
 
     Args:
-        table: as `evidence.balls_in_noise`.
-        metric: of which `kept` is told, for the axes.
+        table: as `evidence.balls_in_noise` gives it.
+        metric: whose accuracy it is, for the axes.
     """
     figure, [[left, right]] = new_figure(9.4, 4.3, 2)
     ids = ["radius", "order", "variant", "config"]
@@ -192,13 +198,15 @@ def breakdown(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
 
 
 @styled
-def along_dial(sweeps: dict[str, pd.DataFrame], panels: dict[str, str], *, title: str) -> Figure:
-    """What trained models of one family do along the order, a panel a quantity.
+def accuracy_by_order(
+    sweeps: dict[str, pd.DataFrame], panels: dict[str, str], *, title: str
+) -> Figure:
+    """Accuracy and other quantities of trained models against the order, a panel for each.
 
     Args:
-        sweeps: what was held fixed -> a row a model, as in `evidence.accuracy_by_order`.
-        panels: column -> what it is. Where there are low and high, they are the first one's, whose
-            best is in the legend.
+        sweeps: what was held fixed -> a row for each model, as `evidence.accuracy_by_order` gives.
+        panels: column -> the name of its axis. The columns low and high, where there are any, are
+            the interval of the first, whose best order is in the legend.
     """
     figure, axes_of = new_figure(
         9.4, 2.9 * math.ceil(len(panels) / 2), 2, math.ceil(len(panels) / 2)
@@ -210,7 +218,7 @@ def along_dial(sweeps: dict[str, pd.DataFrame], panels: dict[str, str], *, title
             x, none = 1 - 1 / rows.index.to_numpy(float), np.full(len(rows), np.nan)
             ends = (rows["low"], rows["high"]) if name == lead and "low" in rows else (none, none)
             label = f"{held_label(held)}, best at γ = {rows[lead].idxmax():.3g}"
-            points(axes, x, rows[name], *ends, tone, fmt=line, label=label)
+            means_with_intervals(axes, x, rows[name], *ends, tone, fmt=line, label=label)
         order_axis(axes)
         axes.set(ylabel=words)
         if name in ("k1", "k2"):
@@ -225,13 +233,13 @@ def along_dial(sweeps: dict[str, pd.DataFrame], panels: dict[str, str], *, title
 
 
 @styled
-def accuracy_moved(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
+def accuracy_by_split(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
     """What a shift costs each loss: accuracy on a random split and on one by time.
 
     Args:
-        table: a row a loss (or "popularity"); columns random, time, each mean over the seeds;
-            random_low, random_high, time_low, time_high, their intervals, NaN where there is none.
-        metric: its name, as on the axis.
+        table: a row for each loss (or "popularity"); columns random and time, means over the
+            seeds; random_low, random_high, time_low, time_high, their intervals, NaN if unknown.
+        metric: its name, for the axis.
     """
     figure, [[axes]] = new_figure(7.4, 1.3 + 0.42 * len(table))
     for y, (loss, row) in enumerate(table[::-1].iterrows()):

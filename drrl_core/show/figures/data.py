@@ -6,12 +6,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from drrl_core.show.style import DATA, colour, label, new_figure, styled
+from drrl_core.show.style import DATA_COLOUR, colour, label, new_figure, styled
 
 
 @styled
 def popularity_and_activity(train, *, dataset: str) -> Figure:
-    """How unequal a data set is: pairs of a user, and who holds the pairs among the items.
+    """How unequal a data set is: pairs per user, and the share of the pairs that each item has.
 
     Args:
         train: (n_users, n_items) CSR. dataset: its name, for the title.
@@ -20,7 +20,8 @@ def popularity_and_activity(train, *, dataset: str) -> Figure:
     activity = np.diff(train.indptr)
     top = max(2, activity.max() + 1)
     bins = np.unique(np.geomspace(1, top, 25).round()) if top > 60 else np.arange(0.5, top + 1)
-    left.hist(activity[activity > 0], bins=bins, color=DATA, edgecolor="white", linewidth=0.5)
+    look = dict(color=DATA_COLOUR, edgecolor="white", linewidth=0.5)
+    left.hist(activity[activity > 0], bins=bins, **look)
     if top > 60:
         left.set_xscale("log")
     middle = np.median(activity[activity > 0]) if activity.any() else 0
@@ -33,10 +34,10 @@ def popularity_and_activity(train, *, dataset: str) -> Figure:
     held = np.concatenate([[0], np.cumsum(fame) / max(1, fame.sum())])
     share = np.linspace(0, 1, len(held))
     right.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=":")
-    right.fill_between(share, held, share, color=DATA, alpha=0.15, linewidth=0)
-    right.plot(share, held, color=DATA)
+    right.fill_between(share, held, share, color=DATA_COLOUR, alpha=0.15, linewidth=0)
+    right.plot(share, held, color=DATA_COLOUR)
     tenth = float(np.interp(0.1, share, held))
-    right.plot(0.1, tenth, "o", color=DATA, markersize=7)
+    right.plot(0.1, tenth, "o", color=DATA_COLOUR, markersize=7)
     right.set(xlabel="items, the most popular first", ylabel="share of the train pairs")
     right.set(xlim=(0, 1), ylim=(0, 1.02))
     for axis in (right.xaxis, right.yaxis):
@@ -48,11 +49,11 @@ def popularity_and_activity(train, *, dataset: str) -> Figure:
 
 @styled
 def recommended(lists: dict[str, pd.DataFrame], *, user: object) -> Figure:
-    """One user's best items under each loss, named by the ids of one's own file.
+    """One user's best items under each loss, with the ids of the data file.
 
     Args:
-        lists: loss name -> a row an item, best first: item (id), score, test (bool: the user's
-            held-out pair), popularity (train pairs of the item).
+        lists: loss name -> a row for each item, best first: item (id), score, test (bool: a
+            held-out pair of the user), popularity (train pairs of the item).
         user: the user's id.
     """
     longest = max(len(rows) for rows in lists.values())
@@ -80,12 +81,12 @@ def recommended(lists: dict[str, pd.DataFrame], *, user: object) -> Figure:
 
 
 @styled
-def popularity_moved(splits: dict[str, tuple[np.ndarray, np.ndarray]], said: dict) -> Figure:
-    """Each item's popularity in train against that in test, a panel a way to split.
+def popularity_by_split(splits: dict[str, tuple[np.ndarray, np.ndarray]], said: dict) -> Figure:
+    """Each item's popularity in train against that in test, a panel for each split.
 
     Args:
-        splits: name of a split -> how many train, and how many test pairs each item has, (n,) both.
-        said: name of a split -> what its title adds.
+        splits: name of a split -> each item's number of train pairs, and of test pairs, (n,) both.
+        said: name of a split -> the rest of its title.
     """
     figure, [panels] = new_figure(4.3 * len(splits), 4.4, len(splits))
     points = {
@@ -95,7 +96,7 @@ def popularity_moved(splits: dict[str, tuple[np.ndarray, np.ndarray]], said: dic
     top = 1.1 * max(part.max() for parts in points.values() for part in parts) or 1
     for axes, (name, (x, y)) in zip(panels, points.items(), strict=True):
         axes.plot([0, top], [0, top], color="#999999", linewidth=1, linestyle=":")
-        axes.plot(x, y, "o", ms=4, alpha=0.35, mew=0, color=DATA)
+        axes.plot(x, y, "o", ms=4, alpha=0.35, mew=0, color=DATA_COLOUR)
         for scale in (axes.set_xscale, axes.set_yscale):
             scale("function", functions=(np.sqrt, np.square))  # counts spread like their root
         ticks = [tick for tick in (0, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if tick <= top]

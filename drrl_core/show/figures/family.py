@@ -9,9 +9,9 @@ from matplotlib.ticker import PercentFormatter
 
 from drrl_core.show.style import (
     COLOURS,
-    FALSE_NEGATIVE,
+    FALSE_NEGATIVE_COLOUR,
+    NEUTRAL_COLOURS,
     RATIOS,
-    TONES,
     colour,
     label,
     new_figure,
@@ -25,10 +25,10 @@ from drrl_core.show.style import (
 
 @styled
 def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int) -> Figure:
-    """One user's negatives under each loss: where their scores lie, and how much each is heard.
+    """One user's negatives under each loss: how their scores are spread, and the weight of each.
 
     Args:
-        views: loss name -> a row a negative: score, weight (mean 1), false_negative (bool).
+        views: loss name -> a row for each negative: score, weight (mean 1), false_negative (bool).
         dataset: its name, for the title.
         user: whose negatives they are.
     """
@@ -49,7 +49,7 @@ def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int)
             s=34,
             marker="D",
             facecolor="white",
-            edgecolor=FALSE_NEGATIVE,
+            edgecolor=FALSE_NEGATIVE_COLOUR,
             linewidth=1.3,
         )
         heard = weight[false].sum() / weight.sum() if weight.any() else 0
@@ -67,7 +67,7 @@ def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int)
     panels[0].set_ylabel("weight (mean 1)")
     dot, diamond = (
         Line2D([], [], ls="", marker="o", ms=4, color="#444444"),
-        Line2D([], [], ls="", marker="D", ms=6, mfc="white", mec=FALSE_NEGATIVE, mew=1.3),
+        Line2D([], [], ls="", marker="D", ms=6, mfc="white", mec=FALSE_NEGATIVE_COLOUR, mew=1.3),
     )
     share = f"false negative ({view['false_negative'].mean():.1%} of the items)"
     handles = [dot, diamond, Patch(color="#DADCE0")]
@@ -78,11 +78,11 @@ def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int)
 
 @styled
 def radii_tried(radii: np.ndarray, tried: pd.DataFrame, *, reference: float) -> Figure:
-    """From SL to DrRL: the radius SL used, user by user, and how DrRL fares at some of them.
+    """The radius that SL amounts to for each user, and DrRL's accuracy at some of these radii.
 
     Args:
         radii: (users,) nats, of a trained SL.
-        tried: a row a trained DrRL: order, radius (nats), valid (NDCG@20).
+        tried: a row for each trained DrRL: order, radius (nats), valid (NDCG@20).
         reference: valid NDCG@20 of that SL.
     """
     figure, [upper, lower] = new_figure(7.0, 5.2, rows=2)
@@ -116,7 +116,7 @@ def radii_tried(radii: np.ndarray, tried: pd.DataFrame, *, reference: float) -> 
 
 @styled
 def order_strip(scores: np.ndarray, worst: dict[float, np.ndarray], *, radius: float) -> Figure:
-    """Weight against score at one radius, a panel an order: from SL's shape to CCL's.
+    """Weight against score at one radius, a panel for each order, from SL's shape to CCL's.
 
     Args:
         scores: (n,). worst: order -> (n,) worst-case weights. radius: in nats, for the title.
@@ -147,15 +147,15 @@ def order_strip(scores: np.ndarray, worst: dict[float, np.ndarray], *, radius: f
 def along_orders(
     orders: np.ndarray, curves: dict[str, np.ndarray], *, ylabel: str, title: str, ends: dict
 ) -> Figure:
-    """Something along the order dial, a curve for each quantity that is held fixed.
+    """One quantity against the order, with a curve for each way to hold the size fixed.
 
     Args:
         orders: (a,) γ in [1, ∞]. curves: name -> (a,) values.
-        ends: name -> value, at SL's end and at CCL's; drawn as lines across.
+        ends: name -> value; SL's first, then CCL's; drawn as horizontal lines.
     """
     figure, [[axes]] = new_figure(7.0, 3.9)
     for (name, values), line, tone in zip(
-        curves.items(), ("-", "--", ":", "-."), TONES, strict=False
+        curves.items(), ("-", "--", ":", "-."), NEUTRAL_COLOURS, strict=False
     ):
         axes.plot(1 - 1 / np.asarray(orders), values, ls=line, color=tone, label=name, lw=2.4)
     corners = ("sl", 1.0, "right"), ("ccl", 0.0, "left")
@@ -173,11 +173,11 @@ def along_orders(
 def users_by_loss(
     found: dict[str, pd.DataFrame], quantities: tuple[str, ...], *, title: str
 ) -> Figure:
-    """How a quantity spreads over the users, a panel a quantity and a curve a loss.
+    """How quantities are distributed over the users: a panel for each, a curve for each loss.
 
     Args:
-        found: loss -> a row a user, as `runs.by_user` gives it.
-        quantities: columns of it, of QUANTITIES.
+        found: loss -> a row for each user, as `runs.by_user` gives it.
+        quantities: which of its columns to draw; names in QUANTITIES.
     """
     figure, [panels] = new_figure(4.4 * len(quantities), 3.8, len(quantities))
     for axes, name in zip(panels, quantities, strict=True):
@@ -203,15 +203,16 @@ def users_by_loss(
 def scores_of_users(
     rows: dict[str, np.ndarray], margins: dict[str, float], *, title: str, words: str
 ) -> Figure:
-    """Where a few users' scores lie, a curve a user, and a margin for each.
+    """The distribution of a few users' scores, a curve for each user, with a margin for each.
 
     Args:
-        rows: who -> (n,) scores. margins: who -> β, score; `words` say which β it is.
+        rows: user's name -> (n,) scores. margins: user's name -> β, score.
+        words: which β it is, for the legend.
     """
     figure, [[axes]] = new_figure(7.0, 3.6)
     low, high = (end(map(end, rows.values())) for end in (min, max))
     edges = np.linspace(low, high, 41)
-    for (who, scores), tone in zip(rows.items(), TONES, strict=False):
+    for (who, scores), tone in zip(rows.items(), NEUTRAL_COLOURS, strict=False):
         axes.hist(scores, edges, density=True, histtype="step", lw=2, color=tone, label=who)
         axes.axvline(margins[who], color=tone, ls="--", lw=1.4)
     handles, names = axes.get_legend_handles_labels()
@@ -230,12 +231,12 @@ def orders_by_user(
     title: str,
     dots: dict[str, pd.DataFrame] | None = None,
 ) -> Figure:
-    """Quantities along the order dial: the mean over users and where four in five of them lie.
+    """Quantities against the order: the mean over the users, and the middle 80% of them.
 
     Args:
-        columns: heading (or a loss) -> as `runs.turned` gives it; a column of panels each.
-        quantities: a row of panels each, of QUANTITIES.
-        dots: heading -> trained models, index order, columns as quantities; drawn where given.
+        columns: heading (or a loss) -> a table as `runs.turned` gives it; one column of panels.
+        quantities: names in QUANTITIES; one row of panels each.
+        dots: heading -> a row for each trained model: index order, the quantities as columns.
     """
     size = 3.5 * len(columns), 0.9 + 2.4 * len(quantities)
     figure, panels = new_figure(*size, len(columns), len(quantities))

@@ -1,4 +1,4 @@
-"""Pictures of training: accuracy and diagnostics over the epochs, margins on their way."""
+"""Figures of training: accuracy, losses and margins β over the epochs."""
 
 import math
 
@@ -11,7 +11,7 @@ from drrl_core.show.style import COLOURS, colour, label, new_figure, styled
 
 @styled
 def learning_curves(histories: dict[str, pd.DataFrame], *, dataset: str) -> Figure:
-    """Valid NDCG@20 over epochs, a line a loss, its best epoch marked.
+    """Valid NDCG@20 over the epochs: a line for each loss, a dot at its best epoch.
 
     Args:
         histories: loss name -> `Fit.history`.
@@ -31,11 +31,11 @@ def learning_curves(histories: dict[str, pd.DataFrame], *, dataset: str) -> Figu
 
 @styled
 def training_history(history: pd.DataFrame, *, title: str) -> Figure:
-    """One run as it goes: the loss of each epoch, and valid NDCG@20 where it was evaluated.
+    """One run: the loss of each epoch, and valid NDCG@20 where it was evaluated.
 
     Args:
-        history: `Fit.history`, or as much of it as there is; empty before the first epoch.
-        title: of the whole.
+        history: `Fit.history`, of a run that has ended or still goes on; empty before any epoch.
+        title: of the figure.
     """
     figure, [[left, right]] = new_figure(9.4, 3.4, 2)
     if len(history):
@@ -53,7 +53,7 @@ def training_history(history: pd.DataFrame, *, title: str) -> Figure:
     return figure
 
 
-VARIANTS = {
+BETA_LABELS = {
     "learned": "DrRL: one β a user, learnt",
     "shared": "w/o-P: one learnt β for all",
     "fixed": "w/o-LP: one fixed β",
@@ -62,12 +62,14 @@ VARIANTS = {
 
 
 @styled
-def descents(betas: np.ndarray, panels: dict[float, dict]) -> Figure:
+def gradient_descents(betas: np.ndarray, panels: dict[float, dict]) -> Figure:
     """The bound β + c·‖(f-β)₊‖ as a curve, and gradient descent on it from several starts.
 
     Args:
-        betas: (b,) score, ascending. panels: c -> curve (b,), score; value, the worst case; best,
-            the exact β, -inf where there is none; paths, start -> (m, 2), β and bound on the way.
+        betas: (b,) score, ascending.
+        panels: c -> a panel, a dictionary of curve, the bound (b,), score; value, the worst case,
+            score; best, the exact β, -inf where there is none; paths, start -> (m, 2), β and bound
+            after each step.
     """
     figure, [axes_of] = new_figure(9.4, 3.8, len(panels))
     for axes, (weight, panel) in zip(axes_of, panels.items(), strict=True):
@@ -98,11 +100,11 @@ def descents(betas: np.ndarray, panels: dict[float, dict]) -> Figure:
 
 @styled
 def margins_by_variant(frames: dict[str, pd.DataFrame], *, dataset: str, negatives: int) -> Figure:
-    """The β that each variant of DrRL uses against the exact one, a dot a user.
+    """The β that each variant of DrRL uses against the exact one, a dot for each user.
 
     Args:
-        frames: variant -> `runs.margins`. dataset: its name, for the title.
-        negatives: N of a row, for the caption of the exact variant.
+        frames: variant -> a table as `runs.margins` gives it. dataset: its name, for the title.
+        negatives: how many a training row draws, for the caption of the exact variant.
     """
     figure, [panels] = new_figure(2.6 * len(frames), 3.5, len(frames))
     every = pd.concat(frames.values())[["beta", "best"]]
@@ -112,7 +114,7 @@ def margins_by_variant(frames: dict[str, pd.DataFrame], *, dataset: str, negativ
         axes.plot(ends, ends, color="#999999", linewidth=1.2)
         tone = "#222222" if variant == "exact" else COLOURS["drrl"]
         axes.plot(frame["best"], frame["beta"], "o", ms=4, alpha=0.5, mew=0, color=tone)
-        named = VARIANTS[variant].replace(": ", ":\n")
+        named = BETA_LABELS[variant].replace(": ", ":\n")
         axes.set_title(named if variant != "exact" else f"exact,\non each row of {negatives}")
         said = f"mean gap {frame['gap'].mean():.4f}"
         axes.text(0.04, 0.96, said, transform=axes.transAxes, va="top", size=9)
@@ -130,11 +132,11 @@ def margins_by_variant(frames: dict[str, pd.DataFrame], *, dataset: str, negativ
 def margins_over_epochs(
     panels: dict[str, dict[tuple[float, float], pd.DataFrame]], exact: pd.DataFrame
 ) -> Figure:
-    """Where the learnt β goes, a panel a weight c, a line a start and rate.
+    """The learnt β over the epochs: a panel for each weight c, a line for each start and rate.
 
     Args:
         panels: the panel's title -> (start, rate) -> a history with diagnostics, as `runs.execute`
-            adds them; the first panel is that of the ball.
+            leaves it; the first panel is the one with c > 1, whose β has a finite best value.
         exact: the history of the run that solves for β in that ball.
     """
     figure, [axes_of] = new_figure(9.4, 3.8, len(panels))

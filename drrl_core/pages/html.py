@@ -10,6 +10,9 @@ from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+import jinja2
+
+_TEMPLATES = Path(__file__).with_name("templates")
 # Formulas are lifted out before the text is read as Markdown, as JupyterLab does, so that `_`, `*`
 # and `|` in them are safe. What matches outside the two named groups (code, escapes) stays.
 _TEX = re.compile(
@@ -21,7 +24,7 @@ _TEX = re.compile(
       | (?P<inline>\$(?:\\.|(?!\n\s*\n)[^$\\])+\$ | \\{1,2}\(.+?\\{1,2}\))""",
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
-_DIALECT = (  # what MathJax understands and latex2mathml does not, in words it does
+_DIALECT = (  # what MathJax knows and latex2mathml does not -> what it knows
     (r"^(?:\$\$?|\\{1,2}[\[(])|(?:\$\$?|\\{1,2}[\])])$", ""),
     (r"\\label\{[^}]*\}|\\(?:notag|nonumber)\b", ""),
     (r"\\(begin|end)\{(?:aligned|align|split)\*?\}", r"\\\1{align*}"),
@@ -29,100 +32,6 @@ _DIALECT = (  # what MathJax understands and latex2mathml does not, in words it 
     (r"\\arg\s*\\(max|min)\b|\\operatorname\*?\{arg\s*\\?,?\s*(max|min)\}", r"\\arg\1\2"),
     (r"\\operatorname\*", r"\\operatorname"),
 )
-_PAGE = """{%- extends "lab/base.html.j2" -%}
-{%- block header -%}
-<!DOCTYPE html>
-<html lang="{{ resources.language_code }}">
-<head>
-<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ nb.metadata.title | escape_html }}</title>
-{% for css in resources.inlining.css %}<style>{{ css }}</style>{% endfor %}
-<style>
-body { max-width: 52rem; margin: 0 auto; padding: 1rem; background: #fff; color: #1a1a1a;
-       font: 1.05rem/1.6 system-ui, sans-serif; overflow-wrap: break-word }
-h1, h2, h3 { line-height: 1.25; margin: 1.6em 0 .5em }
-a { color: #0b57a4 }
-pre { margin: 0; overflow-x: auto; font-size: .8rem; line-height: 1.45 }
-.highlight, .jp-RenderedMarkdown pre { background: #f5f6f8; padding: .5rem .8rem }
-.highlight pre { padding: 0 !important }
-.jp-OutputArea-output { margin: .5rem 0; overflow-x: auto }
-.jp-InputPrompt, .jp-OutputPrompt { color: #667; font: .7rem monospace; margin-top: 1rem }
-.anchor-link { display: none }
-img { max-width: 100%; height: auto }
-table { border-collapse: collapse; display: block; overflow-x: auto }
-table, th, td { border: 0 solid #ddd } th, td { padding: .25rem .7rem; border-bottom-width: 1px }
-details { border-left: 3px solid #ccd; padding-left: .8rem; margin: .8rem 0 }
-summary { cursor: pointer; font-weight: 600 }
-.dataframe td { text-align: right } tbody th { text-align: left }
-math { font-family: "STIX Two Math", "Cambria Math", "Latin Modern Math", "DejaVu Math TeX Gyre",
-       math }
-math[display=block] { margin: .9em 0; overflow: auto hidden }
-mtd[columnalign=left] { text-align: left } mtd[columnalign=right] { text-align: right }
-mtable[columnspacing^="0em"] mtd { padding-left: 0; padding-right: 0 }
-[mathvariant^=bold] { font-weight: bold } menclose { border: 1px solid; padding: .2em }
-</style>
-</head>
-<body><main>
-{% if nb.metadata.home %}<nav><a href="{{ nb.metadata.home }}">All notebooks</a></nav>{% endif %}
-{%- endblock -%}
-{%- block data_latex scoped -%}{{ output.data["text/latex"] | markdown2html }}{%- endblock -%}
-{%- block body_footer -%}</main></body>{%- endblock -%}
-{%- block footer -%}</html>{%- endblock -%}"""
-_INDEX = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>What a robust loss listens to</title>
-<style>
-body { max-width: 72rem; margin: 0 auto; padding: 1.5rem; background: #fff; color: #1a1a1a;
-       font: 1rem/1.5 system-ui, sans-serif }
-h1 { line-height: 1.2; margin: .5em 0 .2em }
-main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr));
-       gap: 1.25rem; margin-top: 1.5rem }
-article { border: 1px solid #d8dbe2; border-radius: .5rem; overflow: hidden }
-article > a { display: block; height: 11rem; padding: .6rem; border-bottom: 1px solid #e8eaef }
-article img { width: 100%; height: 100%; object-fit: contain }
-article div { padding: .2rem 1rem .9rem }
-h2 { font-size: 1.1rem; line-height: 1.3; margin: .6em 0 .4em }
-h2 span, footer, .about { color: #5a6070; font-weight: 400 }
-p { margin: .3em 0 } .about { font-size: .85rem; overflow-wrap: anywhere }
-.failed { color: #b00020; font-weight: 600 }
-a { color: #0b57a4 }
-h2 a { color: inherit; text-decoration: none } h2 a:hover { text-decoration: underline }
-</style>
-</head>
-<body>
-<header>
-<h1>What a robust loss listens to</h1>
-<p>Softmax Loss, Cosine Contrastive Loss and DrRL are one family; each notebook asks one question
-of it.</p>
-{% if links %}<nav><p>{% for href, title in links -%}
-<a href="{{ href }}">{{ title }}</a>{{ " · " if not loop.last }}
-{%- endfor %}</p></nav>{% endif %}
-</header>
-<main>
-{% for card in cards -%}
-<article>
-{% if card.picture %}<a href="{{ card.page }}" tabindex="-1" aria-hidden="true"><img alt=""
-src="data:image/png;base64,{{ card.picture }}"></a>{% endif %}
-<div>
-<h2>{% if card.page %}<span>{{ card.notebook.split("_")[0] }}</span>
-<a href="{{ card.page }}">{{ card.title }}</a>
-{%- else %}{{ card.notebook }}{% endif %}</h2>
-{% if card.status == "done" -%}
-<p class="about">done in {{ card.seconds | round | int }} s
-{%- else -%}
-<p class="about"><span class="failed">{{ card.status }}</span> {{ card.where }}: {{ card.error }}
-{%- endif %}
-{%- if card.parameters and card.parameters.dataset %} · {{ card.parameters.dataset }}{% endif %}
-{%- if card.finished %} · {{ card.finished[:10] }}{% endif %}</p>
-</div>
-</article>
-{% endfor -%}
-</main>
-</body>
-</html>
-"""
 
 
 def _mathml(tex: str, display: str) -> str:
@@ -138,19 +47,18 @@ def _mathml(tex: str, display: str) -> str:
         tree.attrib.pop("xmlns")
         for node in tree.iter():
             if node.tag != "mtext" and re.match(r"\\|&$", node.text or ""):
-                raise ValueError(f"no {node.text}")  # what it does not know it passes on in silence
+                raise ValueError(f"no {node.text}")  # unknown commands are passed on silently
             node.text = markup.unescape(node.text or "")
             if node.tag in ("mi", "mo") and re.fullmatch("[A-Za-z]{2,}", node.text):  # log, softmax
                 node.tag, space = "mo", ".17em"
                 node.attrib |= {"lspace": space, "rspace": space}
-    except Exception as error:  # a formula must not cost a finished run its page
+    except Exception as error:  # one bad formula must not lose the page of a finished run
         warnings.warn(f"left as TeX, {type(error).__name__}: {error}: {tex}", stacklevel=2)
         return f"<code>{markup.escape(tex)}</code>"
     return ElementTree.tostring(tree, encoding="unicode")
 
 
 def _exporter(home: Path):
-    import jinja2
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
@@ -183,17 +91,18 @@ def _exporter(home: Path):
             page = put_back(page, _mathml)
             # nbconvert's own embed_images closes every <details> before its content
             page = re.sub(r'(<img\b[^>]*?\ssrc=")([^":]+)', embed, page)
-            page = re.sub(r'<a href="[^":]*\.md">(.*?)</a>', r"\1", page)  # not in a gallery
+            page = re.sub(r'<a href="[^":]*\.md">(.*?)</a>', r"\1", page)  # these are no pages
             return re.sub(r'(href="[^":]*)\.ipynb(?=["#])', r"\1.html", page)
 
     kinds = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg")
-    options = {  # neither widgets nor scripts; colours that stand in the page itself
+    options = {  # no widgets, no scripts; the colours of code within the page
         "NbConvertBase": {"display_data_priority": [*kinds, "text/latex", "text/plain"]},
         "CSSHTMLHeaderPreprocessor": {"style": "default"},
-        # a progress bar is one line that was written over, not a hundred lines
+        # a progress bar rewrites one line: show its last state, not a hundred lines
         "Exporter": {"preprocessors": ["nbconvert.preprocessors.CoalesceStreamsPreprocessor"]},
     }
-    return Page(config=Config(options), raw_template=_PAGE)
+    template = (_TEMPLATES / "page.html.j2").read_text(encoding="utf-8")
+    return Page(config=Config(options), raw_template=template)
 
 
 def _title(notebook, default: str) -> str:
@@ -226,7 +135,7 @@ def export_html(executed, target, *, home: str = "") -> Path:
     for cell in list(notebook.cells):
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.source = re.sub(r"^(# Parameters|out_dir = .*)\n?", "", cell.source, flags=re.M)
-            cell.source or notebook.cells.remove(cell)  # where it went is nobody else's business
+            cell.source or notebook.cells.remove(cell)  # the path of the output stays private
     notebook.metadata |= {"title": _title(notebook, executed.stem), "home": home}
     source = Path(notebook.metadata.get("papermill", {}).get("input_path") or executed)
     folder = source.parent if source.is_file() else executed.parent  # of relative pictures
@@ -239,7 +148,7 @@ def export_html(executed, target, *, home: str = "") -> Path:
 
 
 def _thumbnail(notebook) -> str:
-    """The picture of the cell tagged `thumbnail`, else the first, as base64; or nothing."""
+    """The picture of the cell tagged `thumbnail`, else the first picture, as base64; else ''."""
     cells = sorted(
         notebook.cells, key=lambda cell: "thumbnail" not in cell.metadata.get("tags", [])
     )
@@ -259,7 +168,6 @@ def build(folder, target, *, extra=()) -> Path:
 
     Example: `build("out/notebooks", "out/gallery")`
     """
-    import jinja2
     import nbformat
 
     folder, target = Path(folder), Path(target)
@@ -284,7 +192,8 @@ def build(folder, target, *, extra=()) -> Path:
         title = re.search(r"<title>(.*?)</title>", text, re.DOTALL)
         (target / path.name).write_text(text, encoding="utf-8")
         links.append((path.name, markup.unescape(title[1]).strip() if title else path.stem))
-    template = jinja2.Environment(autoescape=True).from_string(_INDEX)
+    loader = jinja2.FileSystemLoader(_TEMPLATES)
+    template = jinja2.Environment(autoescape=True, loader=loader).get_template("index.html.j2")
     index = target / "index.html"
     index.write_text(template.render(cards=cards, links=links), encoding="utf-8")
     return index

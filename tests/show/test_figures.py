@@ -63,12 +63,14 @@ SHIFTED = pd.DataFrame(
 )
 FIGURES = {
     "paper": lambda: figures.against_paper({"ndcg@20": SIDE}, title="toy"),
-    "noise": lambda: figures.along_noise(NOISY, metric="ndcg@20", title="toy"),
+    "noise": lambda: figures.accuracy_by_noise(NOISY, metric="ndcg@20", title="toy"),
     "breakdown": lambda: figures.breakdown(BALLS, metric="ndcg@20", title="toy"),
-    "dial": lambda: figures.along_dial(
+    "dial": lambda: figures.accuracy_by_order(
         {"drrl, radius=1": ALONG}, {"ours": "x", "k1": "y"}, title="toy"
     ),
-    "groups": lambda: figures.by_group({"sl": GROUPS}, of="pairs", metric="ndcg@20", title="toy"),
+    "groups": lambda: figures.accuracy_by_group(
+        {"sl": GROUPS}, of="pairs", metric="ndcg@20", title="toy"
+    ),
     "curves": lambda: figures.learning_curves({"sl": HISTORY, "drrl": HISTORY}, dataset="toy"),
     "metrics": lambda: figures.metrics_by_loss(
         SCORES, dataset="toy", reference={"recall@20": 0.5, "ndcg@20": 0.1}
@@ -87,8 +89,8 @@ FIGURES = {
     ),
     "weights": lambda: figures.weights_by_score({"sl": VIEW, "ccl": VIEW}, dataset="toy", user=3),
     "activity": lambda: figures.popularity_and_activity(PAIRS, dataset="toy"),
-    "moved": lambda: figures.popularity_moved({"time": [[3, 1, 0], [1, 1, 2]]}, {"time": "toy"}),
-    "shifted": lambda: figures.accuracy_moved(SHIFTED, metric="NDCG@20", title="toy"),
+    "moved": lambda: figures.popularity_by_split({"time": [[3, 1, 0], [1, 1, 2]]}, {"time": "toy"}),
+    "shifted": lambda: figures.accuracy_by_split(SHIFTED, metric="NDCG@20", title="toy"),
     "recommended": lambda: figures.recommended({"sl": LIST, "ccl": LIST[:1]}, user="toy-7"),
 }
 
@@ -210,14 +212,14 @@ def test_along_the_dial_the_first_panel_has_the_intervals():
 
 def test_popularity_is_in_units_of_the_average_item_on_one_scale():
     counts = {"random": ([6, 2, 4], [1, 1, 1]), "time": ([6, 2, 4], [0, 30, 0])}
-    left, right = figures.popularity_moved(counts, {"random": "a", "time": "b"}).axes
+    left, right = figures.popularity_by_split(counts, {"random": "a", "time": "b"}).axes
     assert left.lines[1].get_xydata().tolist() == [[1.5, 1], [0.5, 1], [1, 1]]
     assert right.lines[1].get_xydata().tolist() == [[1.5, 0], [0.5, 3], [1, 0]]
     assert left.get_xlim() == right.get_ylim() == pytest.approx((0, 3.3))
 
 
 def test_accuracy_moved_says_what_is_kept():
-    axes = figures.accuracy_moved(SHIFTED, metric="NDCG@20", title="toy").axes[0]
+    axes = figures.accuracy_by_split(SHIFTED, metric="NDCG@20", title="toy").axes[0]
     assert [text.get_text() for text in axes.texts] == ["keeps 75%", "keeps 25%"]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["popularity", "SL"]
     spans = [line.get_xdata() for line in axes.lines if line.get_marker() == "|"]
@@ -238,7 +240,7 @@ def test_every_loss_has_a_colour_and_a_label_of_its_own():
     main = [style.colour(name) for name in ("sl", "ccl", "drrl")]
     assert len(set(main)) == 3
     kinds = {name for name in search.variants(8) if name not in losses.REGISTRY}
-    assert kinds == style.KINDS_OF_DRRL.keys()
+    assert kinds == style.DRRL_LABELS.keys()
     assert {style.colour(name) for name in kinds} == {style.colour("drrl")}
     assert style.label("drrl-shared") == "DrRL-w/o-P"
 

@@ -12,7 +12,7 @@ pytest.importorskip("latex2mathml")
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from drrl_core import gallery
+from drrl_core.pages import html
 
 PROSE = r"""# Which *negatives* count, at $c = 1$?
 
@@ -64,7 +64,7 @@ def executed(path, *, picture=PIXEL, text=PROSE):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     home = tmp_path_factory.mktemp("home {of} pages")
-    return gallery.export_html(executed(home / "07_tiny.ipynb"), home / "07_tiny.html").read_text()
+    return html.export_html(executed(home / "07_tiny.ipynb"), home / "07_tiny.html").read_text()
 
 
 def test_a_page_needs_nothing_from_elsewhere(page):
@@ -104,7 +104,7 @@ def test_widgets_and_scripts_stay_out(tmp_path):
         "application/vnd.jupyter.widget-state+json": {"state": {"m": {}}, "version_major": 2}
     }
     nbformat.write(notebook, tmp_path / "a.ipynb")
-    page = gallery.export_html(tmp_path / "a.ipynb", tmp_path / "a.html").read_text()
+    page = html.export_html(tmp_path / "a.ipynb", tmp_path / "a.html").read_text()
     assert "Slider()" in page and "a script" in page and "<mfrac>" in page
     assert "<script" not in page and "<title>a</title>" in page
 
@@ -114,7 +114,7 @@ def test_what_was_chosen_is_shown_but_not_where_it_went(tmp_path, epochs):
     source = f'# Parameters\n{epochs}out_dir = "/home/somebody/out"'
     cell = new_code_cell(source, metadata={"tags": ["injected-parameters"]})
     nbformat.write(new_notebook(cells=[cell]), tmp_path / "a.ipynb")
-    page = gallery.export_html(tmp_path / "a.ipynb", tmp_path / "a.html").read_text()
+    page = html.export_html(tmp_path / "a.ipynb", tmp_path / "a.html").read_text()
     assert "somebody" not in page and page.count("In\xa0[") == bool(epochs)
     assert ("epochs" in page) == bool(epochs)
 
@@ -130,7 +130,7 @@ def test_what_was_chosen_is_shown_but_not_where_it_went(tmp_path, epochs):
 def test_what_cannot_be_inside_is_warned_about(tmp_path, text, words):
     nbformat.write(new_notebook(cells=[new_markdown_cell(text)]), tmp_path / "a.ipynb")
     with pytest.warns(UserWarning, match=words):
-        gallery.export_html(tmp_path / "a.ipynb", tmp_path / "a.html")
+        html.export_html(tmp_path / "a.ipynb", tmp_path / "a.html")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_what_the_formulas_of_the_suite_use(tmp_path, tex, tag):
     nbformat.write(new_notebook(cells=[new_markdown_cell(tex)]), tmp_path / "a.ipynb")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        page = gallery.export_html(tmp_path / "a.ipynb", tmp_path / "a.html").read_text()
+        page = html.export_html(tmp_path / "a.ipynb", tmp_path / "a.html").read_text()
     assert tag in page
 
 
@@ -177,7 +177,7 @@ def shelf(home, picture=PIXEL):
 
 def test_the_index_says_how_each_notebook_went(tmp_path):
     home = shelf(tmp_path / "executed")
-    index = gallery.build(home, tmp_path / "gallery", extra=[home / "scorecard.html"])
+    index = html.build(home, tmp_path / "gallery", extra=[home / "scorecard.html"])
     files = {path.name for path in index.parent.iterdir()}
     assert files == {"index.html", "00_good.html", "01_bad.html", "scorecard.html"}
     text = index.read_text()
@@ -200,11 +200,11 @@ def test_a_tag_chooses_the_thumbnail(tmp_path):
     tagged = new_code_cell("", outputs=[output], metadata={"tags": ["thumbnail"]})
     nbformat.write(new_notebook(cells=[*notebook.cells, tagged]), path)
     path.with_suffix(".json").write_text('{"notebook": "00_a", "status": "done", "seconds": 1}')
-    text = gallery.build(tmp_path, tmp_path / "gallery").read_text()
+    text = html.build(tmp_path, tmp_path / "gallery").read_text()
     assert "base64,chosen" in text and "base64,first" not in text
 
 
 def test_no_gallery_of_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"no executed notebooks in .*make notebooks"):
-        gallery.build(tmp_path, tmp_path / "gallery")
+        html.build(tmp_path, tmp_path / "gallery")
     assert not list(tmp_path.iterdir())

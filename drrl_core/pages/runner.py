@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from drrl_core.gallery import export_html
+from drrl_core.pages.html import export_html
 
 # What a front end, or a plotting backend meant for scripts, leaves in the environment. Inherited by
 # a kernel, the first removes inline figures and the others make explorers take it for interactive.
@@ -28,7 +28,7 @@ _FRONT_END |= {"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}
 
 
 class NotebookError(Exception):
-    """A notebook that cannot be found, read, started or finished; the message names the way out."""
+    """A notebook that cannot be found, read, started or finished; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Parameter:
 def _fits(kind: ast.expr, value) -> bool:
     match kind:
         case ast.BinOp(op=ast.BitOr(), left=left, right=right):
-            return any([_fits(left, value), _fits(right, value)])  # a list: a typo in either shows
+            return any([_fits(left, value), _fits(right, value)])  # a list: finds typos in both
         case ast.Constant(value=None):
             return value is None
         case ast.Subscript(value=ast.Name(id="list"), slice=item):
@@ -108,7 +108,7 @@ def folder() -> Path:
     >>> folder().name
     'notebooks'
     """
-    path = Path(__file__).resolve().parents[1] / "notebooks"
+    path = Path(__file__).resolve().parents[2] / "notebooks"
     if not path.is_dir():
         raise NotebookError(
             f"no folder {path}: the notebooks come with a checkout; clone the project and "
@@ -176,7 +176,7 @@ def parameters(path) -> dict[str, Parameter]:
 
 
 def _numbers(value):
-    """What the command line, in YAML, takes for text: 1e-3, inf; nan, for `check` to refuse."""
+    """Numbers that YAML reads as text, such as 1e-3 and inf; nan too, which `check` refuses."""
     if isinstance(value, list):
         return [_numbers(each) for each in value]
     number = r"[-+]?([\d.]+e[-+]?\d+|inf(inity)?|nan)"
@@ -185,9 +185,9 @@ def _numbers(value):
 
 
 def checked(source: Path, given: dict) -> dict:
-    """Values for a notebook's parameters, as its kernel can use them.
+    """Values for a notebook's parameters, checked, as its kernel can use them.
 
-    Numbers that YAML takes for text become numbers, data files' paths absolute.
+    Numbers that YAML reads as text become numbers; paths of data files become absolute.
 
     Raises:
         NotebookError: an unknown name, a value of another type or out of range.
@@ -213,20 +213,20 @@ def checked(source: Path, given: dict) -> dict:
 
 
 def _values(source: Path, given: dict, out_dir: Path) -> tuple[dict, dict]:
-    """What the notebook is told, and the value of every parameter it has."""
+    """The values to inject into the notebook, and the values of all its parameters."""
     declared, given = parameters(source), checked(source, given)
     told = {"out_dir": str(out_dir)} | given if "out_dir" in declared else given
     return told, {name: each.default for name, each in declared.items()} | told
 
 
 def _native_kernel() -> type:
-    """A kernel manager for this very interpreter, whatever else is registered as `python3`."""
+    """A kernel manager that starts this interpreter, whatever is registered as `python3`."""
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
 
     class NativeKernel(AsyncKernelManager):
         def __init__(self, **options):
-            # With nowhere to look it takes ipykernel's own description, which names sys.executable.
+            # Without folders to search it takes ipykernel's own specification: sys.executable.
             specs = KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True)
             super().__init__(kernel_spec_manager=specs, **options)
 
@@ -238,7 +238,7 @@ def _native_kernel() -> type:
 
 
 def _not_about_names(record: logging.LogRecord) -> bool:
-    # papermill cannot read `float | None` and calls such a parameter unknown; all were checked
+    # papermill calls a parameter of type `float | None` unknown; `checked` has seen them all
     return "Passed unknown parameter" not in record.getMessage()
 
 
@@ -276,7 +276,7 @@ def _stamp(path: Path):
 
 
 def _arguments(name, out_dir, given: dict) -> list[str]:
-    """What `drrl` is told to do this run."""
+    """The arguments of `drrl` that repeat this run."""
     parameters = [word for k, v in given.items() for word in ("-p", f"{k}={json.dumps(v)}")]
     return ["notebook", str(name), "--out", str(out_dir), *parameters]
 
@@ -285,6 +285,38 @@ def _write(path: Path, record: dict) -> None:
     draft = path.with_suffix(f".{os.getpid()}.tmp")
     draft.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(draft, path)  # whole or not at all
+
+
+def _execute(source: Path, executed: Path, told: dict, *, timeout, progress: bool) -> None:
+    """Execute a notebook into the file `executed`; after a failure that has the cells that ran.
+
+    Raises: what papermill raises; NotebookError where papermill overlooks a failure.
+    """
+    import papermill
+
+    logging.getLogger("papermill").addFilter(_not_about_names)
+    options = {
+        "parameters": told,
+        "kernel_name": "python3",
+        "language": "python",
+        "kernel_manager_class": _native_kernel(),
+        "resources": {"metadata": {"path": str(source.parent)}},  # cwd= would change our own folder
+        "execution_timeout": math.ceil(timeout) if timeout else None,
+        "start_timeout": 120,
+        "iopub_timeout": 60,
+        "extra_arguments": ["--log-level=ERROR"],  # else each run warns about unencrypted loopback
+        "progress_bar": progress and {"desc": source.stem, "disable": None},
+    }
+    try:
+        notebook = papermill.execute_notebook(_plain(source), _plain(executed), **options)
+    except RuntimeError as error:
+        # A kernel's ports are chosen before they are bound: another process may take one.
+        if "died before replying" not in str(error):
+            raise
+        notebook = papermill.execute_notebook(_plain(source), _plain(executed), **options)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    if any(output.output_type == "error" for output in outputs):
+        raise NotebookError("papermill takes a quiet sys.exit() for success")
 
 
 def run(
@@ -318,12 +350,11 @@ def run(
     )
     if executed == source:
         raise NotebookError(f"{source.name} itself lies in {target}: name another folder")
-    papermill = _need("papermill")
+    _need("papermill")
     if html:
         _need("nbconvert"), _need("latex2mathml")
     from drrl_core.runs import versions
 
-    logging.getLogger("papermill").addFilter(_not_about_names)
     target.mkdir(parents=True, exist_ok=True)
     for stale in (executed, page, record_file):
         stale.unlink(missing_ok=True)
@@ -340,29 +371,8 @@ def run(
             "status": status,
         }
 
-    options = {
-        "parameters": told,
-        "kernel_name": "python3",
-        "language": "python",
-        "kernel_manager_class": _native_kernel(),
-        "resources": {"metadata": {"path": str(source.parent)}},  # not cwd=, which moves us too
-        "execution_timeout": math.ceil(timeout) if timeout else None,
-        "start_timeout": 120,
-        "iopub_timeout": 60,
-        "extra_arguments": ["--log-level=ERROR"],  # else each run warns about unencrypted loopback
-        "progress_bar": progress and {"desc": source.stem, "disable": None},
-    }
     try:
-        try:
-            notebook = papermill.execute_notebook(_plain(source), _plain(executed), **options)
-        except RuntimeError as error:
-            # A kernel's ports are chosen before it has them: another may be there first.
-            if "died before replying" not in str(error):
-                raise
-            notebook = papermill.execute_notebook(_plain(source), _plain(executed), **options)
-        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-        if any(output.output_type == "error" for output in outputs):
-            raise NotebookError("papermill takes a quiet sys.exit() for success")
+        _execute(source, executed, told, timeout=timeout, progress=progress)
     except Exception as error:
         where, why = _post_mortem(executed, error)
         again = shlex.join(["drrl", *_arguments(name, out_dir, given)])
@@ -388,15 +398,15 @@ def run_all(
 ) -> Iterator[dict]:
     """Execute notebooks side by side, each in a process of its own, past any failure.
 
-    Processes times threads is at most the number of cores this process may use.
+    Processes times threads are at most as many as the cores that this process may use.
 
     Args:
-        names: as `find` takes them; none means the whole shelf.
+        names: as `find` takes them; none means all notebooks.
         out_dir: each notebook has a folder of its name in it, as `run` leaves it, with a log.
         parameters: values by name, by notebook ({"00_start_here": {"epochs": 2}}).
         timeout: seconds any one cell may take.
         jobs: processes at once; as many as cores, if not given.
-    Yields: records as `run` leaves them, as they come; "failed" also where the process was killed.
+    Yields: records as `run` leaves them, as they end; "failed" also where the process was killed.
     Raises: NotebookError for a wrong name, before anything starts.
 
     Example: `[record["status"] for record in run_all(out_dir="out/notebooks")]`

@@ -23,13 +23,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_gallery import shelf
+from test_html import shelf
 
-from drrl_core import dro, gallery, notebooks
+from drrl_core import dro
+from drrl_core.pages import html, runner
 from drrl_core.show import explorers, style
 
 pytestmark = pytest.mark.browser
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "out" / "browser"
 PATIENCE = 120  # seconds, for anything: a loaded machine is slow, not broken
 NEWS = "@jupyterlab/apputils-extension:notification"
@@ -50,7 +51,7 @@ def eventually(check, what: str):
 
 def tiny(name: str, folder: Path) -> Path:
     """A copy of a notebook of the shelf, on the tests' small parameters."""
-    notebook = nbformat.read(notebooks.find(name), as_version=4)
+    notebook = nbformat.read(runner.find(name), as_version=4)
     chosen = "".join(f"\n{key} = {value!r}" for key, value in (TINY[name] or {}).items())
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
@@ -270,7 +271,7 @@ def play(view: Explorer, shot: str) -> None:
 
 
 def test_the_notebooks_in_jupyterlab(chromium, tmp_path):
-    names = [path.stem for path in notebooks.folder().glob("0[12]_*.ipynb")]
+    names = [path.stem for path in runner.folder().glob("0[12]_*.ipynb")]
     assert names
     for name in names:
         tiny(name, tmp_path / "work" / "notebooks")
@@ -301,7 +302,8 @@ def test_without_subshells(chromium, tmp_path):
 
 
 def test_a_stop_is_heard_while_the_training_cell_runs(chromium, tmp_path):
-    code = """from drrl_core import explorers, runs
+    code = """from drrl_core import runs
+from drrl_core.show import explorers
 small = {"dim": 4, "negatives": 4, "epochs": 100_000, "evaluate_every": 1, "patience": 100_000}
 run = runs.configure("synthetic", "sl", settings=small)
 outcome = explorers.monitor(lambda on_epoch: runs.execute(run, on_epoch=on_epoch, progress=False))
@@ -341,7 +343,7 @@ def test_voila(chromium, tmp_path):
 
 def test_the_gallery_without_network(chromium, tmp_path):
     picture = base64.b64encode((ROOT / "figures" / "weights.png").read_bytes()).decode()
-    index = gallery.build(shelf(tmp_path / "executed", picture), tmp_path / "gallery")
+    index = html.build(shelf(tmp_path / "executed", picture), tmp_path / "gallery")
     asked, failed = [], []
 
     def route(handler):

@@ -15,10 +15,11 @@ import pytest
 import torch
 import yaml
 
-from drrl_core import dro, notebooks
+from drrl_core import dro
+from drrl_core.pages import runner
 
-SHELF = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-TINY = yaml.safe_load((Path(__file__).parent / "tiny.yaml").read_text())
+SHELF = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+TINY = yaml.safe_load((Path(__file__).parents[1] / "tiny.yaml").read_text())
 
 
 @pytest.mark.parametrize("path", SHELF, ids=lambda path: path.stem)
@@ -33,7 +34,7 @@ def test_anatomy(path):
     assert not any(cell.outputs or cell.execution_count for cell in code)
     assert any("assert" in cell.source for cell in code), "the concept by hand, checked"
     assert "<details>" in "".join(cell.source for cell in cells), "exercises with folded answers"
-    for parameter in notebooks.parameters(path).values():
+    for parameter in runner.parameters(path).values():
         assert parameter.help, f"{parameter.name} says what it is"
 
 
@@ -41,7 +42,7 @@ def test_anatomy(path):
 def test_runs_on_tiny_parameters(path, tmp_path):
     assert path.stem in TINY, "tests/tiny.yaml has a line for every notebook"
     tiny = TINY[path.stem] or {}
-    record = notebooks.run(path.stem, out_dir=tmp_path, parameters=tiny, progress=False)
+    record = runner.run(path.stem, out_dir=tmp_path, parameters=tiny, progress=False)
     assert record["status"] == "done" and record["results"]
     written = json.loads((tmp_path / f"{path.stem}.json").read_text())
     assert written["status"] == "done" and tiny.items() <= written["parameters"].items()
@@ -55,9 +56,7 @@ def test_runs_on_tiny_parameters(path, tmp_path):
 
 def test_start_here_records_what_it_shows(tmp_path):
     parameters = TINY["00_start_here"] | {"losses": ["sl", "bpr"], "seed": 3}
-    record = notebooks.run(
-        "00", out_dir=tmp_path, parameters=parameters, html=False, progress=False
-    )
+    record = runner.run("00", out_dir=tmp_path, parameters=parameters, html=False, progress=False)
     results = record["results"]
     assert list(results["runs"]) == ["sl", "bpr"]
     for run in results["runs"].values():
@@ -89,7 +88,7 @@ def test_your_data_from_a_file_to_exported_lists_by_one_parameter(tmp_path, monk
     monkeypatch.chdir(tmp_path)  # the path is as one would type it, the kernel works elsewhere
     options = "films.tsv?user=who&item=what&rating=stars&min_rating=2"
     parameters = TINY["10_your_data"] | {"dataset": options, "k": 5}
-    record = notebooks.run(
+    record = runner.run(
         "10", out_dir=tmp_path / "out", parameters=parameters, html=False, progress=False
     )
     results = record["results"]
@@ -123,14 +122,12 @@ def test_start_here_on_real_data_by_one_parameter(tmp_path):
     if not (datasets.data_folder() / "amazon-beauty").is_dir():
         pytest.skip("real data not found: set DRRL_DATA to the folder that holds amazon-beauty/")
     parameters = TINY["00_start_here"] | {"dataset": "amazon-beauty"}
-    record = notebooks.run(
-        "00", out_dir=tmp_path, parameters=parameters, html=False, progress=False
-    )
+    record = runner.run("00", out_dir=tmp_path, parameters=parameters, html=False, progress=False)
     assert {run["dataset"] for run in record["results"]["runs"].values()} == {"amazon-beauty"}
 
 
 def test_the_lesson_s_table_is_the_solver_s_and_its_links_lead_somewhere():
-    page = notebooks.folder() / "TEACHING.md"
+    page = runner.folder() / "TEACHING.md"
     text = page.read_text()
     for target in re.findall(r"\]\(([^)]+)\)", text):
         assert (page.parent / target).is_file(), target

@@ -17,8 +17,8 @@ import nbformat
 from jupyter_client.connect import LocalPortCache
 from nbformat.v4 import new_code_cell, new_notebook
 
-from drrl_core import notebooks
-from drrl_core.notebooks import NotebookError
+from drrl_core.pages import runner
+from drrl_core.pages.runner import NotebookError
 
 PARAMETERS = """\
 epochs: int = 3  # passes over the data; [1, 100]
@@ -52,7 +52,7 @@ def write(path, *cells, parameters=PARAMETERS):
 
 
 def run(path, **options):
-    return notebooks.run(path, out_dir=path.parent / "out", progress=False, html=False, **options)
+    return runner.run(path, out_dir=path.parent / "out", progress=False, html=False, **options)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def finished(tmp_path_factory):
 
         assert get_kernel_spec("python3").argv == ["/bin/false"]
         source = write(home / "07_tiny.ipynb", FIGURE, RESULTS)
-        record = notebooks.run(
+        record = runner.run(
             source, out_dir=home / "out", parameters={"epochs": 5, "lr": "1e-3"}, progress=False
         )
     return home, record
@@ -82,9 +82,9 @@ def finished(tmp_path_factory):
 
 def test_parameters_are_read_not_executed(tmp_path):
     path = write(tmp_path / "a.ipynb", "raise SystemExit")
-    found = notebooks.parameters(path)
+    found = runner.parameters(path)
     assert list(found) == ["epochs", "lr", "losses", "device", "verbose", "out_dir"]
-    assert found["lr"] == notebooks.Parameter(
+    assert found["lr"] == runner.Parameter(
         "lr", "float | None", 0.1, "learning rate, per step", "(0, 1]"
     )
     assert found["losses"].default == ["sl"] and found["device"].help == ""
@@ -110,33 +110,33 @@ def test_parameters_are_read_not_executed(tmp_path):
 def test_a_bad_parameter_cell_is_named_by_cell_and_line(tmp_path, cell, line, words):
     path = write(tmp_path / "a.ipynb", parameters=cell)
     with pytest.raises(NotebookError, match=rf"a\.ipynb, cell 1, line {line}: .*{words}"):
-        notebooks.parameters(path)
+        runner.parameters(path)
 
 
 def test_no_parameter_cell_and_no_notebook(tmp_path):
     with pytest.raises(NotebookError, match="0 cells are tagged"):
-        notebooks.parameters(write(tmp_path / "a.ipynb", "1", parameters=None))
+        runner.parameters(write(tmp_path / "a.ipynb", "1", parameters=None))
     (tmp_path / "b.ipynb").write_text("{}")
     with pytest.raises(NotebookError, match="no notebook"):
-        notebooks.parameters(tmp_path / "b.ipynb")
+        runner.parameters(tmp_path / "b.ipynb")
 
 
 def test_find(tmp_path, monkeypatch):
     shelf = tmp_path / "notebooks"
     first = write(shelf / "00_start_here.ipynb")
     own = write(tmp_path / "own.ipynb")
-    monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "drrl_core" / "notebooks.py"))
-    assert notebooks.folder() == shelf
+    monkeypatch.setattr(runner, "__file__", str(tmp_path / "drrl_core" / "pages" / "runner.py"))
+    assert runner.folder() == shelf
     for name in ("00", "00_start_here", "00_start_here.ipynb", first):
-        assert notebooks.find(name) == first
-    assert notebooks.find(own) == own
+        assert runner.find(name) == first
+    assert runner.find(own) == own
     with pytest.raises(NotebookError, match="did you mean '00_start_here'"):
-        notebooks.find("00_strat_here")
+        runner.find("00_strat_here")
     with pytest.raises(NotebookError, match="there is 00_start_here"):
-        notebooks.find("99")
+        runner.find("99")
     shutil.rmtree(shelf)
     with pytest.raises(NotebookError, match="come with a checkout"):
-        notebooks.find("00")
+        runner.find("00")
 
 
 # What is refused before anything starts
@@ -171,7 +171,7 @@ def test_wrong_values_start_nothing(tmp_path, given, words):
 def test_the_source_is_not_overwritten(tmp_path):
     path = write(tmp_path / "a.ipynb")
     with pytest.raises(NotebookError, match="another folder"):
-        notebooks.run(path, out_dir=tmp_path)
+        runner.run(path, out_dir=tmp_path)
 
 
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):
@@ -226,7 +226,7 @@ def test_numbers_that_yaml_takes_for_text_and_paths_from_where_one_stands(tmp_pa
     (tmp_path / "own.csv").write_text("user,item\n")
     given = {"order": "inf", "orders": [1, "1e-3", "inf", "-inf"], "name": "1e-3"}
     given |= {"file": "own.csv", "asked": "own.csv?k_core=5&name=nan", "files": ["inf"]}
-    told, _ = notebooks._values(path, given, tmp_path)
+    told, _ = runner._values(path, given, tmp_path)
     assert told == {
         "order": float("inf"),
         "orders": [1, 0.001, float("inf"), -float("inf")],
@@ -311,7 +311,7 @@ def test_results_must_be_json(tmp_path):
 def test_the_bare_papermill_command_runs_it_too(tmp_path):
     path = write(tmp_path / "a.ipynb", FIGURE, RESULTS)
     command = [sys.executable, "-m", "papermill", path, tmp_path / "b.ipynb", "-k", "python3"]
-    environment = {k: v for k, v in os.environ.items() if k not in notebooks._FRONT_END}
+    environment = {k: v for k, v in os.environ.items() if k not in runner._FRONT_END}
     # the language, which our runner names, is in every notebook saved by Jupyter
     command += ["--language", "python", "-p", "epochs", "2", "-p", "out_dir", tmp_path]
     subprocess.run(command, check=True, capture_output=True, env=environment)
@@ -365,10 +365,10 @@ pathlib.Path(out_dir, "results.json").write_text(json.dumps(found | {"epochs": e
 
 def test_a_wrong_name_starts_no_suite(tmp_path):
     with pytest.raises(NotebookError, match="no notebook '99'"):
-        next(notebooks.run_all([write(tmp_path / "a.ipynb"), "99"], out_dir=tmp_path / "out"))
+        next(runner.run_all([write(tmp_path / "a.ipynb"), "99"], out_dir=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 def test_every_front_end_is_cleared_away():
-    explorers = pytest.importorskip("drrl_core.explorers")
-    assert set(explorers.FRONT_ENDS) <= notebooks._FRONT_END
+    explorers = pytest.importorskip("drrl_core.show.explorers")
+    assert set(explorers.FRONT_ENDS) <= runner._FRONT_END
