@@ -548,7 +548,7 @@ def test_other_rows_do_not_change_a_row(order):
 
 
 def test_blocks_do_not_show(monkeypatch):
-    monkeypatch.setattr(dro, "BLOCK", 2**18)  # 13 rows
+    monkeypatch.setattr(dro._solver, "BLOCK", 2**18)  # 13 rows
     f = torch.randn(40, 20_000, dtype=torch.float32, generator=torch.Generator().manual_seed(5))
     radius = torch.linspace(0, 3, 40)
     for order in (1.5, 20):
