@@ -57,6 +57,7 @@ class Rows(NamedTuple):
     count: Tensor  # unmasked entries
     tied: Tensor  # entries equal to the largest score
     spread: Tensor  # largest minus smallest score; 0 if all are equal
+    second: Tensor  # largest score minus the next lower one; very large if all are equal
     top: Tensor  # largest score, in the scores' own unit
     scale: Tensor
 
@@ -84,6 +85,7 @@ class Found(NamedTuple):
     log_dual: Tensor  # log of the distance from the lowest active score to β; log τ at order 1
     kept: Tensor  # entries with a weight
     sure: Tensor  # whether a series gave the answer to all digits
+    sound: bool | Tensor = True  # whether nothing underflowed
 
 
 class Dial(NamedTuple):
@@ -133,11 +135,11 @@ def read(scores: Tensor, work: tuple[Tensor, Tensor]) -> Rows:
     least, most = math.frexp(info.tiny)[1], math.frexp(info.max)[1] - 1
     power = torch.frexp(size).exponent.clamp_(least, most)
     scale = torch.ldexp(torch.ones_like(spread), power)
+    tied, second = _sum(torch.eq(below, 0, out=work[0])), _lowest(below, work[0])
     below.div_(scale)
     if valid is not None:
-        below.clamp_max_(info.max / 4)
-    tied = scores.shape[-1] - _sum(torch.sign(below, out=work[0]))
-    return Rows(below, valid, count, tied, spread / scale, top, scale)
+        below.clamp_max_(info.max / 2)  # further away than any β
+    return Rows(below, valid, count, tied, spread / scale, second / scale, top, scale)
 
 
 def _lowest(x: Tensor, out: Tensor) -> Tensor:
@@ -172,7 +174,7 @@ def tilt_from_top(rows: Rows, s: float, t: Tensor, work: tuple, exact: bool = Fa
             power.div_(t).clamp_min_(torch.finfo(t.dtype).tiny).log_().mul_(s)
         elif s != math.inf:  # -log1p(below / x) is log(x / max x) with all its digits
             torch.div(rows.below, power, out=power).log1p_().mul_(-s)
-        power.clamp_min_(-60 if power.dtype == torch.float32 else -600)  # underflow is slow
+        power.clamp_min_(math.log(torch.finfo(t.dtype).tiny) + 0.5)  # underflow is slow
         if exact:  # as exact as torch.expm1, which is not vectorised on the CPU
             half = torch.mul(power, 0.5, out=other).tanh_()
             power.exp_()
@@ -217,8 +219,10 @@ def tilt_from_lowest(
     power, other = (x[: len(log_t)] for x in work)
     depth, tied, t = place.depth, place.tied, log_t.exp()
     high = depth + t
-    log_high = torch.logaddexp(depth.log(), log_t)
-    torch.add(place.base, t.clamp_min(info.tiny * 1e8), out=power)  # subnormal numbers are slow
+    log_lowest = torch.where(
+        t > depth, (depth / t).log1p(), torch.logaddexp(depth.log() - log_t, torch.zeros_like(t))
+    ).mul_(-s)
+    torch.add(place.base, t.clamp_min(info.tiny), out=power)  # subnormal numbers are slow
     if exact:  # -log1p(below / x) is log(x / max x) with all its digits
         below = torch.sub(depth, place.base, out=other)
         torch.div(below, power, out=power).log1p_().mul_(-s)
@@ -226,9 +230,8 @@ def tilt_from_lowest(
         power.exp_()
         excess = _sum(half.addcmul_(half, power).mul_(place.mask))  # of exp - 1
     else:
-        power.log_().sub_(log_high).mul_(s).exp_()
+        power.div_(high).clamp_min_(info.tiny).log_().mul_(s).exp_()
     power.mul_(place.mask)
-    log_lowest = s * (log_t - log_high)
     lowest = log_lowest.exp()
     mass = tied * lowest
     total = _sum(power) + mass
@@ -240,7 +243,8 @@ def tilt_from_lowest(
         log_mean = log_of_mean(total / count, excess / count)
     # Each form of E_Q x / max x loses digits where the other has them.
     height = log_of_mean(x / high, -below / high) if exact else (x / high).log()
-    return Tilt(s * height - log_mean, log_mean, s * log_high, below, x, total, power, lowest)
+    log_top = s * log_t - log_lowest
+    return Tilt(s * height - log_mean, log_mean, log_top, below, x, total, power, lowest)
 
 
 def _part(given, kept: Tensor):
@@ -364,7 +368,9 @@ def _at_order_2(rows: Rows, radius: Tensor) -> tuple[Tensor, Tensor]:
         count = _sum(rows.valid[..., ::stride]).clamp_min(1)
     elif stride > 1:
         count = torch.full_like(count, below.shape[-1])
-    below = _ascending(below).clamp_max_(2.0)  # masked ones come last, and are not looked at
+    below = _ascending(below)
+    if rows.valid is not None:  # masked ones come last, and are not looked at
+        below = torch.minimum(below, rows.spread)
     k = torch.arange(1, below.shape[-1] + 1, dtype=below.dtype, device=below.device)
     mean = below.cumsum(-1).div_(k)
     variance = (below * below).cumsum(-1).div_(k).addcmul_(mean, mean, value=-1).clamp_min_(0)
@@ -400,8 +406,7 @@ def _up_to_2(rows: Rows, dial: Dial, steps: int, work: tuple) -> Found:
         guess = (lo * hi).sqrt()
     else:  # where only the largest score is left, and where the ball is not reached
         floor = size.clamp_min(info.tiny)
-        second = _lowest(rows.below, work[0]).minimum(rows.spread)
-        lo = second * (0.01 if order == 1 else max(1.0, s / 100))
+        lo = rows.second.minimum(rows.spread) * (0.01 if order == 1 else max(1.0, s / 100))
         # since D <= γ·L²/8 if log w has range L
         reach = rows.spread * math.sqrt((1 if order == 1 else s * (s + 1)) / 8) / floor.sqrt()
         hi = (reach if order == 1 else reach + rows.spread).maximum(lo)
@@ -411,7 +416,7 @@ def _up_to_2(rows: Rows, dial: Dial, steps: int, work: tuple) -> Found:
             closed, slope = _at_order_2(rows, size)
             guess = torch.where(nearly, guess, closed)
         noise = torch.where(nearly | dial.whole | dial.spike, math.inf, info.eps * (4 + 2 / floor))
-    lo, hi, log_t = (x.clamp(info.tiny, info.max / 4).log() for x in (lo, hi, guess))
+    lo, hi, log_t = (x.clamp(info.tiny, info.max / 8).log() for x in (lo, hi, guess))
     if dial.ball or order > 1:
         log_t = torch.where((log_t >= lo) & (log_t <= hi) | nearly, log_t, (lo + hi) / 2)
 
@@ -420,7 +425,7 @@ def _up_to_2(rows: Rows, dial: Dial, steps: int, work: tuple) -> Found:
             return dial.excess(tilt.divergence, tilt.log_mean, tilt.log_top, goal)
 
         log_t = _root(excess, (rows, dial.goal), lo, hi, log_t, slope, noise, steps)
-    log_t = torch.where(dial.whole, math.log(info.max / 4), log_t)
+    log_t = torch.where(dial.whole, math.log(info.max / 8), log_t)
     log_t = torch.where(dial.spike, math.log(info.tiny), log_t)
     tilt = tilt_from_top(rows, s, log_t.exp(), work, exact=not dial.ball)
     above = torch.sign(torch.sub(log_t.exp(), rows.below, out=work[1]).relu_(), out=work[1])
@@ -525,11 +530,14 @@ def _above_2(scores: Tensor, rows: Rows, dial: Dial, steps: int, work: tuple) ->
         log_t = gap.log() + ((exact - above) / place.tied).log().to(size.dtype) / s
     else:
         log_t, nearly = _distance(rows, dial, place, far, at_lo, at_hi, steps, work)
-    log_t = torch.where(dial.whole, math.log(info.max / 4), log_t)
+    log_t = torch.where(dial.whole, math.log(info.max / 8), log_t)
     log_t = torch.where(dial.spike & dial.ball, 0, log_t)
     tilt = tilt_from_lowest(place, rows.count, s, log_t, work, exact=not dial.ball)
     power = tilt.power.addcmul_((down == lowest).to(size.dtype), tilt.lowest)
-    return Found(tilt, power, place.depth, log_t, log_t, above + place.tied, nearly)
+    # The least x that is not accounted for apart: further down, numbers lose their digits.
+    least = lowest - ordered.gather(-1, (above.long() - 1).clamp_min(0))
+    sound = (above == 0) | (least >= 4 * info.tiny * (place.depth + log_t.exp()))
+    return Found(tilt, power, place.depth, log_t, log_t, above + place.tied, nearly, sound)
 
 
 def _distance(
@@ -629,8 +637,9 @@ def _described(rows: Rows, dial: Dial, found: Found, work: tuple) -> tuple[Worst
         penalty = dial.size * tilt.divergence
         if order > 1:
             power = tilt.divergence / s
-            # (γ-1)·λ·E w^γ = E_Q (f - β) where the exponential loses digits
-            penalty = torch.where(power < 1, dial.size * power.expm1(), tilt.x - dial.size) / order
+            # (γ-1)·λ·E w^γ = E_Q (f - β), but for what the mean of w is off, overflows less
+            far = tilt.x * (-excess / s).exp() - dial.size
+            penalty = torch.where(power < 1, dial.size * power.expm1(), far) / order
         value = value - penalty
     whole, spike = dial.whole, dial.spike
     if order == 1:
@@ -654,16 +663,19 @@ def _described(rows: Rows, dial: Dial, found: Found, work: tuple) -> tuple[Worst
 
 def _sure(rows: Rows, dial: Dial, found: Found, excess: Tensor) -> Tensor:
     """Whether the weights are the ones of the size asked for, to what single precision can hold."""
+    sound = found.sound & (rows.second >= 4 * torch.finfo(excess.dtype).tiny)
     if not dial.ball:
-        return excess.abs() <= 1e-4
+        return (excess.abs() <= 1e-4) & sound
     error, floor = excess.abs() + 4 * torch.finfo(excess.dtype).eps, dial.size
     # The value's derivative in the radius is (value - β)/γ*, and τ; a radius of next to nothing
     # moves the weights by its root.
     slope = found.tilt.x / (1 if dial.order == 1 else dial.s + 1)
     largest = torch.maximum(rows.top.abs() / rows.scale, (rows.top / rows.scale - rows.spread).abs())
     right = (error <= 1e-4 * (10 * floor.sqrt()).clamp_max(1)) & (slope * error <= 1e-5 * largest)
-    edge = found.sure | dial.whole | dial.spike
-    return right | edge if dial.order < math.inf else torch.ones_like(right)
+    right &= found.tilt.x > torch.finfo(error.dtype).tiny ** 0.6  # no product underflows
+    if dial.order == math.inf:  # nothing had to be found
+        right = torch.ones_like(right)
+    return (right | found.sure | dial.whole | dial.spike) & sound
 
 
 def solve(scores: Tensor, size: Tensor, order: float, ball: bool) -> WorstCase:
