@@ -15,9 +15,20 @@ import math
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ._inputs import check_size, check_values
 from ._solver import solve
+
+
+def _jvp(function, ctx, *moves) -> tuple[Tensor, ...]:
+    """Apply a function to what `ctx` saved, so that a jvp can be differentiated forwards again.
+
+    torch calls a jvp with forward mode switched off, and the second derivative would be zero.
+    """
+    with forward_ad._set_fwd_grad_enabled(True):
+        saved = [forward_ad.unpack_dual(x).primal for x in ctx.saved_tensors]
+        return function(saved, *moves)
 
 
 def _by_row(function):
@@ -27,7 +38,9 @@ def _by_row(function):
         batched = [
             x
             if not isinstance(x, Tensor)
-            else x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            else x.expand(info.batch_size, *x.shape)
+            if dim is None
+            else x.movedim(dim, 0)
             for x, dim in zip(given, in_dims, strict=True)
         ]
         found = function.apply(*batched)
@@ -86,14 +99,13 @@ class Value(torch.autograd.Function):
         return gradient * slope, to_size, None, None
 
     @staticmethod
-    def jvp(ctx, scores_moves: Tensor | None, size_moves: Tensor | None, *_):
-        slope, rate = _Slope.apply(*ctx.saved_tensors, size_moves is not None, *ctx.how)
-        moves = 0
-        if scores_moves is not None:  # a masked score stays where it is
-            moves = (slope * scores_moves).sum(-1)
-        if size_moves is not None:
-            moves = moves + (rate * size_moves).squeeze(-1)
-        return moves, None, None, None, None, None, None
+    def jvp(ctx, v: Tensor | None, r: Tensor | None, *_):
+        def along(saved, v, r):
+            slope, rate = _Slope.apply(*saved, r is not None, *ctx.how)
+            moves = [] if v is None else [(slope * v).sum(-1)]
+            return sum(moves if r is None else [*moves, (rate * r).squeeze(-1)])
+
+        return _jvp(along, ctx, v, r), None, None, None, None, None, None
 
 
 @_by_row
@@ -119,11 +131,16 @@ class _Slope(torch.autograd.Function):
         return *_Product.apply(slope, rate, *ctx.saved_tensors, *ctx.how), *[None] * 7
 
     @staticmethod
-    def jvp(ctx, scores_moves: Tensor | None, size_moves: Tensor | None, *_):
-        scores, size, *_ = ctx.saved_tensors
-        v = torch.zeros_like(scores) if scores_moves is None else scores_moves
-        r = torch.zeros_like(size) if size_moves is None else size_moves
-        return _Product.apply(v, r, *ctx.saved_tensors, *ctx.how)
+    def jvp(ctx, v: Tensor | None, r: Tensor | None, *_):
+        return _jvp(_product, ctx, v, r, ctx.how)
+
+
+def _product(saved: list[Tensor], v: Tensor | None, r: Tensor | None, how: tuple):
+    """The Hessian in a direction that may be none."""
+    scores, size, *_ = saved
+    v = torch.zeros_like(scores) if v is None else v
+    r = torch.zeros_like(size) if r is None else r
+    return _Product.apply(v, r, *saved, *how)
 
 
 @_by_row
@@ -145,17 +162,14 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx, v: Tensor, r: Tensor):
         if any(ctx.needs_input_grad[2:4]):
-            raise RuntimeError(THIRD)
+            raise NotImplementedError(THIRD)
         return *_Product.apply(v, r, *ctx.saved_tensors, *ctx.how), *[None] * 8
 
     @staticmethod
     def jvp(ctx, v: Tensor | None, r: Tensor | None, *moves):
         if any(move is not None for move in moves[:2]):
-            raise RuntimeError(THIRD)
-        scores, size, *_ = ctx.saved_tensors
-        v = torch.zeros_like(scores) if v is None else v
-        r = torch.zeros_like(size) if r is None else r
-        return _Product.apply(v, r, *ctx.saved_tensors, *ctx.how)
+            raise NotImplementedError(THIRD)
+        return _jvp(_product, ctx, v, r, ctx.how)
 
 
 THIRD = (

@@ -578,7 +578,10 @@ def _distance(
             first, nearly = _nearly_uniform(rows, dial, work)
             noise = torch.where(nearly, math.inf, noise)
         else:
-            first = size + _sum(rows.below if rows.valid is None else rows.below * rows.valid) / rows.count
+            first = (
+                size
+                + _sum(rows.below if rows.valid is None else rows.below * rows.valid) / rows.count
+            )
         lo = torch.where(far, place.gap.log(), lo)
         hi = torch.where(far, reach.maximum(2 * place.gap).log(), hi)
         first = torch.log((first - place.depth).maximum(place.gap))
@@ -670,7 +673,9 @@ def _sure(rows: Rows, dial: Dial, found: Found, excess: Tensor) -> Tensor:
     # The value's derivative in the radius is (value - β)/γ*, and τ; a radius of next to nothing
     # moves the weights by its root.
     slope = found.tilt.x / (1 if dial.order == 1 else dial.s + 1)
-    largest = torch.maximum(rows.top.abs() / rows.scale, (rows.top / rows.scale - rows.spread).abs())
+    largest = torch.maximum(
+        rows.top.abs() / rows.scale, (rows.top / rows.scale - rows.spread).abs()
+    )
     right = (error <= 1e-4 * (10 * floor.sqrt()).clamp_max(1)) & (slope * error <= 1e-5 * largest)
     right &= found.tilt.x > torch.finfo(error.dtype).tiny ** 0.6  # no product underflows
     if dial.order == math.inf:  # nothing had to be found
@@ -693,7 +698,9 @@ def solve(scores: Tensor, size: Tensor, order: float, ball: bool) -> WorstCase:
         _surely(f, r, order, ball)
         for f, r in zip(scores.split(many), size.split(many), strict=True)
     ]
-    value, weights, *rest = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+    value, weights, *rest = (
+        parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+    )
     rest = (x.reshape(shape[:-1]) for x in rest)
     return WorstCase(value.reshape(shape[:-1]), weights.reshape(shape), *rest)
 
