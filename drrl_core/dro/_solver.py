@@ -318,7 +318,7 @@ def _root(
         target = torch.where(done, x, target)
         done |= hi - lo <= 2 * eps * x.abs()
         if step:  # an excess falls by more from step to step
-            done |= good & (size * size <= noise * size1)
+            done |= good & (8 * size * size <= noise * size1) & (size1 < 0.3)
         x1, f1, f2, size1, inverse1, x = x, f, f1, size, inverse, target
         state = given, lo, hi, x, x1, f1, f2, size1, inverse1, noise, done
         state = rest.drop(done, x, state, step)
@@ -397,7 +397,7 @@ def _up_to_2(rows: Rows, dial: Dial, steps: int, work: tuple) -> Found:
     """The weights at orders in [1, 2]; the unknown is log t, the distance to β, or log τ."""
     order, s, size = dial.order, dial.s, dial.size
     info = torch.finfo(size.dtype)
-    nearly, slope, noise = dial.whole, -s, torch.full_like(size, 8 * info.eps)
+    nearly, slope, noise = dial.whole, -s, torch.full_like(size, 64 * info.eps)
     if not dial.ball and order == 1:
         lo = hi = guess = size
     elif not dial.ball:  # the mean weight is at most 1, at least 1 (by Jensen, or of the tied)
@@ -415,7 +415,7 @@ def _up_to_2(rows: Rows, dial: Dial, steps: int, work: tuple) -> Found:
         if order == 2:
             closed, slope = _at_order_2(rows, size)
             guess = torch.where(nearly, guess, closed)
-        noise = torch.where(nearly | dial.whole | dial.spike, math.inf, info.eps * (4 + 2 / floor))
+        noise = torch.where(nearly | dial.whole | dial.spike, math.inf, info.eps * (64 + 2 / floor))
     lo, hi, log_t = (x.clamp(info.tiny, info.max / 8).log() for x in (lo, hi, guess))
     if dial.ball or order > 1:
         log_t = torch.where((log_t >= lo) & (log_t <= hi) | nearly, log_t, (lo + hi) / 2)
@@ -552,9 +552,9 @@ def _distance(
 ) -> tuple[Tensor, Tensor]:
     """Log of the distance from the lowest active score to β; where a series gave all its digits."""
     s, size, info = dial.s, dial.size, torch.finfo(at_lo.dtype)
-    nearly, noise = torch.zeros_like(far), torch.full_like(size, 8 * info.eps)
+    nearly, noise = torch.zeros_like(far), torch.full_like(size, 64 * info.eps)
     # What lowering β does to the scores above the lowest, compared with what it does to that one.
-    bend = place.above * (place.gap / (place.depth + place.gap)).pow(1 - s) / (1 + s) ** 2
+    bend = place.above * (place.gap / (place.depth + place.gap)).pow(1 - s) * (s / (1 + s) ** 2)
     bend = bend.clamp_min(info.tiny)
     known = at_lo.isfinite() & at_hi.isfinite()
     part = torch.where(known, at_lo / (at_lo - at_hi), 0.5).nan_to_num(0.5) * (1 + bend)
@@ -569,7 +569,7 @@ def _distance(
     reach = size
     if dial.ball:
         floor = size.clamp_min(info.tiny)
-        noise = info.eps * (8 + 4 / floor)
+        noise = info.eps * (64 + 4 / floor)
         slope = slope / -torch.expm1(-floor)
         # since D <= γ·L²/8 if log w has range L
         reach = rows.spread * math.sqrt(s * (s + 1) / 8) / floor.sqrt()
