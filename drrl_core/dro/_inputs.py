@@ -31,6 +31,8 @@ def shaped(scores: Tensor) -> Tensor:
 
 def check_values(scores: Tensor) -> None:
     top = scores.detach().amax(-1)  # not a number if any score is
+    if not torch.compiler.is_compiling() and top.isfinite().all():
+        return
     check(top.isnan(), "scores must not be NaN; mask entries with -inf")
     check(top == math.inf, "scores must be finite, or -inf where masked, got inf")
     check(top == -math.inf, "scores must leave an entry unmasked (above -inf); drop the row")

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 try:
     import numpy
@@ -111,13 +112,9 @@ def _sum(x: Tensor) -> Tensor:
     return x.sum(-1, keepdim=True)
 
 
-def _dot(x: Tensor, y: Tensor) -> Tensor:
-    return torch.linalg.vecdot(x, y).unsqueeze(-1)
-
-
-def scratch(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Two tensors to write to: fresh memory costs more than sums."""
-    return torch.empty_like(scores), torch.empty_like(scores)
+def scratch(scores: Tensor) -> tuple[Tensor, ...]:
+    """Three tensors to write to: fresh memory costs more than sums."""
+    return tuple(torch.empty_like(scores) for _ in range(3))
 
 
 def read(scores: Tensor, work: tuple[Tensor, Tensor]) -> Rows:
@@ -160,7 +157,7 @@ def tilt_from_top(rows: Rows, s: float, t: Tensor, work: tuple, exact: bool = Fa
     For orders up to 2, as the weights must not be steep in x. `exact` keeps the digits of weights
     that are nearly equal.
     """
-    power, other = (x[: len(t)] for x in work)
+    power, other, _ = (x[: len(t)] for x in work)
     if s == math.inf:
         torch.div(rows.below, -t, out=power)
     else:
@@ -216,12 +213,10 @@ def tilt_from_lowest(
     is accounted for apart. `exact` keeps the digits of weights that are nearly equal.
     """
     info = torch.finfo(log_t.dtype)
-    power, other = (x[: len(log_t)] for x in work)
+    power, other, _ = (x[: len(log_t)] for x in work)
     depth, tied, t = place.depth, place.tied, log_t.exp()
     high = depth + t
-    log_lowest = torch.where(
-        t > depth, (depth / t).log1p(), torch.logaddexp(depth.log() - log_t, torch.zeros_like(t))
-    ).mul_(-s)
+    log_lowest = softplus(depth.log() - log_t).mul_(-s)  # s·log(t / high), where t underflows too
     torch.add(place.base, t.clamp_min(info.tiny), out=power)  # subnormal numbers are slow
     if exact:  # -log1p(below / x) is log(x / max x) with all its digits
         below = torch.sub(depth, place.base, out=other)
@@ -236,7 +231,7 @@ def tilt_from_lowest(
     mass = tied * lowest
     total = _sum(power) + mass
     log_mean = (total / count).log()
-    above = _dot(power, place.base) / total
+    above = _sum(torch.mul(power, place.base, out=other)) / total
     x, below = above + t, depth - above
     if exact:
         excess = excess + tied * log_lowest.expm1() - (count - place.above - tied)
@@ -248,10 +243,15 @@ def tilt_from_lowest(
 
 
 def _part(given, kept: Tensor):
-    """Some rows of whatever is given for each."""
+    """Some rows of whatever is given for each; columns are taken together, which is faster."""
     if given is None or isinstance(given, Tensor):
         return given if given is None else given.index_select(0, kept)
-    parts = [_part(x, kept) for x in given]
+    alike = [isinstance(x, Tensor) and x.shape[-1] == 1 and x.is_floating_point() for x in given]
+    columns = torch.stack([x.squeeze(-1) for x, column in zip(given, alike, strict=True) if column])
+    columns = iter(columns.index_select(1, kept).unsqueeze(-1))
+    parts = [
+        next(columns) if column else _part(x, kept) for x, column in zip(given, alike, strict=True)
+    ]
     return type(given)._make(parts) if hasattr(given, "_make") else tuple(parts)
 
 
@@ -261,24 +261,25 @@ class _Remaining:
     Every row goes its own way: leaving it out is no different from going on.
     """
 
-    def __init__(self, x: Tensor):
-        self.found, self.left, self.looks = x, None, x.device.type == "cpu"
+    def __init__(self, *x: Tensor):
+        self.found, self.left, self.looks = torch.cat(x, -1), None, x[0].device.type == "cpu"
 
-    def drop(self, done: Tensor, x: Tensor, state: tuple, step: int) -> tuple | None:
-        """The state of the rows that are left, or None if there are none."""
+    def drop(self, done: Tensor, x: tuple, state: tuple, step: int) -> tuple | None:
+        """The state of the rows that are left, or None if there are none; `x` is what is sought."""
         if not self.looks and step % 16 < 15:
             return state
         many = int(torch.count_nonzero(done))
-        if many == len(done) or (self.looks and 2 * many > len(done)):
-            self.found = x if self.left is None else self.found.index_copy(0, self.left, x)
-            if many == len(done):
-                return None
-            kept = (~done).squeeze(-1).nonzero().squeeze(-1)
-            self.left = kept if self.left is None else self.left[kept]
-            return _part(state, kept)
-        return state
+        if many < len(done) and (2 * many <= len(done) or not self.looks):
+            return state
+        self.found = self.all(*x)
+        if many == len(done):
+            return None
+        kept = (~done).squeeze(-1).nonzero().squeeze(-1)
+        self.left = kept if self.left is None else self.left[kept]
+        return _part(state, kept)
 
-    def all(self, x: Tensor) -> Tensor:
+    def all(self, *x: Tensor) -> Tensor:
+        x = torch.cat(x, -1)
         return x if self.left is None else self.found.index_copy(0, self.left, x)
 
 
@@ -321,7 +322,7 @@ def _root(
             done |= good & (8 * size * size <= noise * size1) & (size1 < 0.3)
         x1, f1, f2, size1, inverse1, x = x, f, f1, size, inverse, target
         state = given, lo, hi, x, x1, f1, f2, size1, inverse1, noise, done
-        state = rest.drop(done, x, state, step)
+        state = rest.drop(done, (x,), state, step)
         if state is None:
             return rest.found
         given, lo, hi, x, x1, f1, f2, size1, inverse1, noise, done = state
@@ -428,16 +429,15 @@ def _up_to_2(rows: Rows, dial: Dial, steps: int, work: tuple) -> Found:
     log_t = torch.where(dial.whole, math.log(info.max / 8), log_t)
     log_t = torch.where(dial.spike, math.log(info.tiny), log_t)
     tilt = tilt_from_top(rows, s, log_t.exp(), work, exact=not dial.ball)
-    above = torch.sign(torch.sub(log_t.exp(), rows.below, out=work[1]).relu_(), out=work[1])
+    power, log_dual = tilt.power, log_t
     if order == 1:
-        above.copy_(torch.ones_like(above) if rows.valid is None else rows.valid)
-        if dial.ball:
-            above.copy_(torch.where(dial.spike, rows.below.sign().neg_().add_(1), above))
-    kept = _sum(above)
-    power, log_dual = tilt.power.mul_(above), log_t
-    if order > 1:
-        x = torch.sub(log_t.exp(), rows.below).relu_()
-        log_dual = _lowest(x, work[1]).log()
+        kept = rows.count  # but for the maximum, where the tilt underflows
+        power.mul_(torch.eq(rows.below, 0, out=work[1]).add_(~dial.spike).clamp_max_(1))
+    else:
+        x = torch.sub(log_t.exp(), rows.below, out=work[1]).relu_()
+        log_dual = _lowest(x, work[2]).log()
+        kept = _sum(torch.sign(x, out=x))
+        power.mul_(x)
     return Found(tilt, power, torch.zeros_like(log_t), log_t, log_dual, kept, nearly)
 
 
@@ -447,47 +447,44 @@ def _locate(
     """How many scores are active, and the excess with β at the lowest of them, and at the next.
 
     `down` ascends; the next after the last lies a `unit` below it, and one more than there are is
-    said to be active where β is lower still. Bisection, but for where the secant
-    through the last two looks gives a number between those that are known not to do.
+    said to be active where β is lower still. The secant through the last two looks, every second
+    time bisection.
     """
     s, tiny = dial.s, torch.finfo(down.dtype).tiny
     lo, hi = rows.tied - 1, rows.count + 1
     at_lo, at_hi = torch.full_like(lo, math.inf), torch.full_like(lo, -math.inf)
     k = torch.minimum(torch.maximum(start.ceil(), rows.tied), rows.count)
-    rest = _Remaining(torch.cat([lo, at_lo, at_hi], -1))
+    rest = _Remaining(lo, at_lo, at_hi)
     count, tied, goal, size = rows.count, rows.tied, dial.goal, dial.size
     k1 = y1 = k
     for step in range(5 + 2 * down.shape[-1].bit_length()):
-        x, power = (w[: len(k)] for w in work)
+        x, power, mask = (w[: len(k)] for w in work)
         beta = down.gather(-1, torch.minimum(k, count - 1).long()) + (k == count) * unit
         torch.sub(beta, down, out=x).relu_()
-        mask = x.sign()
+        torch.sign(x, out=mask)
         torch.clamp_min(x, tiny, out=power).log_().mul_(s).exp_().mul_(mask)
-        total, high = _sum(power), (beta - down[..., :1]).clamp_min(tiny)
-        log_high = s * high.log()
-        log_mean = (total / count).log() - log_high
+        total = _sum(power)
+        log_mean = (total / count).log()
+        y = goal - log_mean
         if dial.ball:
-            y = s * (_dot(power, x) / (total * high)).log() - log_mean - size
-        else:
-            y = goal - log_mean - log_high
+            y = s * (_sum(x.mul_(power)) / total).log() - log_mean - size
         right = y > 0
         lo, at_lo = torch.where(right, k, lo), torch.where(right, y, at_lo)
         hi, at_hi = torch.where(right, hi, k), torch.where(right, at_hi, y)
-        slope = y * (k - k1).log1p() if step == 0 else y * (k / k1).log() / (y1 - y)
-        target = (k * (slope if step else y.clamp(-2, 2)).exp()).round()
-        middle = ((lo + hi) / 2).floor()
-        inside = (target > lo) & (target < hi) if step < 4 or step % 2 else torch.zeros_like(right)
-        near = torch.minimum(torch.maximum(target, lo + 1), hi - 1)
-        k1, y1 = k, y
-        k = torch.where(inside | (target.isfinite() & (step < 4)), near, middle)
+        rise = y * (k / k1).log() / (y1 - y) if step else y.clamp(-2, 2)
+        k1, y1, k = k, y, ((lo + hi) / 2).floor()
+        if step < 4 or step % 2:
+            target = (k1 * rise.exp()).round()
+            target = torch.where(target == target, target, k)  # it may be no number
+            k = torch.minimum(torch.maximum(target, lo + 1), hi - 1)
         k = torch.maximum(k, tied)
         done = hi - lo <= 1
         state = down, lo, hi, at_lo, at_hi, k, k1, y1, count, tied, unit, goal, size, done
-        state = rest.drop(done, torch.cat([lo, at_lo, at_hi], -1), state, step)
+        state = rest.drop(done, (lo, at_lo, at_hi), state, step)
         if state is None:
             break
         down, lo, hi, at_lo, at_hi, k, k1, y1, count, tied, unit, goal, size, done = state
-    found = rest.found if state is None else rest.all(torch.cat([lo, at_lo, at_hi], -1))
+    found = rest.found if state is None else rest.all(lo, at_lo, at_hi)
     lo, at_lo, at_hi = found.split(1, -1)
     return lo + 1, at_lo, at_hi
 
@@ -533,7 +530,8 @@ def _above_2(scores: Tensor, rows: Rows, dial: Dial, steps: int, work: tuple) ->
     log_t = torch.where(dial.whole, math.log(info.max / 8), log_t)
     log_t = torch.where(dial.spike & dial.ball, 0, log_t)
     tilt = tilt_from_lowest(place, rows.count, s, log_t, work, exact=not dial.ball)
-    power = tilt.power.addcmul_((down == lowest).to(size.dtype), tilt.lowest)
+    at_lowest = torch.eq(down, lowest, out=work[1])
+    power = tilt.power.addcmul_(at_lowest, tilt.lowest)
     # The least x that is not accounted for apart: further down, numbers lose their digits.
     least = lowest - ordered.gather(-1, (above.long() - 1).clamp_min(0))
     sound = (above == 0) | (least >= 4 * info.tiny * (place.depth + log_t.exp()))
