@@ -449,7 +449,148 @@ def test_radius_of_margin_inverts_the_solver(f, order, margin):
     assert np.abs(w / w.mean() - got.weights.numpy()).mean() < 1e-5
 
 
-# --------------------------------------------------------------------------- gradient
+# --------------------------------------------------------- single precision, every row
+
+sizes = st.integers(2, 80)
+seeds = st.integers(0, 2**32 - 1)
+exponents = st.floats(0.2, 12)
+
+
+@st.composite
+def skewed_rows(draw):
+    """A float32 row of one of the shapes that scores, losses and probabilities come in."""
+    n, k = draw(sizes), draw(exponents)
+    rng = np.random.default_rng(draw(seeds))
+    normal, uniform, ranks = rng.normal(size=n), rng.uniform(size=n), np.arange(n)
+    family = draw(st.sampled_from(sorted(FAMILIES)))
+    with np.errstate(over="ignore", under="ignore"):
+        f = FAMILIES[family](normal, uniform, ranks, k)
+        f = (
+            f
+            * draw(st.sampled_from([1, 1, -1]))
+            * 10.0 ** draw(st.sampled_from([0, 0, 0, -30, 30]))
+        )
+        f = f + np.abs(f).max() * draw(st.sampled_from([0, 0, 0, 1, -30]))
+        f = rng.permutation(np.clip(f, -1e37, 1e37).astype(np.float32))
+    if draw(st.booleans()):
+        f = np.insert(f, rng.integers(n + 1, size=draw(st.integers(1, 5))), -np.inf)
+    return torch.from_numpy(f)
+
+
+FAMILIES = {
+    "heavy-tailed": lambda normal, uniform, ranks, k: uniform ** (-k / 3),
+    "log-normal": lambda normal, uniform, ranks, k: np.exp(k / 3 * normal),
+    "squares": lambda normal, uniform, ranks, k: normal**2,
+    "probabilities": lambda normal, uniform, ranks, k: np.exp(k * (normal - normal.max())),
+    "losses": lambda normal, uniform, ranks, k: -np.log(uniform),
+    "one outlier": lambda normal, uniform, ranks, k: np.where(ranks == 0, 10**k, normal),
+    "nearly constant": lambda normal, uniform, ranks, k: 1 + 10 ** -(k / 2) * normal,
+    "Zipf": lambda normal, uniform, ranks, k: (ranks + 1.0) ** -k,
+    "geometric": lambda normal, uniform, ranks, k: np.exp(-k * ranks / 9),
+    "ties": lambda normal, uniform, ranks, k: (3 * normal).round(),
+    "two values": lambda normal, uniform, ranks, k: (uniform < k / 13) * 1.0,
+    "clusters": lambda normal, uniform, ranks, k: (ranks < 3) + 10**-k * normal,
+    "cosines": lambda normal, uniform, ranks, k: np.tanh(0.3 * normal),
+}
+all_orders = st.one_of(st.sampled_from([1, 2, INF]), st.floats(1.0001, 3), st.floats(3, 1000))
+
+
+def check_single_precision(f, order, share):
+    """Against double precision on the same scores, with the divergence of the weights measured."""
+    valid = f > -INF
+    n, ties = int(valid.sum()), int((f == f.max()).sum())
+    assume(ties < n)
+    radius = torch.tensor(share * math.log(n / ties))
+    got, exact = (worst_case(x, order=order, radius=radius) for x in (f, f.double()))
+    w = got.weights.double()
+    w = w / w[valid].mean()
+    assert (w[~valid] == 0).all()
+    largest = float(f[valid].abs().max())
+    assert abs(float(got.value) - float(exact.value)) <= 2e-5 * largest
+    if order == INF:  # a largest weight of e^ρ at most, whatever the number of them
+        assert w.max() <= math.exp(radius) * (1 + 1e-3)
+    else:
+        assert abs(dro.radius_of_weights(exact.weights, order) - radius) <= 1e-7
+        assert abs(dro.radius_of_weights(w, order) - radius) <= 1e-3 * max(1, radius)
+    assert (got.weights - exact.weights)[valid].abs().mean() / 2 <= 2e-3
+
+
+@settings(deadline=None, derandomize=True, max_examples=600)
+@given(skewed_rows(), all_orders, st.one_of(st.floats(1e-5, 0.999), st.floats(0.05, 0.95)))
+def test_single_precision_is_right_whatever_the_row(f, order, share):
+    check_single_precision(f, order, share)
+
+
+@pytest.mark.parametrize("order", [1, 1.02, 1.5, 2, 2.5, 9, 150, INF])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_single_precision_on_long_rows(name, order):
+    rng, ranks = np.random.default_rng(1), np.arange(1000)
+    for k in (0.5, 3, 8):
+        row = FAMILIES[name](rng.normal(size=1000), rng.uniform(size=1000), ranks, k)
+        f = torch.from_numpy(row.astype(np.float32))
+        if f.min() < f.max():
+            for share in (0.02, 0.3, 0.7):
+                check_single_precision(f, order, share)
+
+
+def test_single_precision_where_it_once_was_wrong():
+    zipf = 1 / torch.arange(1, 1001.0) ** 8
+    got = worst_case(zipf, order=9, radius=3.0)
+    assert got.value == pytest.approx(0.03106, abs=1e-5)
+    assert dro.radius_of_weights(got.weights, 9) == pytest.approx(3, abs=1e-3)
+    squares = torch.randn(1000, generator=torch.Generator().manual_seed(0)) ** 2
+    double = worst_case(squares.double(), order=2.5, radius=0.5).value
+    assert worst_case(squares, order=2.5, radius=0.5).value == pytest.approx(
+        double.item(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("order", [1, 1.5, 2, 3, 10, 150])
+def test_ordinary_rows_are_not_solved_twice(order, monkeypatch):
+    from drrl_core.dro import _solver
+
+    solved, inner = [], _solver._solve
+
+    def spy(scores, *how):
+        solved.append((scores.dtype, len(scores)))
+        return inner(scores, *how)
+
+    monkeypatch.setattr(_solver, "_solve", spy)
+    f = torch.randn(512, 64, generator=torch.Generator().manual_seed(2)).mul(0.25).clamp(-1, 1)
+    for size in ({"radius": 0.1}, {"radius": 1.0}, {"radius": 2.5}, {"temperature": 0.2}):
+        worst_case(f, order=order, **size)
+    assert solved == [(torch.float32, 512)] * 4
+    # Where the five largest are 1e-30 of the range apart, single precision has no range left.
+    both = torch.cat([f[:1], -torch.exp(-1.2 * torch.arange(64.0))[None]])
+    worst_case(both, order=order, radius=2.5)
+    assert solved[4:] == [(torch.float32, 2), (DOUBLE, 1)]
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(skewed_rows(), all_orders, st.floats(-5, 0.5), st.floats(-4, 1), st.booleans(), st.data())
+def test_masked_entries_change_nothing(f, order, log_radius, log_temperature, single, data):
+    f = f[f > -INF] if single else f[f > -INF].double()
+    where = sorted(data.draw(st.lists(st.integers(0, len(f)), min_size=1, max_size=6)))
+    full = torch.from_numpy(np.insert(f.numpy(), where, -np.inf))
+    largest, tolerance = float(f.abs().max()), 4e-5 if single else 1e-9
+    sizes = [{"radius": 10**log_radius}]
+    if order < INF:
+        sizes += [{"temperature": 10**log_temperature * max(largest, 1e-37)}]
+    for size in sizes:
+        a, b = (worst_case(x, order=order, **size) for x in (f, full))
+        assert (b.weights[full == -INF] == 0).all()
+        assert abs(float(a.value) - float(b.value)) <= tolerance * largest, size
+        error = (a.weights - b.weights[full > -INF]).abs().mean() / 2
+        assert error <= (4e-3 if single else 1e-6), size
+
+
+def test_masked_entries_at_order_2_and_a_small_radius():
+    f = torch.tensor([0.1, 0.2, 0.3, 0.4, -INF, -INF])
+    got = worst_case(f, order=2, radius=0.9e-3).value.item()
+    assert got == pytest.approx(0.25 + math.sqrt(math.expm1(0.9e-3) * 0.0125), abs=1e-6)
+
+
+# -------------------------------------------------------------------------- derivatives
 
 
 @pytest.mark.parametrize("order", [1, 1 + 1e-6, 1.5, 2, 5, 150, INF])
@@ -480,6 +621,77 @@ def test_gradient_of_the_dual_objective(order):
         return dro.dual_objective(x, y, order=order, radius=0.6)
 
     assert torch.autograd.gradcheck(bound, (f, dual))
+
+
+def by_size(order):
+    """The value as a function of the scores and of each size there is."""
+    names = ["radius"] if order == INF else ["radius", "temperature"]
+    return [lambda f, r, n=name: worst_case(f, order=order, **{n: r}).value for name in names]
+
+
+@pytest.mark.parametrize("order", [1, 1.5, 2, 3, 10, INF])
+def test_derivatives_to_second_order_in_scores_and_size(order):
+    f = torch.randn(2, 7, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    f[0, 3] = -INF
+    mask, free = f == -INF, torch.where(f == -INF, 0, f).requires_grad_()
+    size = tensor([0.4, 0.7]).requires_grad_()
+    for value in by_size(order):
+        masked = lambda f, r, v=value: v(torch.where(mask, -INF, f), r)  # noqa: E731
+        assert torch.autograd.gradcheck(masked, (free, size), check_forward_ad=True)
+        assert torch.autograd.gradgradcheck(masked, (free, size), check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("order", [1, 1.5, 2, 3, 10, INF])
+def test_all_ways_to_the_hessian_agree(order):
+    f = torch.randn(7, dtype=DOUBLE, generator=torch.Generator().manual_seed(3))
+    func = torch.func
+    for value in by_size(order):
+        own = lambda x, v=value: v(x, 0.5)  # noqa: E731
+        ways = [func.hessian(own), func.jacrev(func.jacrev(own)), func.jacfwd(func.jacfwd(own))]
+        hessian = torch.autograd.functional.hessian(own, f)
+        assert (hessian.abs().max() > 1e-3) == (order < INF)
+        assert torch.allclose(hessian.sum(-1), torch.zeros(7, dtype=DOUBLE), atol=1e-12)
+        for way in ways:
+            assert torch.allclose(way(f), hessian, atol=1e-12)
+        if order == INF:  # also where w vanishes: the ball is positively homogeneous
+            assert (hessian == 0).all()
+
+
+@pytest.mark.parametrize("order", [1, 1.5, 3, INF])
+def test_mapped_over_any_dimension(order):
+    f = torch.randn(3, 7, dtype=DOUBLE, generator=torch.Generator().manual_seed(4))
+    size = tensor([0.3, 0.5, 0.9])
+    for value in by_size(order):
+        expected = value(f, size)
+        assert torch.equal(torch.vmap(value)(f, size), expected)
+        assert torch.equal(torch.vmap(value, in_dims=(1, 0))(f.T, size), expected)
+        one = torch.vmap(value, in_dims=(None, 0))(f[0], size)
+        assert torch.allclose(one, value(f[:1].expand(3, -1), size), atol=1e-12)
+        slopes = torch.vmap(torch.func.grad(value))(f, size)
+        assert torch.allclose(slopes.sum(-1), torch.ones(3, dtype=DOUBLE))
+    with pytest.raises(ValueError, match="radius must lie in"):
+        torch.vmap(lambda x: worst_case(x, order=order, radius=-1.0).value)(f)
+
+
+def test_a_third_derivative_is_refused():
+    f = torch.randn(5, dtype=DOUBLE, generator=torch.Generator().manual_seed(5)).requires_grad_()
+    own = lambda x: worst_case(x, order=3, radius=0.5).value  # noqa: E731
+    (slope,) = torch.autograd.grad(own(f), f, create_graph=True)
+    (bent,) = torch.autograd.grad(slope[0], f, create_graph=True)
+    with pytest.raises(NotImplementedError, match="to second order only"):
+        torch.autograd.grad(bent[0], f)
+    for last in (torch.func.jacrev, torch.func.jacfwd):
+        with pytest.raises(NotImplementedError, match="to second order only"):
+            last(torch.func.hessian(own))(f.detach())
+
+
+def test_the_radius_at_its_ends_and_a_row_of_equal_scores():
+    f = tensor([[0.3, 0.1, -0.2], [0.3, 0.1, -0.2], [0.5, 0.5, 0.5]])
+    for order in (1, 1.5, 2, 5, INF):
+        radius = tensor([0.0, 5.0, 0.4]).requires_grad_()
+        worst_case(f, order=order, radius=radius).value.sum().backward()
+        assert radius.grad[1:].tolist() == [0, 0]
+        assert radius.grad[0] == INF if order < INF else radius.grad[0] > 0
 
 
 def test_gradients_stay_finite_at_the_edges():
@@ -548,7 +760,7 @@ def test_other_rows_do_not_change_a_row(order):
 
 
 def test_blocks_do_not_show(monkeypatch):
-    monkeypatch.setattr(dro, "BLOCK", 2**18)  # 13 rows
+    monkeypatch.setattr(dro._solver, "BLOCK", 2**18)  # 13 rows
     f = torch.randn(40, 20_000, dtype=torch.float32, generator=torch.Generator().manual_seed(5))
     radius = torch.linspace(0, 3, 40)
     for order in (1.5, 20):
@@ -669,6 +881,46 @@ def test_penalty_in_float32(order):
         error = (got.value - double.value).abs() / f.abs().amax(-1)
         assert error.max() <= 1e-5, temperature
         assert (got.weights - double.weights).abs().mean() <= 1e-4
+
+
+@pytest.mark.parametrize("dtype,tolerance", [(DOUBLE, 1e-9), (torch.float32, 2e-5)])
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(
+    st.one_of(scores_lists, st.sampled_from([[0.0, 0.2, 0.3, 1.0]])),
+    st.one_of(st.sampled_from([1, 2, 3, 150]), st.floats(1, 150)),
+    st.floats(-6, 1),
+)
+def test_the_penalty_is_what_its_own_weights_say(dtype, tolerance, f, order, power):
+    temperature, f = 10**power, tensor(f, dtype)
+    got = worst_case(f, order=order, temperature=temperature)
+    w = got.weights.double()
+    with mp.workdps(60):
+        g, each = mp.mpf(order), [mp.mpf(x) for x in w.tolist()]
+        mean = mp.fsum(each) / len(each)
+        each = [x / mean for x in each]
+        if order == 1:
+            divergence = naive_divergence(each, 1)
+        else:
+            divergence = (mp.fsum(x**g for x in each) / len(each) - 1) / (g * (g - 1))
+        heard = mp.fsum(x * y for x, y in zip(each, f.tolist(), strict=True)) / len(each)
+        expected = float(heard - temperature * divergence)
+    assert abs(got.value - expected) <= tolerance * max(1e-3, float(f.abs().max()))
+    with mp.workdps(60):  # the dual: weights of mean 1 follow from it, or from its distance
+        s, unit = (1 / (mp.mpf(order) - 1), mp.mpf(temperature)) if order > 1 else (0, 0)
+        if order > 1 and dtype == DOUBLE and got.log_dual > -600:
+            gap, low = mp.exp(mp.mpf(got.log_dual.item())), float(f[w > 0].min())
+            x = [mp.mpf(y) - mp.mpf(low) + gap for y in f.tolist() if y >= low]
+            mean = mp.fsum((y / (unit * s)) ** s for y in x) / len(f)
+            assert abs(mean - 1) <= 1e-9 + 1e-14 * s
+            assert float(got.dual) == pytest.approx(low - float(gap), abs=1e-9 * (1 + float(gap)))
+        elif order == 1:
+            assert float(got.dual) == pytest.approx(temperature, rel=1e-5)
+
+
+def test_the_penalty_where_only_the_top_is_heard():
+    got = worst_case(tensor([0.0, 0.2, 0.3, 1.0]), order=3, temperature=0.05)
+    assert got.weights.tolist() == [0, 0, 0, 4]
+    assert got.value == pytest.approx(0.875) and got.dual == pytest.approx(0.6)
 
 
 def test_penalty_weights_satisfy_their_formula():

@@ -1,0 +1,714 @@
+"""How the worst case of each row is found; what it is, `ball` tells.
+
+The worst-case weights are w ∝ x^s with x = (f - β)_+ and s = 1/(γ-1), or exp(f/τ) at order 1.
+Lowering β spreads them out, so that the divergence falls with it, and one root a row remains to be
+found. Two things need care:
+
+* up to order 2, β may lie very far away: everything is measured from the largest score;
+* above order 2, β may lie so close below the lowest active score that the distance between them
+  underflows although the weight it stands for does not: everything is measured from that score. It
+  is found first, among the sorted ones, and the logarithm of the distance then.
+
+Rows are scaled by powers of two, so that no unit of the scores is too small or too large. The last
+step measures the divergence of the weights that are returned. A row in single precision for which
+it is not the radius, or not surely so, is solved again in double precision.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+try:
+    import numpy
+except ImportError:  # torch does without, only its sort is slower
+    numpy = None
+
+
+BLOCK = 2**20  # scores solved at a time on a CPU: more leave its cache, fewer cost more calls
+SAMPLE = 256  # scores of a row that a first guess is made from, about
+
+
+class WorstCase(NamedTuple):
+    """The worst case of each row, and what it looks like.
+
+    Shapes: ``weights`` has the shape (..., n) of the scores, every other field the shape (...).
+    """
+
+    value: Tensor  # score; the only field with a gradient: w / n in f, the multiplier in the size
+    weights: Tensor  # probability ratio; mean 1 over the unmasked entries, 0 at masked ones
+    dual: Tensor  # score; the temperature τ at order 1, above it the threshold β: w > 0 iff f > β
+    log_dual: Tensor  # log score; log τ, above order 1 log(lowest active score - β)
+    k1: Tensor  # probability ratio; the largest weight (the mean weight is 1)
+    truncated: Tensor  # share in [0, 1) of weights that are zero; order 1 truncates nothing
+    effective_share: Tensor  # share in (0, 1]; 1 / mean(w²)
+
+
+class Rows(NamedTuple):
+    """What the solver reads off the scores once; (..., 1) columns but for the (..., n) ones.
+
+    All distances are in units of `scale`, a power of two, in which `spread` lies in [1/2, 1).
+    """
+
+    below: Tensor  # (..., n) distance to the largest score; very large where masked
+    valid: Tensor | None  # (..., n) 1 where unmasked, else 0; None if nothing is masked
+    count: Tensor  # unmasked entries
+    tied: Tensor  # entries equal to the largest score
+    spread: Tensor  # largest minus smallest score; 0 if all are equal
+    second: Tensor  # largest score minus the next lower one; very large if all are equal
+    top: Tensor  # largest score, in the scores' own unit
+    scale: Tensor
+
+
+class Tilt(NamedTuple):
+    """Weights proportional to (x / max x)^s, and their statistics, (..., 1) columns."""
+
+    divergence: Tensor  # Rényi divergence of Q, nats
+    log_mean: Tensor  # log of the mean of (x / max x)^s
+    log_top: Tensor  # s·log(max x)
+    below: Tensor  # mean distance to the largest score under Q
+    x: Tensor  # mean of x under Q; the temperature at order 1
+    total: Tensor  # sum of (x / max x)^s
+    power: Tensor  # (..., n) (x / max x)^s, 0 where that is accounted for apart
+    lowest: Tensor | None = None  # (x / max x)^s there
+
+
+class Found(NamedTuple):
+    """The weights of each row up to a factor, and where they end; (..., 1) columns but `power`."""
+
+    tilt: Tilt
+    power: Tensor  # (..., n) proportional to the weights
+    anchor: Tensor  # distance from the largest score to the one that `log_t` is measured from
+    log_t: Tensor  # log of the distance from there to β; log τ at order 1
+    log_dual: Tensor  # log of the distance from the lowest active score to β; log τ at order 1
+    kept: Tensor  # entries with a weight
+    sure: Tensor  # whether a series gave the answer to all digits
+    sound: bool | Tensor = True  # whether nothing underflowed
+
+
+class Dial(NamedTuple):
+    """The size that is asked for; (..., 1) columns, and how far a tilt is from it."""
+
+    order: float
+    s: float  # 1 / (γ-1)
+    ball: bool
+    size: Tensor  # nats; for the penalty its temperature λ, at order 1, or s·λ: w = (x / (s·λ))^s
+    goal: Tensor  # what the measure below should be
+    whole: Tensor  # the mean is asked for
+    spike: Tensor  # the maximum is asked for
+
+    def excess(self, divergence: Tensor, log_mean: Tensor, log_top: Tensor, goal: Tensor) -> Tensor:
+        """Positive where β is too high, or τ too low; falls as β does."""
+        if not self.ball:
+            return goal - log_mean - log_top
+        # exp(D) - 1 is a power of the distance to β, nearly, both far away and close by
+        return divergence.clamp_min(torch.finfo(goal.dtype).tiny).expm1_().log_().sub_(goal)
+
+
+def _sum(x: Tensor) -> Tensor:
+    return x.sum(-1, keepdim=True)
+
+
+def scratch(scores: Tensor) -> tuple[Tensor, ...]:
+    """Three tensors to write to: fresh memory costs more than sums."""
+    return tuple(torch.empty_like(scores) for _ in range(3))
+
+
+def read(scores: Tensor, work: tuple[Tensor, Tensor]) -> Rows:
+    info = torch.finfo(scores.dtype)
+    top = scores.amax(-1, keepdim=True)
+    below = top - scores
+    spread = below.amax(-1, keepdim=True)
+    valid, count = None, torch.full_like(top, scores.shape[-1])
+    if spread.isinf().any():
+        valid = torch.gt(scores, -math.inf, out=torch.empty_like(scores))
+        torch.clamp_max(below, info.max, out=work[0])
+        spread = work[0].mul_(valid).amax(-1, keepdim=True)
+        count = _sum(valid)
+    size = torch.where(spread > 0, spread, top.abs())
+    least, most = math.frexp(info.tiny)[1], math.frexp(info.max)[1] - 1
+    power = torch.frexp(size).exponent.clamp_(least, most)
+    scale = torch.ldexp(torch.ones_like(spread), power)
+    tied, second = _sum(torch.eq(below, 0, out=work[0])), _lowest(below, work[0])
+    below.div_(scale)
+    if valid is not None:
+        below.clamp_max_(info.max / 2)  # further away than any β
+    return Rows(below, valid, count, tied, spread / scale, second / scale, top, scale)
+
+
+def _lowest(x: Tensor, out: Tensor) -> Tensor:
+    """Smallest x above zero, of x >= 0; about the largest number if there is none."""
+    huge = torch.finfo(x.dtype).max / 4
+    torch.eq(x, 0, out=out)
+    return torch.add(x, out, alpha=huge, out=out).amin(-1, keepdim=True)
+
+
+def log_of_mean(mean: Tensor, mean_minus_1: Tensor) -> Tensor:
+    """Log of a mean known both ways: each loses its digits where the other keeps them."""
+    return torch.where(mean > 0.6, torch.log1p(mean_minus_1.clamp_min(-0.5)), torch.log(mean))
+
+
+def tilt_from_top(rows: Rows, s: float, t: Tensor, work: tuple, exact: bool = False) -> Tilt:
+    """The tilt by x = (f - max f + t)_+, or at order 1, where s = ∞, by exp((f - max f)/t).
+
+    For orders up to 2, as the weights must not be steep in x. `exact` keeps the digits of weights
+    that are nearly equal.
+    """
+    power, other, _ = (x[: len(t)] for x in work)
+    if s == math.inf:
+        torch.div(rows.below, -t, out=power)
+    else:
+        torch.sub(t, rows.below, out=power).relu_()
+    if s in (1, 2) and not exact:
+        power.div_(t)
+        if s == 2:
+            power.mul_(power)
+    else:
+        if s <= 8 and not exact:  # the logarithm of zero is slow
+            power.div_(t).clamp_min_(torch.finfo(t.dtype).tiny).log_().mul_(s)
+        elif s != math.inf:  # -log1p(below / x) is log(x / max x) with all its digits
+            torch.div(rows.below, power, out=power).log1p_().mul_(-s)
+        power.clamp_min_(math.log(torch.finfo(t.dtype).tiny) + 0.5)  # underflow is slow
+        if exact:  # as exact as torch.expm1, which is not vectorised on the CPU
+            half = torch.mul(power, 0.5, out=other).tanh_()
+            power.exp_()
+            half.addcmul_(half, power)
+            excess = _sum(half if rows.valid is None else half.mul_(rows.valid)) / rows.count
+        else:
+            power.exp_()
+        if rows.valid is not None:
+            power.mul_(rows.valid)
+    total = _sum(power)
+    mean = total / rows.count
+    log_mean = log_of_mean(mean, excess) if exact else mean.log()
+    below = _sum(torch.mul(power, rows.below, out=other)) / total
+    # D = s·log E_Q[x / max x] - log E_P[(x / max x)^s], and its limit
+    height, x = -below / t, t
+    if s != math.inf:
+        height = s * torch.log1p(height.clamp_min(-1 + torch.finfo(t.dtype).eps))
+        x = t - below
+    return Tilt(height - log_mean, log_mean, s * t.log(), below, x, total, power)
+
+
+class Place(NamedTuple):
+    """Which scores are active; (..., 1) columns, and what follows from them alone."""
+
+    depth: Tensor  # distance from the largest score to the lowest active one
+    gap: Tensor  # the most that β can be below that one
+    above: Tensor  # scores above it
+    tied: Tensor  # scores equal to it
+    base: Tensor  # (..., n) distance to it of the scores above it, else 0
+    mask: Tensor  # (..., n) 1 above it, else 0
+
+
+def tilt_from_lowest(
+    place: Place, count: Tensor, s: float, log_t: Tensor, work: tuple, exact: bool = False
+) -> Tilt:
+    """The tilt by x = f - lowest active f + t, of scores in any order.
+
+    For orders above 2: x at the lowest active score may underflow where its power does not, which
+    is accounted for apart. `exact` keeps the digits of weights that are nearly equal.
+    """
+    info = torch.finfo(log_t.dtype)
+    power, other, _ = (x[: len(log_t)] for x in work)
+    depth, tied, t = place.depth, place.tied, log_t.exp()
+    high = depth + t
+    log_lowest = softplus(depth.log() - log_t).mul_(-s)  # s·log(t / high), where t underflows too
+    torch.add(place.base, t.clamp_min(info.tiny), out=power)  # subnormal numbers are slow
+    if exact:  # -log1p(below / x) is log(x / max x) with all its digits
+        below = torch.sub(depth, place.base, out=other)
+        torch.div(below, power, out=power).log1p_().mul_(-s)
+        half = torch.mul(power, 0.5, out=other).tanh_()
+        power.exp_()
+        excess = _sum(half.addcmul_(half, power).mul_(place.mask))  # of exp - 1
+    else:
+        power.div_(high).clamp_min_(info.tiny).log_().mul_(s).exp_()
+    power.mul_(place.mask)
+    lowest = log_lowest.exp()
+    mass = tied * lowest
+    total = _sum(power) + mass
+    log_mean = (total / count).log()
+    above = _sum(torch.mul(power, place.base, out=other)) / total
+    x, below = above + t, depth - above
+    if exact:
+        excess = excess + tied * log_lowest.expm1() - (count - place.above - tied)
+        log_mean = log_of_mean(total / count, excess / count)
+    # Each form of E_Q x / max x loses digits where the other has them.
+    height = log_of_mean(x / high, -below / high) if exact else (x / high).log()
+    log_top = s * log_t - log_lowest
+    return Tilt(s * height - log_mean, log_mean, log_top, below, x, total, power, lowest)
+
+
+def _part(given, kept: Tensor):
+    """Some rows of whatever is given for each; columns are taken together, which is faster."""
+    if given is None or isinstance(given, Tensor):
+        return given if given is None else given.index_select(0, kept)
+    alike = [isinstance(x, Tensor) and x.shape[-1] == 1 and x.is_floating_point() for x in given]
+    columns = torch.stack([x.squeeze(-1) for x, column in zip(given, alike, strict=True) if column])
+    columns = iter(columns.index_select(1, kept).unsqueeze(-1))
+    parts = [
+        next(columns) if column else _part(x, kept) for x, column in zip(given, alike, strict=True)
+    ]
+    return type(given)._make(parts) if hasattr(given, "_make") else tuple(parts)
+
+
+class _Remaining:
+    """The rows that are not done: on a CPU the others are left out, a GPU would wait to know them.
+
+    Every row goes its own way: leaving it out is no different from going on.
+    """
+
+    def __init__(self, *x: Tensor):
+        self.found, self.left, self.looks = torch.cat(x, -1), None, x[0].device.type == "cpu"
+
+    def drop(self, done: Tensor, x: tuple, state: tuple, step: int) -> tuple | None:
+        """The state of the rows that are left, or None if there are none; `x` is what is sought."""
+        if not self.looks and step % 16 < 15:
+            return state
+        many = int(torch.count_nonzero(done))
+        if many < len(done) and (2 * many <= len(done) or not self.looks):
+            return state
+        self.found = self.all(*x)
+        if many == len(done):
+            return None
+        kept = (~done).squeeze(-1).nonzero().squeeze(-1)
+        self.left = kept if self.left is None else self.left[kept]
+        return _part(state, kept)
+
+    def all(self, *x: Tensor) -> Tensor:
+        x = torch.cat(x, -1)
+        return x if self.left is None else self.found.index_copy(0, self.left, x)
+
+
+def _root(
+    excess: Callable[..., Tensor],
+    given: tuple,
+    lo: Tensor,
+    hi: Tensor,
+    x: Tensor,
+    slope: float | Tensor,
+    noise: Tensor,
+    steps: int,
+) -> Tensor:
+    """Zero of excess(x, *given), decreasing between lo and hi, for all rows from a first guess x.
+
+    Inverse quadratic interpolation through the last three points (at first the secant, and before
+    it a line of the given slope), bisection where that leaves the bracket or gains too little. A
+    row is done when its excess is mere noise, or will be after the next step.
+    """
+    eps, rest = torch.finfo(x.dtype).eps, _Remaining(x)
+    done = torch.zeros_like(x, dtype=torch.bool)
+    x1 = f1 = f2 = size1 = inverse1 = x  # of earlier steps
+    for step in range(steps):
+        f = excess(x, *given)
+        size, right = f.abs(), f > 0
+        lo, hi = torch.where(right, x, lo), torch.where(right, hi, x)
+        inverse = (x - x1) / (f - f1) if step else torch.ones_like(x) / slope
+        target = x - f * inverse
+        if step > 1:
+            target = target + f * f1 * (inverse - inverse1) / (f - f2)
+        good = (target > lo) & (target < hi)
+        if step > 1:
+            good &= size < (0.9 if step < 6 else 0.5) * size1
+        away = 1e-3 + 8 * (x - x1).abs() if step else math.inf  # the bracket may reach far out
+        target = torch.where(good, target, ((lo + hi) / 2).clamp(x - away, x + away))
+        done |= size <= noise
+        target = torch.where(done, x, target)
+        done |= hi - lo <= 2 * eps * x.abs()
+        if step:  # an excess falls by more from step to step
+            done |= good & (8 * size * size <= noise * size1) & (size1 < 0.3)
+        x1, f1, f2, size1, inverse1, x = x, f, f1, size, inverse, target
+        state = given, lo, hi, x, x1, f1, f2, size1, inverse1, noise, done
+        state = rest.drop(done, (x,), state, step)
+        if state is None:
+            return rest.found
+        given, lo, hi, x, x1, f1, f2, size1, inverse1, noise, done = state
+    return rest.all(x)
+
+
+def _nearly_uniform(rows: Rows, dial: Dial, work: tuple) -> tuple[Tensor, Tensor]:
+    """Distance from the largest score to β (at order 1, τ), by a series in √ρ; where it is exact.
+
+    With w ∝ (1 + (γ-1)θ(f - mean))^s, D is a series in θ and the central moments of the row.
+    """
+    order, radius = dial.order, dial.size
+    mean = _sum(rows.below if rows.valid is None else rows.below * rows.valid) / rows.count
+    g = torch.sub(mean, rows.below, out=work[0])
+    if rows.valid is not None:
+        g.mul_(rows.valid)
+    square = torch.mul(g, g, out=work[1])
+    m2, m3 = _sum(square) / rows.count, _sum(g.mul_(square)) / rows.count
+    m4 = _sum(square.mul_(square)) / rows.count
+    a = order - 1
+    first = (2 * radius / (order * m2)).sqrt()
+    cubic = 2 * (1 - a) / 3 * m3 / m2
+    quartic = ((1 - a) * (1 - 2 * a) * m4 / m2 - (3 - a) * m2) / 4
+    factor = 1 - cubic * first / 2 + (5 / 8 * cubic**2 - quartic / 2) * first**2
+    nearly = first * rows.spread * max(1, a) < (20 * torch.finfo(m2.dtype).eps) ** 0.2
+    factor = torch.where(nearly, factor, 1 / (1 + cubic * first / 2).clamp(0.5, 2))
+    if order > 1:
+        full = (2 * (a * radius).clamp_max(60).expm1() / (a * order * m2)).sqrt()
+        first = torch.where(nearly, first, full)
+    theta = first * factor
+    return (1 / theta if order == 1 else mean + dial.s / theta), nearly
+
+
+def _at_order_2(rows: Rows, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance t from the largest score to β, in closed form: a quadratic for each active set.
+
+    With weights ∝ t - b over the k smallest distances b, E w² = n/k·(1 + var/(t - mean)²) = e^ρ,
+    so that (t - mean)² is var over an excess of e^ρ·k/n - 1. Of many scores that is the answer for
+    a sample of a few hundred: a first guess. With it, the slope of log(e^D - 1) there in log t.
+    """
+    stride = max(1, rows.below.shape[-1] // SAMPLE)
+    below, count = rows.below[..., ::stride], rows.count
+    if rows.valid is not None:
+        count = _sum(rows.valid[..., ::stride]).clamp_min(1)
+    elif stride > 1:
+        count = torch.full_like(count, below.shape[-1])
+    below = _ascending(below)
+    if rows.valid is not None:  # masked ones come last, and are not looked at
+        below = torch.minimum(below, rows.spread)
+    k = torch.arange(1, below.shape[-1] + 1, dtype=below.dtype, device=below.device)
+    mean = below.cumsum(-1).div_(k)
+    variance = (below * below).cumsum(-1).div_(k).addcmul_(mean, mean, value=-1).clamp_min_(0)
+    excess = (k / count).sub_(1).mul_(radius.exp()).add_(radius.expm1())
+    # The next score is active too if the k above it are not spread out enough with β at it.
+    apart = (below[..., 1:] - mean[..., :-1]).square_().mul_(excess[..., :-1])
+    apart.sub_(variance[..., :-1]).neg_().sign_().add_(1).clamp_max_(1)
+    last = torch.minimum(_sum(apart), count - 1)
+    mean, variance, excess = (x.gather(-1, last.long()) for x in (mean, variance, excess))
+    above = (variance / excess).sqrt()  # t - mean
+    return mean + above, -2 * (mean + above) / above * excess / (excess + 1 - (last + 1) / count)
+
+
+def _ascending(x: Tensor) -> Tensor:
+    """Each row sorted. NumPy does that ten times as fast on a CPU, without the indices."""
+    if x.device.type != "cpu" or numpy is None:
+        return x.sort(-1).values
+    x = x.clone(memory_format=torch.contiguous_format)
+    x.numpy().sort(-1)
+    return x
+
+
+def _up_to_2(rows: Rows, dial: Dial, steps: int, work: tuple) -> Found:
+    """The weights at orders in [1, 2]; the unknown is log t, the distance to β, or log τ."""
+    order, s, size = dial.order, dial.s, dial.size
+    info = torch.finfo(size.dtype)
+    nearly, slope, noise = dial.whole, -s, torch.full_like(size, 64 * info.eps)
+    if not dial.ball and order == 1:
+        lo = hi = guess = size
+    elif not dial.ball:  # the mean weight is at most 1, at least 1 (by Jensen, or of the tied)
+        mean = _sum(rows.below if rows.valid is None else rows.below * rows.valid) / rows.count
+        lo, hi = size, torch.minimum(mean + size, size * (rows.count / rows.tied) ** (order - 1))
+        guess = (lo * hi).sqrt()
+    else:  # where only the largest score is left, and where the ball is not reached
+        floor = size.clamp_min(info.tiny)
+        lo = rows.second.minimum(rows.spread) * (0.01 if order == 1 else max(1.0, s / 100))
+        # since D <= γ·L²/8 if log w has range L
+        reach = rows.spread * math.sqrt((1 if order == 1 else s * (s + 1)) / 8) / floor.sqrt()
+        hi = (reach if order == 1 else reach + rows.spread).maximum(lo)
+        guess, nearly = _nearly_uniform(rows, dial, work)
+        slope = -2.0
+        if order == 2:
+            closed, slope = _at_order_2(rows, size)
+            guess = torch.where(nearly, guess, closed)
+        noise = torch.where(nearly | dial.whole | dial.spike, math.inf, info.eps * (64 + 2 / floor))
+    lo, hi, log_t = (x.clamp(info.tiny, info.max / 8).log() for x in (lo, hi, guess))
+    if dial.ball or order > 1:
+        log_t = torch.where((log_t >= lo) & (log_t <= hi) | nearly, log_t, (lo + hi) / 2)
+
+        def excess(log_t: Tensor, rows: Rows, goal: Tensor) -> Tensor:
+            tilt = tilt_from_top(rows, s, log_t.exp(), work)
+            return dial.excess(tilt.divergence, tilt.log_mean, tilt.log_top, goal)
+
+        log_t = _root(excess, (rows, dial.goal), lo, hi, log_t, slope, noise, steps)
+    log_t = torch.where(dial.whole, math.log(info.max / 8), log_t)
+    log_t = torch.where(dial.spike, math.log(info.tiny), log_t)
+    tilt = tilt_from_top(rows, s, log_t.exp(), work, exact=not dial.ball)
+    power, log_dual = tilt.power, log_t
+    if order == 1:
+        kept = rows.count  # but for the maximum, where the tilt underflows
+        power.mul_(torch.eq(rows.below, 0, out=work[1]).add_(~dial.spike).clamp_max_(1))
+    else:
+        x = torch.sub(log_t.exp(), rows.below, out=work[1]).relu_()
+        log_dual = _lowest(x, work[2]).log()
+        kept = _sum(torch.sign(x, out=x))
+        power.mul_(x)
+    return Found(tilt, power, torch.zeros_like(log_t), log_t, log_dual, kept, nearly)
+
+
+def _locate(
+    down: Tensor, rows: Rows, unit: Tensor, dial: Dial, start: Tensor, work: tuple
+) -> tuple[Tensor, Tensor, Tensor]:
+    """How many scores are active, and the excess with β at the lowest of them, and at the next.
+
+    `down` ascends; the next after the last lies a `unit` below it, and one more than there are is
+    said to be active where β is lower still. The secant through the last two looks, every second
+    time bisection.
+    """
+    s, tiny = dial.s, torch.finfo(down.dtype).tiny
+    lo, hi = rows.tied - 1, rows.count + 1
+    at_lo, at_hi = torch.full_like(lo, math.inf), torch.full_like(lo, -math.inf)
+    k = torch.minimum(torch.maximum(start.ceil(), rows.tied), rows.count)
+    rest = _Remaining(lo, at_lo, at_hi)
+    count, tied, goal, size = rows.count, rows.tied, dial.goal, dial.size
+    k1 = y1 = k
+    for step in range(5 + 2 * down.shape[-1].bit_length()):
+        x, power, mask = (w[: len(k)] for w in work)
+        beta = down.gather(-1, torch.minimum(k, count - 1).long()) + (k == count) * unit
+        torch.sub(beta, down, out=x).relu_()
+        torch.sign(x, out=mask)
+        torch.clamp_min(x, tiny, out=power).log_().mul_(s).exp_().mul_(mask)
+        total = _sum(power)
+        log_mean = (total / count).log()
+        y = goal - log_mean
+        if dial.ball:
+            y = s * (_sum(x.mul_(power)) / total).log() - log_mean - size
+        right = y > 0
+        lo, at_lo = torch.where(right, k, lo), torch.where(right, y, at_lo)
+        hi, at_hi = torch.where(right, hi, k), torch.where(right, at_hi, y)
+        rise = y * (k / k1).log() / (y1 - y) if step else y.clamp(-2, 2)
+        k1, y1, k = k, y, ((lo + hi) / 2).floor()
+        if step < 4 or step % 2:
+            target = (k1 * rise.exp()).round()
+            target = torch.where(target == target, target, k)  # it may be no number
+            k = torch.minimum(torch.maximum(target, lo + 1), hi - 1)
+        k = torch.maximum(k, tied)
+        done = hi - lo <= 1
+        state = down, lo, hi, at_lo, at_hi, k, k1, y1, count, tied, unit, goal, size, done
+        state = rest.drop(done, (lo, at_lo, at_hi), state, step)
+        if state is None:
+            break
+        down, lo, hi, at_lo, at_hi, k, k1, y1, count, tied, unit, goal, size, done = state
+    found = rest.found if state is None else rest.all(lo, at_lo, at_hi)
+    lo, at_lo, at_hi = found.split(1, -1)
+    return lo + 1, at_lo, at_hi
+
+
+def _above_2(scores: Tensor, rows: Rows, dial: Dial, steps: int, work: tuple) -> Found:
+    """The weights at orders above 2; the unknown is the distance of β to the lowest active score.
+
+    Within reach of the next lower score that is a power of the unknown, so chosen that the
+    divergence is nearly linear in it; further down, an exponential.
+    """
+    s, size, n = dial.s, dial.size, scores.shape[-1]
+    info = torch.finfo(scores.dtype)
+    down = torch.div(scores, -rows.scale)
+    unit = torch.where(rows.spread > 0, rows.spread, 1)
+    ordered = _ascending(down)
+    floor = size.clamp_min(info.tiny)
+    # exact at order ∞, and close to it for normally distributed scores
+    share = -torch.expm1(-floor) if dial.ball else torch.full_like(size, 0.3)
+    start = rows.count * (1 - share ** (1 + s))
+    if dial.s < info.eps:  # order ∞
+        exact = rows.count.double() * (-size.double()).exp()
+        active, at_lo, at_hi = exact.ceil().to(size.dtype), size, size
+    else:
+        active, at_lo, at_hi = _locate(ordered, rows, unit, dial, start, work)
+    active = torch.where(dial.whole, rows.count + 1, active.maximum(rows.tied))
+    active = torch.where(dial.spike, rows.tied, active)
+    far = active > rows.count
+    active = active.minimum(rows.count)
+
+    lowest = ordered.gather(-1, active.long() - 1)
+    above = torch.searchsorted(ordered, lowest).to(size.dtype)
+    upto = torch.searchsorted(ordered, lowest, right=True)
+    gap = ordered.gather(-1, upto.clamp_max(n - 1)) - lowest
+    gap = torch.where(upto < rows.count, gap, unit).clamp_min(info.tiny)
+    base = torch.sub(lowest, down).relu_()
+    place = Place(lowest - ordered[..., :1], gap, above, upto - above, base, base.sign())
+
+    nearly = torch.zeros_like(dial.whole)
+    if dial.s < info.eps:
+        log_t = gap.log() + ((exact - above) / place.tied).log().to(size.dtype) / s
+    else:
+        log_t, nearly = _distance(rows, dial, place, far, at_lo, at_hi, steps, work)
+    log_t = torch.where(dial.whole, math.log(info.max / 8), log_t)
+    log_t = torch.where(dial.spike & dial.ball, 0, log_t)
+    tilt = tilt_from_lowest(place, rows.count, s, log_t, work, exact=not dial.ball)
+    at_lowest = torch.eq(down, lowest, out=work[1])
+    power = tilt.power.addcmul_(at_lowest, tilt.lowest)
+    # The least x that is not accounted for apart: further down, numbers lose their digits.
+    least = lowest - ordered.gather(-1, (above.long() - 1).clamp_min(0))
+    sound = (above == 0) | (least >= 4 * info.tiny * (place.depth + log_t.exp()))
+    return Found(tilt, power, place.depth, log_t, log_t, above + place.tied, nearly, sound)
+
+
+def _distance(
+    rows: Rows,
+    dial: Dial,
+    place: Place,
+    far: Tensor,
+    at_lo: Tensor,
+    at_hi: Tensor,
+    steps: int,
+    work: tuple,
+) -> tuple[Tensor, Tensor]:
+    """Log of the distance from the lowest active score to β; where a series gave all its digits."""
+    s, size, info = dial.s, dial.size, torch.finfo(at_lo.dtype)
+    nearly, noise = torch.zeros_like(far), torch.full_like(size, 64 * info.eps)
+    # What lowering β does to the scores above the lowest, compared with what it does to that one.
+    bend = place.above * (place.gap / (place.depth + place.gap)).pow(1 - s) * (s / (1 + s) ** 2)
+    bend = bend.clamp_min(info.tiny)
+    known = at_lo.isfinite() & at_hi.isfinite()
+    part = torch.where(known, at_lo / (at_lo - at_hi), 0.5).nan_to_num(0.5) * (1 + bend)
+    share = torch.minimum(part, (part / bend).pow(s)).clamp(info.tiny, 1)
+    for _ in range(2):  # of Newton's, on share + bend·share^(1/s) = part, a convex function
+        curve = bend * share.pow(1 / s)
+        share = share - (share + curve - part) / (1 + curve / (s * share))
+    share = share.clamp(info.tiny, 1)
+    guess = torch.maximum(share, bend * share.pow(1 / s))
+    slope = torch.where(known, (at_hi - at_lo) / (1 + bend), -1.0)
+    lo, hi = torch.full_like(guess, info.tiny), bend.clamp_min(1)
+    reach = size
+    if dial.ball:
+        floor = size.clamp_min(info.tiny)
+        noise = info.eps * (64 + 4 / floor)
+        slope = slope / -torch.expm1(-floor)
+        # since D <= γ·L²/8 if log w has range L
+        reach = rows.spread * math.sqrt(s * (s + 1) / 8) / floor.sqrt()
+    if far.device.type != "cpu" or far.any():  # there the unknown is the logarithm
+        if dial.ball:
+            first, nearly = _nearly_uniform(rows, dial, work)
+            noise = torch.where(nearly, math.inf, noise)
+        else:
+            first = (
+                size
+                + _sum(rows.below if rows.valid is None else rows.below * rows.valid) / rows.count
+            )
+        lo = torch.where(far, place.gap.log(), lo)
+        hi = torch.where(far, reach.maximum(2 * place.gap).log(), hi)
+        first = torch.log((first - place.depth).maximum(place.gap))
+        nearly &= far
+        guess = torch.where(far, first, guess)
+        slope = torch.where(far, -2.0 if dial.ball else -s, slope)
+    if dial.ball:
+        noise = torch.where(nearly | dial.whole | dial.spike, math.inf, noise)
+    guess = torch.where(nearly, guess, torch.minimum(torch.maximum(guess, lo), hi))
+
+    def log_distance(u: Tensor, log_gap: Tensor, log_bend: Tensor, far: Tensor) -> Tensor:
+        near = u.log()
+        return torch.where(far, u, log_gap + torch.minimum(near / s, near - log_bend))
+
+    def excess(u: Tensor, place: Place, count: Tensor, goal: Tensor, *how: Tensor) -> Tensor:
+        tilt = tilt_from_lowest(place, count, s, log_distance(u, *how), work)
+        return dial.excess(tilt.divergence, tilt.log_mean, tilt.log_top, goal)
+
+    how = place.gap.log(), bend.log(), far
+    u = _root(excess, (place, rows.count, dial.goal, *how), lo, hi, guess, slope, noise, steps)
+    return log_distance(u, *how), nearly
+
+
+def _solve(scores: Tensor, size: Tensor, order: float, ball: bool) -> tuple[WorstCase, Tensor]:
+    """The worst case of each row of a matrix, and whether it is surely right."""
+    info = torch.finfo(scores.dtype)
+    work = scratch(scores)
+    rows = read(scores, work)
+    # At order ∞, s = 0 would turn the truncated x = 0 into 0^0; a very small s > 0 does not.
+    s = math.inf if order == 1 else max(1 / (order - 1), info.eps**2)
+    # Rows that need more are few; in double precision there is nobody to hand them on to.
+    steps = 200 if info.bits == 64 else 24
+    if ball:
+        whole, spike = size <= 0, size >= torch.log(rows.count / rows.tied)
+        goal = size.clamp(info.tiny, 60).expm1().log()
+        goal = torch.where(spike, math.inf, goal)
+    else:
+        whole = spike = torch.zeros_like(rows.top, dtype=torch.bool)
+        size = (size / rows.scale) * (1 if order == 1 else s)
+        goal = s * size.log() if order > 1 else size
+    dial = Dial(order, s, ball, size, goal, whole, spike)
+    if order <= 2:
+        found = _up_to_2(rows, dial, steps, work)
+    else:
+        found = _above_2(scores, rows, dial, steps, work)
+    return _described(rows, dial, found, work)
+
+
+def _described(rows: Rows, dial: Dial, found: Found, work: tuple) -> tuple[WorstCase, Tensor]:
+    """The worst case in the scores' own unit, from weights known up to a factor."""
+    tilt, order, s, t = found.tilt, dial.order, dial.s, found.log_t.exp()
+    weights = found.power.mul_(rows.count / tilt.total)
+    value, excess = -tilt.below, tilt.divergence - dial.size
+    if not dial.ball:  # E_Q f - λ·η(Q), second-order exact in the weights
+        excess = 0 * t if order == 1 else tilt.log_mean + tilt.log_top - dial.goal
+        penalty = dial.size * tilt.divergence
+        if order > 1:
+            power = tilt.divergence / s
+            # (γ-1)·λ·E w^γ = E_Q (f - β), but for what the mean of w is off, overflows less
+            far = tilt.x * (-excess / s).exp() - dial.size
+            penalty = torch.where(power < 1, dial.size * power.expm1(), far) / order
+        value = value - penalty
+    whole, spike = dial.whole, dial.spike
+    if order == 1:
+        dual = torch.where(whole, math.inf, torch.where(spike, 0.0, t * rows.scale))
+        truncated = 0 * t
+    else:
+        dual = rows.top - (found.anchor + t) * rows.scale
+        dual = torch.where(whole, -math.inf, torch.where(spike, rows.top, dual))
+        truncated = 1 - found.kept / rows.count
+    log_dual = found.log_dual + rows.scale.log()
+    log_dual = torch.where(whole, math.inf, torch.where(spike, -math.inf, log_dual))
+    if order == math.inf:  # any β from the next lower score up to this one would do
+        dual, log_dual = rows.top - found.anchor * rows.scale, torch.full_like(t, -math.inf)
+    share = rows.count / _sum(torch.mul(weights, weights, out=work[1]))
+    value = rows.top + value * rows.scale
+    columns = value, dual, log_dual, weights.amax(-1, keepdim=True), truncated, share
+    value, dual, log_dual, k1, truncated, share = (column.squeeze(-1) for column in columns)
+    sure = _sure(rows, dial, found, excess)
+    return WorstCase(value, weights, dual, log_dual, k1, truncated, share), sure.squeeze(-1)
+
+
+def _sure(rows: Rows, dial: Dial, found: Found, excess: Tensor) -> Tensor:
+    """Whether the weights are the ones of the size asked for, to what single precision can hold."""
+    sound = found.sound & (rows.second >= 4 * torch.finfo(excess.dtype).tiny)
+    if not dial.ball:
+        return (excess.abs() <= 1e-4) & sound
+    error, floor = excess.abs() + 4 * torch.finfo(excess.dtype).eps, dial.size
+    # The value's derivative in the radius is (value - β)/γ*, and τ; a radius of next to nothing
+    # moves the weights by its root.
+    slope = found.tilt.x / (1 if dial.order == 1 else dial.s + 1)
+    largest = torch.maximum(
+        rows.top.abs() / rows.scale, (rows.top / rows.scale - rows.spread).abs()
+    )
+    right = (error <= 1e-4 * (10 * floor.sqrt()).clamp_max(1)) & (slope * error <= 1e-5 * largest)
+    right &= found.tilt.x > torch.finfo(error.dtype).tiny ** 0.6  # no product underflows
+    if dial.order == math.inf:  # nothing had to be found
+        right = torch.ones_like(right)
+    return (right | found.sure | dial.whole | dial.spike) & sound
+
+
+def solve(scores: Tensor, size: Tensor, order: float, ball: bool) -> WorstCase:
+    """The worst case of each row.
+
+    Args:
+        scores: (..., n) of single or double precision, checked.
+        size: (..., 1); ρ of the ball, λ of the penalty.
+        order: γ in [1, inf].
+    """
+    shape = scores.shape
+    scores, size = scores.reshape(-1, shape[-1]), size.expand(*shape[:-1], 1).reshape(-1, 1)
+    many = max(1, BLOCK // shape[-1]) if scores.device.type == "cpu" else max(1, len(scores))
+    parts = [
+        _surely(f, r, order, ball)
+        for f, r in zip(scores.split(many), size.split(many), strict=True)
+    ]
+    value, weights, *rest = (
+        parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+    )
+    rest = (x.reshape(shape[:-1]) for x in rest)
+    return WorstCase(value.reshape(shape[:-1]), weights.reshape(shape), *rest)
+
+
+def _surely(scores: Tensor, size: Tensor, order: float, ball: bool) -> WorstCase:
+    """In the scores' own precision where that does, else in double precision."""
+    result, sure = _solve(scores, size, order, ball)
+    if scores.dtype != torch.float64 and not sure.all():
+        rows = (~sure).nonzero().squeeze(-1)
+        again, _ = _solve(scores[rows].double(), size[rows].double(), order, ball)
+        for mine, better in zip(result, again, strict=True):
+            mine.index_copy_(0, rows, better.to(mine.dtype))
+    return result
