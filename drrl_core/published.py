@@ -41,7 +41,7 @@ def table(number: int) -> pd.DataFrame:
         raise ValueError(f"the paper has tables 1 to 4, not {number!r}")
     parts = []
     for name in TABLES[number]:
-        part = pd.read_csv(_folder() / name)
+        part = pd.read_csv(folder() / name)
         if "percent" in part:
             part = part.assign(loss="Imp.%").rename(columns={"percent": "value"})
         else:
@@ -51,7 +51,7 @@ def table(number: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[[*COLUMNS]]
 
 
-def _folder() -> Path:
+def folder() -> Path:
     """Beside the package in a wheel, in `data/` in a checkout."""
     packaged = Path(__file__).with_name("tables")
     return packaged if packaged.is_dir() else packaged.parents[1] / "data" / "published"

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image as Raster
 from scipy.sparse import csr_array
 
-from drrl_core import dro, explorers, losses, plots, search
+from drrl_core import dro, explorers, losses, plots, spaces
 
 HISTORY = pd.DataFrame({"epoch": [1, 2, 3, 4], "ndcg@20": [np.nan, 0.1, np.nan, 0.3]})
 SCORES = pd.DataFrame({"recall@20": [0.2, 0.1], "ndcg@20": [0.12, 0.3]}, index=["sl", "ccl"])
@@ -236,7 +236,7 @@ def test_every_loss_has_a_colour_and_a_label_of_its_own():
     assert losses.REGISTRY.keys() <= plots.COLOURS.keys() == plots.LABELS.keys()
     main = [plots.colour(name) for name in ("sl", "ccl", "drrl")]
     assert len(set(main)) == 3
-    kinds = {name for name in search.variants(8) if name not in losses.REGISTRY}
+    kinds = {name for name in spaces.variants(8) if name not in losses.REGISTRY}
     assert kinds == plots.KINDS_OF_DRRL.keys()
     assert {plots.colour(name) for name in kinds} == {plots.colour("drrl")}
     assert plots.label("drrl-shared") == "DrRL-w/o-P"
