@@ -160,7 +160,7 @@ def harvest(
     weighed = pd.concat([plain, *scorecard.sweeps(rows)])
     values, before = {}, pd.DataFrame(columns=[*scorecard.SKEW, "users", "order", "held", "key"])
     if path.exists():
-        before = pd.read_csv(path, dtype={"key": str}, keep_default_na=True)
+        before = pd.read_csv(path, dtype={"key": str}).fillna({"held": ""})
         values = before.drop_duplicates("key").set_index("key")[[*WEIGHED]].to_dict("index")
     homes = {key: folder / "per_user" / f"{key}.csv.gz" for key in finals["key"]}
 
@@ -672,10 +672,10 @@ def _rows(keys: list[str], spent: int, store: Path, csv: str | Path | None) -> p
     found = results([key for key in keys if (store / key).exists()], trials=spent, store=store)
     if csv and Path(csv).exists():
         text = scorecard.as_text(csv)[[*scorecard.RUNS]]
-        text = text[text["key"].isin({*keys} - {*found["key"]})].assign(trials=spent)
-        options = {"dtype": {"key": str}, "float_precision": "round_trip"}
-        more = pd.read_csv(io.StringIO(text.to_csv(index=False)), **options)
-        parts = [part for part in (found, more.astype({"trials": "Int64"})) if len(part)]
+        more = text[text["key"].isin({*keys} - {*found["key"]})].assign(trials=spent)
+        kinds = {name: float for name in more if "@" in name} | {"seconds": float}
+        kinds |= {"seed": int, "negatives": int, "best_epoch": int, "trials": "Int64"}
+        parts = [part for part in (found, more.astype(kinds)) if len(part)]
         found = pd.concat(parts) if parts else found
     order = {key: place for place, key in enumerate(keys)}
     return found.sort_values("key", key=lambda each: each.map(order), ignore_index=True)

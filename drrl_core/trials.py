@@ -327,23 +327,21 @@ def judge(others: list[Curve], epochs: int) -> Callable[[int, float], bool]:
     pruner = optuna.pruners.SuccessiveHalvingPruner(first, REDUCTION)
     study = optuna.create_study(direction="maximize", pruner=pruner)
 
-    def follow():
-        trial, best = study.ask(), -math.inf
-
-        def low(epoch: int, value: float) -> bool:
-            nonlocal best
-            best = max(best, value)
-            trial.report(best, epoch)
-            # Asked at every epoch: it also notes what the trial had at the rung.
-            return trial.should_prune() and epoch < epochs
-
-        return low
-
     for curve in others:
-        low = follow()
+        trial = study.ask()
         for epoch, value in curve:
-            low(epoch, value)
-    return follow()
+            trial.report(value, epoch)
+            while trial.should_prune():  # notes what it had at this rung; there may be a next
+                pass
+    trial, best = study.ask(), -math.inf
+
+    def low(epoch: int, value: float) -> bool:
+        nonlocal best
+        best = max(best, value)
+        trial.report(best, epoch)
+        return trial.should_prune() and epoch < epochs
+
+    return low
 
 
 def stopped(values: Curve, low: Callable[[int, float], bool]) -> Curve | None:
