@@ -774,10 +774,11 @@ def _save(study, search: Search, csv: str | Path) -> None:
 
 
 def _check_tables(csv: str | Path) -> None:
+    table = trials.beside(csv)
     if Path(csv).exists():
         scorecard.as_text(csv)
-    if trials.beside(csv).exists():
-        trials.read(trials.beside(csv))
+    if table.exists():
+        trials.read(table)
 
 
 def _searched(search: Search, budget: int, storage, csv, place: Place) -> tuple:
