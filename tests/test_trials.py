@@ -33,13 +33,10 @@ def tune(csv, name="sl", trials=5, **more):
 
 def told(csv: Path) -> list[dict]:
     """What the two tables say, but for when and how long."""
-    late = ["seconds", "finished", "commit"]
     tables = [trials.read(trials.beside(csv)), pd.read_csv(csv, dtype=str, keep_default_na=False)]
-    return [
-        row
-        for table in tables
-        for row in table.drop(columns=late, errors="ignore").to_dict("records")
-    ]
+    tables = [table.drop(columns=["seconds", "finished"]) for table in tables]
+    tables[1] = tables[1].drop(columns="commit")
+    return [row for table in tables for row in table.to_dict("records")]
 
 
 def study_of(csv: Path) -> pd.DataFrame:
