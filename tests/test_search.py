@@ -235,6 +235,14 @@ def test_the_best_is_chosen_on_valid_and_trained_with_further_seeds(store, at_on
     assert [float(text) for text in merged["test_ndcg@20"]] == list(found["test_ndcg@20"])
 
 
+@pytest.mark.parametrize("name", spaces.variants(8))
+def test_every_variant_is_tuned_from_anywhere_in_its_space(store, name):
+    single = losses.lookup(spaces.variants(8)[name].loss).negatives == 1
+    given = {"negatives": 1} if single else {}
+    found = tune(name, trials=2, settings=given | {"epochs": 1}, place=search.Place(workers=0))
+    assert len(found) == 2 and (found["valid_ndcg@20"] > 0).all()
+
+
 def test_the_same_call_again_trains_nothing(store, at_once, monkeypatch):
     first = tune(trials=3, seeds=2)
     monkeypatch.setattr(runs, "execute", None)
@@ -271,11 +279,11 @@ def test_a_stop_changes_nothing(store, at_once, monkeypatch, capsys):
 
 def test_a_trial_below_the_others_is_stopped_and_leaves_no_checkpoint(store, at_once):
     longer = {"epochs": 30, "patience": 30, "lr": 0.01}
-    found = tune(trials=4, settings=longer)
+    found = tune(trials=6, settings=longer)
     (study,) = studies(store)
     states = [trial.state.name for trial in study.trials]
-    assert states[0] == "COMPLETE" and "PRUNED" in states
-    assert len(found) == states.count("COMPLETE") and set(found["trials"]) == {4}
+    assert set(states[:3]) == {"COMPLETE"} and "PRUNED" in states
+    assert len(found) == states.count("COMPLETE") and set(found["trials"]) == {6}
     for trial in study.trials:
         last = max(trial.intermediate_values)
         assert last == 30 if trial.state.name == "COMPLETE" else last in (10, 20)
@@ -286,7 +294,7 @@ def test_a_trial_that_continues_is_judged_by_all_that_it_reached(store, at_once,
     """Whenever it is stopped, before the rung or after, while that was being said or not."""
     longer = TINY | {"epochs": 14, "patience": 14}
     run, data = runs.configure("synthetic", settings=longer), datasets.load("synthetic")
-    job = search.Place().job(None, run, data.hash, [[(10, 2.0)]])
+    job = search.Place().job(None, run, data.hash, [[(10, 2.0)]] * 3)
     plain = search.Place().job(None, run, data.hash)
     whole = job.function(**job.arguments)
     assert whole["value"] is None and [epoch for epoch, _ in whole["values"]] == [*range(1, 11)]

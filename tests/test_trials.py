@@ -80,12 +80,18 @@ took, kills, over = time.time() - began, [], False
 pid = begin("killed")
 while len(kills) < 10 and not over:
     time.sleep(rng.uniform(0.02, took / 6))
-    over = os.waitpid(pid, os.WNOHANG)[0] == pid
-    workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split() if not over else []
-    if len(kills) % 2 and workers:
+    workers = []
+    while not (over := os.waitpid(pid, os.WNOHANG)[0] == pid):
+        workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if workers or len(kills) % 2 == 0:
+            break
+        time.sleep(0.01)  # it has not begun one yet
+    if over:
+        break
+    if len(kills) % 2:
         os.kill(int(workers[0]), signal.SIGKILL)
         kills.append("worker")
-    elif not over:
+    else:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         kills.append("client")
@@ -104,7 +110,7 @@ def test_ten_kills_change_nothing(tmp_path):
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     kills = json.loads(done.stdout)
-    assert kills.count("client") >= 3 and kills.count("worker") >= 3, kills
+    assert kills == ["client", "worker"] * 5
     whole, killed = tmp_path / "whole" / "runs.csv", tmp_path / "killed" / "runs.csv"
     assert told(killed) == told(whole)
     states = [*study_of(whole)["state"]]
@@ -305,7 +311,7 @@ def test_a_trial_stops_at_a_rung_where_it_is_not_in_the_upper_half(others, own, 
         return next((best for epoch, best in values if epoch >= rung), None)
 
     others, own = [each for each in map(curve, others) if each], curve(own)
-    first, wanted = max(10, epochs // 5), None
+    first, wanted = max(10, round(0.15 * epochs)), None
     for rung in (first * 2**n for n in range(8)):
         mine = at(own, rung)
         if mine is None:
@@ -315,7 +321,7 @@ def test_a_trial_stops_at_a_rung_where_it_is_not_in_the_upper_half(others, own, 
             wanted = next(epoch for epoch, _ in own if epoch >= rung)
             break
     over = trials.stopped(own, trials.judge(others, epochs))
-    if wanted is not None and wanted < epochs:
+    if wanted is not None and wanted < epochs and len(others) >= 3:
         assert over == own[: len(over)] and over[-1][0] == wanted
     else:
         assert over is None
@@ -324,6 +330,8 @@ def test_a_trial_stops_at_a_rung_where_it_is_not_in_the_upper_half(others, own, 
 def test_nobody_is_stopped_in_a_short_run_or_without_rivals():
     rng = np.random.default_rng(0)
     curve = [(epoch, float(rng.random())) for epoch in range(1, 101)]
-    assert trials.stopped(curve, trials.judge([], 100)) is None
-    short = curve[:9]
-    assert trials.stopped(short, trials.judge([[(1, 9.0), (9, 9.0)]], 9)) is None
+    better = [(epoch, 9.0) for epoch, _ in curve]
+    for few in range(3):
+        assert trials.stopped(curve, trials.judge([better] * few, 100)) is None
+    assert trials.stopped(curve, trials.judge([better] * 3, 100)) == curve[:15]
+    assert trials.stopped(curve[:9], trials.judge([better[:9]] * 3, 9)) is None
