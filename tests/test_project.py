@@ -32,7 +32,12 @@ LAYERS = {
     "explorers": {"dro", "plots"},
     "gallery": set(),
     "notebooks": {"gallery", "runs"},
-    "search": {"datasets", "dro", "losses", "notebooks", "runs", "scorecard"},
+    "spaces": {"datasets", "dro", "losses", "runs", "trainer"},
+    "starts": {"published", "runs", "scorecard", "spaces", "trainer"},
+    "trials": {"runs", "spaces"},
+    "search": {
+        *("datasets", "dro", "notebooks", "runs", "scorecard", "spaces", "starts", "trials"),
+    },
     "__main__": {"datasets", "gallery", "notebooks", "runs", "scorecard", "search"},
 }
 

@@ -79,7 +79,7 @@ assert os.waitpid(begin("whole"), 0)[1] == 0
 took, kills, over = time.time() - began, [], False
 pid = begin("killed")
 while len(kills) < 10 and not over:
-    time.sleep(rng.uniform(0.02, took / 6))
+    time.sleep(rng.uniform(0.02, took / 8))
     workers = []
     while not (over := os.waitpid(pid, os.WNOHANG)[0] == pid):
         workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
