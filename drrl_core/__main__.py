@@ -168,7 +168,8 @@ def tune(
 ):
     """Search a loss's settings by valid NDCG@20; the same command continues what was stopped.
 
-    Tune sl and ccl before drrl: it begins with their optima, and halfway between.
+    It begins with published settings and this loss's best on other data sets (those in --csv);
+    tune sl and ccl before drrl, which also begins with their optima, and halfway between.
     """
     from drrl_core import runs, search
 

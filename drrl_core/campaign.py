@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drrl_core import datasets, runs, search
+from drrl_core import datasets, runs, search, spaces
 from drrl_core.paper import evidence
 
 KEYS = ("dataset", "backbone", "loss", "settings", "trials", "seeds", "again")
@@ -96,7 +96,7 @@ def _cells(block: object, path: str | Path, number: int) -> Iterator[Cell]:
 
     outer = (each(block["dataset"]), each(block.get("backbone", "mf")), each(block["loss"]))
     for *names, loss in itertools.product(*outer):
-        if loss not in search.variants(2):
+        if loss not in spaces.variants(2):
             raise ValueError(f"{where}: there is no loss {loss!r} to tune")
         for values in itertools.product(*map(each, settings.values())):
             own = dict(zip(settings, values, strict=True))
@@ -114,14 +114,14 @@ def recorded(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
     if cell.again:
         rows = rows[rows["noise"] == 0]
         return evidence.selected_runs(rows) if len(rows) else rows
-    line = search.variants(2)[cell.loss]
+    line = spaces.variants(2)[cell.loss]
     free = {name.removesuffix("-1") for name in line.space} | {"train.seed"}
     wanted = runs.configure(cell.dataset, line.loss, cell.backbone, {**line.fixed, **cell.settings})
 
     def own(run: runs.Run) -> dict:
         return {name: value for name, value in run.settings.items() if name not in free}
 
-    same = [own(search.run_of(row)) == own(wanted) for _, row in rows.iterrows()]
+    same = [own(spaces.run_of(row)) == own(wanted) for _, row in rows.iterrows()]
     return rows[np.array(same, bool) & (rows["trials"] >= cell.trials).to_numpy(bool)]
 
 
@@ -172,7 +172,7 @@ def _again(cell: Cell, csv: Path, place: search.Place) -> None:
     found = recorded(cell, evidence.read_runs(csv))
     wanted = {}
     for _, row in found[found["b"].isna()].iterrows():
-        wanted[row["key"]] = replace(search.run_of(row), dataset=cell.dataset)
+        wanted[row["key"]] = replace(spaces.run_of(row), dataset=cell.dataset)
     search.train(wanted, name=str(cell), csv=csv, place=place)
 
 

@@ -35,7 +35,6 @@ import shutil
 import signal
 import sys
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -45,24 +44,20 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from drrl_core import datasets, dro, losses, runs
+from drrl_core import datasets, dro, runs, spaces, starts, trials
 from drrl_core.pages import runner as notebooks
 from drrl_core.paper import evidence
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from drrl_core.spaces import Search, changes, run_of, variant_of
+from drrl_core.trials import need
 
 WEIGHED = ("k1", "k2", "truncated", "effective_share", "users")
-STARTUP, WARMUP = 5, 25  # finished trials, and epochs, before any trial is pruned
+MADE = ".made-by-drrl"  # the file that marks a folder that may be made anew
 DEATHS = 3  # of workers, after which what they were at is given up
 
 
@@ -72,29 +67,6 @@ class SearchError(Exception):
 
 # ---------------------------------------------------------------------------------------------
 # Results
-
-
-def variant_of(loss: str, hyper: dict) -> str:
-    """The name in `variants` of a loss with these hyper-parameters.
-
-    >>> variant_of("drrl", {"dual": "exact", "radius": 1.0}), variant_of("sl", {})
-    ('drrl-exact', 'sl')
-    """
-    if loss != "drrl" or hyper.get("dual", "learned") == "learned":
-        return loss
-    return "drrl-penalty" if hyper.get("temperature") else f"drrl-{hyper['dual']}"
-
-
-def _flat(parameters: dict[str, dict]) -> dict:
-    """All settings of `Run.parameters` by their full names."""
-    parts = parameters.items()
-    return {f"{group}.{name}": value for group, part in parts for name, value in part.items()}
-
-
-def _changes(before: dict[str, dict], after: dict[str, dict]) -> dict:
-    """What the second parameters have and the first, of the same loss and backbone, have not."""
-    known = _flat(before)
-    return {name: value for name, value in _flat(after).items() if value != known[name]}
 
 
 def results(
@@ -115,7 +87,7 @@ def results(
         about = runs.record(name, store=store)
         own = about["parameters"]
         plain = runs.configure(about["dataset"], about["loss"], about["backbone"])
-        settings = _changes(plain.parameters, own)
+        settings = changes(plain.parameters, own)
         for name in ("seed", "sampler", "negatives"):
             settings.pop(f"train.{name}", None)
         row = {name: about[name] for name in evidence.RUNS if name in about}
@@ -128,16 +100,6 @@ def results(
     return pd.DataFrame(rows, columns=evidence.RUNS).astype({"trials": "Int64"})
 
 
-def _lock(file: IO, *, wait: bool = True) -> None:
-    """Have an open file alone among processes, until it is closed, which they are when they end.
-
-    Raises:
-        BlockingIOError: another has it, and we do not wait.
-    """
-    if fcntl:  # not on Windows
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 def merge(found: pd.DataFrame, path: str | Path) -> None:
     """Add rows to a CSV file, by key; a run that was tuned for before keeps its `trials`.
 
@@ -145,9 +107,7 @@ def merge(found: pd.DataFrame, path: str | Path) -> None:
     """
     path, text = Path(path), io.StringIO(found.to_csv(index=False))
     found = pd.read_csv(text, dtype=str, keep_default_na=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("a") as file:
-        _lock(file)
+    with trials.locked(path):
         if path.exists():
             before = evidence.read_as_text(path)
             known = found["key"].map(before.set_index("key")["trials"]).fillna("")
@@ -177,7 +137,8 @@ def harvest(
     For the selected runs (`evidence.selected_runs`) that is each user's accuracy on test, for tests
     of significance; for those without noise, and for order sweeps (`evidence.order_sweeps`), where
     the weight goes: k1, k2 and the like, each user's negatives being all items without a train
-    pair. What the folder has already stays as it is, but for the runs that no longer count.
+    pair. What the folder has already stays as it is, also of runs that no longer
+    count: nothing reads it, but the store may not be able to give it again.
 
     Args:
         folder: with `runs.csv`; `skew.csv` and `per_user` are written there, as `evidence` has
@@ -200,13 +161,11 @@ def harvest(
     finals = evidence.selected_runs(rows)
     plain = finals[finals["noise"] == 0].assign(order=math.nan, held="")
     weighed = pd.concat([plain, *evidence.order_sweeps(rows)])
-    values = {}
+    values, before = {}, pd.DataFrame(columns=[*evidence.SKEW, "users", "order", "held", "key"])
     if path.exists():
-        before = pd.read_csv(path).drop_duplicates("key").set_index("key")
-        values = before[[*WEIGHED]].to_dict("index")
+        before = pd.read_csv(path, dtype={"key": str}).fillna({"held": ""})
+        values = before.drop_duplicates("key").set_index("key")[[*WEIGHED]].to_dict("index")
     homes = {key: folder / "per_user" / f"{key}.csv.gz" for key in finals["key"]}
-    for old in {*folder.glob("per_user/*.csv.gz")} - {*homes.values()}:
-        old.unlink()
 
     @cache
     def load(name: str) -> datasets.Interactions:
@@ -234,8 +193,10 @@ def harvest(
     found.index = found.index.astype(str)  # of no values, integers
     ids = ["dataset", "backbone", "variant", "held", "order", "seed"]
     table = weighed[[*ids, "key"]].merge(found.reset_index(), on="key").sort_values([*ids, "key"])
-    table = table[[*evidence.SKEW, "users", "order", "held", "key"]].astype({"users": int})
-    runs.put(path, table.to_csv(index=False, float_format="%.6g").encode())
+    table = pd.concat([table, before[~before["key"].isin(table["key"])]]) if len(before) else table
+    table = table.sort_values([*ids, "key"])[[*evidence.SKEW, "users", "order", "held", "key"]]
+    text = table.astype({"users": int}).to_csv(index=False, float_format="%.6g")
+    runs.put(path, text.encode())
     return missing
 
 
@@ -277,10 +238,8 @@ class Place:
         most = cores // (self.workers or 1)
         return self.threads if self.scheduler else max(1, min(self.threads, most))
 
-    def job(
-        self, task: "Task", run: runs.Run, data_hash: str, hurdles: dict | None = None
-    ) -> "Job":
-        """The training of a run."""
+    def job(self, task: "Task", run: runs.Run, data_hash: str, rivals: list | None = None) -> "Job":
+        """The training of a run, see `_train`."""
         options = {
             "run": run,
             "data_hash": data_hash,
@@ -288,7 +247,7 @@ class Place:
             "store": None if self.scheduler else str(runs.store_folder(self.store)),
             "device": self.device,
             "threads": self.share(),
-            "hurdles": hurdles or {},
+            "rivals": rivals,
         }
         return Job(task, _train, options)
 
@@ -329,7 +288,7 @@ def _train(
     store: str | None,
     device: str,
     threads: int,
-    hurdles: dict[int, float],
+    rivals: list[trials.Curve] | None = None,
 ) -> dict:
     """A worker's part of a run: train it, and return what there is to keep.
 
@@ -339,12 +298,12 @@ def _train(
         store: the folder of its checkpoint; None: this machine's own, see `runs.store_folder`.
         data_dir, device: as in `runs.execute`.
         threads: how many torch may use.
-        hurdles: epoch -> valid NDCG@20; stop where the best so far is below. A run that continues
-            from a checkpoint has none to clear: what it reached before is not known here.
+        rivals: stop where `trials.judge` by these says so; what a run that continues from a
+            checkpoint reached before is judged too. None: never.
 
     Returns:
         values, a list of (epoch, valid NDCG@20); value, that of the best epoch, None where it was
-        stopped; files, as `runs.content`, where it was not.
+        stopped; files, as `runs.content`, where it was not; seconds.
 
     Raises:
         KeyboardInterrupt: of which `fit` makes the best so far; here the run is to be continued.
@@ -352,32 +311,47 @@ def _train(
     with _alone:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
-        data, seen, low = _load(run.dataset, data_dir, data_hash), [], False
+        data, low = _load(run.dataset, data_dir, data_hash), False
+        checkpoint = runs.checkpoint_of(runs.key(run, data.hash), store)
+        judge, reached = None, []
+        if rivals is not None:
+            judge, reached = trials.judge(rivals, run.train.epochs), _reached(checkpoint)
+            if over := trials.stopped(reached, judge):  # it was killed before it could say so
+                return {"values": over, "value": None, "seconds": None}
 
         def below(row: dict) -> bool:
             nonlocal low
-            seen.append((row["epoch"], row.get("ndcg@20", -math.inf)))
-            hurdle = hurdles.get(row["epoch"], -math.inf) if seen[0][0] == 1 else -math.inf
-            low = max(value for _, value in seen) < hurdle
+            low = bool(judge) and "ndcg@20" in row and judge(row["epoch"], row["ndcg@20"])
             return low
 
         options = {"device": device, "data": data, "on_epoch": below, "progress": False}
-        checkpoint = runs.checkpoint_of(runs.key(run, data.hash), store)
         try:
             outcome = runs.execute(run, checkpoint=checkpoint, resume=True, **options)
         finally:
             torch.set_num_threads(before)
-    whole = outcome.record["finished"]
-    if not whole and not low:
+    if low:
+        return _told(outcome) | {"value": None}
+    if not outcome.record["finished"]:
         raise KeyboardInterrupt
-    return _told(outcome) | ({"files": runs.content(outcome)} if whole else {"value": None})
+    return _told(outcome) | {"files": runs.content(outcome)}
+
+
+def _reached(checkpoint: Path) -> trials.Curve:
+    """What a run had reached by its checkpoint: valid NDCG@20 by epoch."""
+    try:
+        found = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+        rows = found["state"]["history"]
+        return [(row["epoch"], row["ndcg@20"]) for row in rows if "ndcg@20" in row]
+    except Exception:  # there is none; or it is damaged, which `fit` has words for
+        return []
 
 
 def _told(outcome: runs.Outcome) -> dict:
     """What a study is told of a run: valid NDCG@20 by epoch, and where it counts."""
     rows = outcome.fit.history[["epoch", "ndcg@20"]].dropna()
     values = [(int(epoch), float(value)) for epoch, value in rows.itertuples(index=False)]
-    return {"values": values, "value": outcome.record["valid"]["ndcg@20"]}
+    about = outcome.record
+    return {"values": values, "value": about["valid"]["ndcg@20"], "seconds": about["seconds"]}
 
 
 def _notebook(name: str, out: str, parameters: dict, threads: int) -> dict:
@@ -429,7 +403,7 @@ def carry_out(jobs: Iterator[Job], place: Place) -> Iterator[tuple[object, objec
     """
     client = None
     if place.scheduler:
-        client = _need("distributed", "cluster").Client(place.scheduler)
+        client = need("distributed", "cluster").Client(place.scheduler)
         executor = client.get_executor(pure=False)
         free: list[Executor] = [executor] * (place.workers or max(1, len(client.nthreads())))
     elif place.workers == 0:
@@ -480,13 +454,6 @@ def carry_out(jobs: Iterator[Job], place: Place) -> Iterator[tuple[object, objec
                 executor.shutdown(cancel_futures=True)
 
 
-def _need(module: str, extra: str):
-    try:
-        return __import__(module)
-    except ImportError as error:
-        raise ValueError(f"{error}: pip install 'drrl-core[{extra}]'") from error
-
-
 def _collect(
     jobs: Iterator[Job], place: Place, bar: tqdm, tell: Callable = lambda *_: None
 ) -> list:
@@ -527,204 +494,6 @@ def _complain(failed: list[str], total: int) -> None:
 # Tuning
 
 
-class Range(NamedTuple):
-    """Where a setting is searched, in the setting's unit."""
-
-    low: float
-    high: float
-    log: bool = False
-
-
-class Variant(NamedTuple):
-    """A loss as it is tuned: what is searched, and what is fixed."""
-
-    loss: str
-    space: dict[str, Range]
-    fixed: Mapping[str, object] = MappingProxyType({})
-
-
-def variants(negatives: int) -> dict[str, Variant]:
-    """Every loss as it is tuned, by name: the one table of search spaces.
-
-    `loss.order-1` is γ - 1, so that a log range gives both ends of the family their due: γ* runs
-    from 1.007 to 51. The radius is searched and not c: at fixed c much of a (γ, c) grid is a point
-    mass. It ends at 0.85·log N, N the negatives of a row or a pool, so that a row should say N.
-
-    Args:
-        negatives: N, as one row of the loss sees them.
-
-    >>> round(variants(64)["drrl-exact"].space["loss.radius"].high, 2)
-    3.54
-    """
-    lr, wide = Range(1e-3, 1e-2, True), Range(1e-3, 1e-1, True)
-    tau, rate = Range(0.05, 0.3), Range(1e-5, 1e-1, True)
-    dot = {"train.lr": wide, "train.l2": Range(1e-6, 1e-2, True)}
-    ball = {
-        "loss.order-1": Range(0.02, 150, True),
-        "loss.radius": Range(0.05, max(0.05, 0.85 * math.log(negatives))),
-        "train.lr": lr,
-    }
-    hinge = {"loss.margin": Range(-0.3, 0.9), "loss.weight": Range(2, 150, True)}
-    fixed = ball | {"loss.start": Range(-0.3, 0.9)}
-    learned = fixed | {"train.dual_lr": rate}
-    penalty = {
-        "loss.order-1": Range(0.02, 2, True),
-        "loss.temperature": Range(0.01, 0.5, True),
-        "train.lr": lr,
-    }
-    two = {"loss.temperature": tau, "train.lr": wide}
-    shares = {"loss.share_pos": Range(0.1, 1), "loss.share_neg": Range(0.005, 0.5, True)}
-    return {
-        "mse": Variant("mse", dot),
-        "bce": Variant("bce", dot),
-        "bpr": Variant("bpr", dot),
-        "sl": Variant("sl", {"loss.temperature": tau, "train.lr": lr}),
-        "bsl": Variant("bsl", two | {"loss.temperature_pos": Range(0.05, 0.6)}),
-        "bsl-pooled": Variant("bsl-pooled", two | {"loss.ratio": Range(0.2, 5, True)}),
-        "psl": Variant("psl", {"loss.temperature": Range(0.025, 0.15), "train.lr": lr}),
-        "ccl": Variant("ccl", hinge | {"train.lr": lr}),
-        "advinfonce": Variant("advinfonce", two | {"train.dual_lr": rate}),
-        "llpauc": Variant("llpauc", shares | {"train.lr": wide, "train.dual_lr": rate}),
-        "drrl": Variant("drrl", learned, {"loss.dual": "learned"}),
-        "drrl-shared": Variant("drrl", learned, {"loss.dual": "shared"}),  # w/o-P
-        "drrl-fixed": Variant("drrl", fixed, {"loss.dual": "fixed"}),  # w/o-LP
-        "drrl-exact": Variant("drrl", ball, {"loss.dual": "exact"}),
-        "drrl-penalty": Variant("drrl", penalty, {"loss.dual": "exact"}),
-    }
-
-
-def settings_of(variant: Variant, point: dict[str, float]) -> dict:
-    """A point of the search space as settings of a run, four digits each: short enough to type."""
-    point = {name: float(f"{value:.4g}") for name, value in point.items()}
-    if "loss.order-1" in point:
-        point["loss.order"] = round(1 + point.pop("loss.order-1"), 6)
-    return {**variant.fixed, **point}
-
-
-def mapped(outcome: runs.Outcome, variant: Variant, negatives: int) -> dict[str, float] | None:
-    """The point of a DrRL variant that is a trained SL or CCL: tuned DrRL then contains both.
-
-    - CCL is order ∞, here 151: c is its weight and β its margin, which stays (lowest dual_lr).
-      An exact β has no margin: the radius is the one that the margin amounts to.
-    - SL is the penalty at order 1, here 1.02, with its own τ. For a ball, the radius that its τ
-      amounts to; a β that stays is that ball's own, far below the scores, where (f - β)^(γ*-1) is
-      all but exp(f/τ).
-
-    What differs per user is the median of 100 users' N sampled negatives.
-
-    Args:
-        outcome: a trained SL or CCL.
-        variant: of DrRL.
-        negatives: N.
-
-    Returns:
-        The point, which may lie outside the search space where β or c must; None where there is
-        none: CCL is no penalty.
-    """
-    own = outcome.record["parameters"]
-    exact = variant.fixed["loss.dual"] == "exact"
-    scores = runs.negative_scores(outcome, negatives=negatives)
-    point = {"train.lr": own["train"]["lr"], "train.dual_lr": 1e-5}
-    if outcome.record["loss"] == "ccl":
-        if "loss.temperature" in variant.space:
-            return None
-        margin, weight = own["loss"]["margin"], own["loss"]["weight"]
-        point |= {"loss.order-1": 150.0, "loss.start": margin}
-        point["loss.radius"] = dro.radius_from_weight(weight, 151.0)
-        if exact:
-            radius = dro.radius_of_margin(scores, margin, 151.0).nanmedian().item()
-            low, high, _ = variant.space["loss.radius"]
-            point["loss.radius"] = min(max(radius, low), high)
-    else:
-        tau = own["loss"]["temperature"]
-        radius = dro.radius_of_temperature(scores, tau).median().item()
-        beta = dro.worst_case(scores, order=1.02, radius=radius).dual.median().item()
-        point |= {"loss.order-1": 0.02, "loss.temperature": tau}
-        point |= {"loss.radius": radius, "loss.start": beta}
-    return {name: value for name, value in point.items() if name in variant.space}
-
-
-def halfway(one: dict[str, float], other: dict[str, float], variant: Variant) -> dict[str, float]:
-    """The middle of two points, each put into the search space first, on the scale of its ranges.
-
-    >>> one = {"loss.temperature": 0.1, "train.lr": 0.001}
-    >>> middle = halfway(one, {"loss.temperature": 9, "train.lr": 0.01}, variants(64)["sl"])
-    >>> round(middle["loss.temperature"], 3), round(middle["train.lr"], 5)
-    (0.2, 0.00316)
-    """
-    point = {}
-    for name, (low, high, log) in variant.space.items():
-        a, b = (min(max(end[name], low), high) for end in (one, other))
-        point[name] = math.sqrt(a * b) if log else (a + b) / 2
-    return point
-
-
-@dataclass(frozen=True)
-class Search:
-    """What is tuned: a variant on a backbone and data, but for what is given."""
-
-    dataset: str
-    name: str
-    backbone: str
-    variant: Variant
-    negatives: int
-    data: datasets.Interactions
-
-    def run(self, point: dict[str, float] | None = None) -> runs.Run:
-        """The run at a point of the search space, its lowest corner by default."""
-        point = point or {name: each.low for name, each in self.variant.space.items()}
-        settings = settings_of(self.variant, point)
-        return runs.configure(self.dataset, self.variant.loss, self.backbone, settings)
-
-    @property
-    def study(self) -> str:
-        """A name that no other data, variant, setting or search space has."""
-        what = [runs.key(self.run(), self.data.hash), self.variant.space]
-        digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
-        return f"{self.data.name}/{self.backbone}/{self.name}/{digest}"
-
-
-def _is_of(loss: str, name: str) -> bool:
-    """Whether a setting, by its name, is of the loss rather than of training or the backbone."""
-    group, _, bare = name.rpartition(".")
-    return group == "loss" or (not group and bare in losses.hyperparameters(loss))
-
-
-def _plan(data: datasets.Interactions, dataset: str, name: str, backbone: str, given: dict):
-    """The search for a variant, less the settings that are given."""
-    if name not in (table := variants(2)):
-        close = difflib.get_close_matches(name, table, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(table)}"
-        raise ValueError(f"no variant {name!r}; {hint}")
-    loss, fixed = table[name].loss, table[name].fixed
-    for key in given:
-        if fixed.keys() & {key, f"loss.{key}", f"train.{key}"}:
-            raise ValueError(f"{name} is tuned with its own {key}; there are: {', '.join(table)}")
-    other = {key: value for key, value in given.items() if not _is_of(loss, key)}
-    train = runs.configure(dataset, loss, backbone, other).train
-    count = data.n_items if train.sampler == "catalogue" else train.negatives
-    line, instead = variants(count)[name], {"order-1": ["order"], "radius": ["weight", "eta"]}
-    space = {}
-    for key, each in line.space.items():
-        group, _, bare = key.partition(".")
-        same = [bare, *instead.get(bare, [])]
-        if not {*same, *(f"{group}.{one}" for one in same)} & given.keys():
-            space[key] = each
-    line = line._replace(space=space, fixed={**line.fixed, **given})
-    return Search(dataset, name, backbone, line, count, data)
-
-
-def _hurdles(study) -> dict[int, float]:
-    """Epoch -> the median of the finished trials' best valid NDCG@20 by then."""
-    done = [trial.intermediate_values for trial in study.trials if trial.state.name == "COMPLETE"]
-    if len(done) < STARTUP:
-        return {}
-    return {
-        epoch: float(np.median([max(v for e, v in one.items() if e <= epoch) for one in done]))
-        for epoch in {epoch for one in done for epoch in one if epoch >= WARMUP}
-    }
-
-
 def _count(study, *states: str) -> int:
     return sum(trial.state.name in states for trial in study.trials)
 
@@ -738,67 +507,61 @@ def _retry(study) -> None:
     """Let the points of failed trials be tried again, before any new one."""
     states = {}
     for trial in study.trials:
-        point = trial.params or trial.system_attrs.get("fixed_params", {})
-        states.setdefault(json.dumps(point, sort_keys=True), set()).add(trial.state.name)
-    for point, found in states.items():
-        if found == {"FAIL"}:
-            study.enqueue_trial(json.loads(point))
+        states.setdefault(json.dumps(trials.point_of(trial), sort_keys=True), []).append(trial)
+    for same in states.values():
+        if {trial.state.name for trial in same} == {"FAIL"}:
+            about = [same[0].user_attrs[name] for name in ("from", "source")]
+            trials.queue(study, trials.point_of(same[0]), *about)
 
 
-def _trials(study, search: Search, trials: int, place: Place, bar: tqdm) -> Iterator[Job]:
+def _trials(study, search: Search, budget: int, place: Place, tell: Callable) -> Iterator[Job]:
     """A study's trials, those first that were running when it was stopped."""
-    from optuna.samplers import TPESampler
     from optuna.trial import Trial
 
     left = [trial for trial in study.trials if trial.state.name == "RUNNING"]
     failed = _count(study, "FAIL")  # before: this call's are to count, for it to end
-    while left or len(study.trials) - _count(study, "WAITING") - failed < trials:
-        old = left.pop(0) if left else None
-        state = [search.run().train.seed, old.number if old else len(study.trials)]
-        seed = int(np.random.SeedSequence(state).generate_state(1)[0])
-        startup = max(4, trials // 3)  # at random
-        study.sampler = TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
-        trial = Trial(study, old._trial_id) if old else study.ask()
-        point = {
-            name: trial.suggest_float(name, low, high, log=log)
-            for name, (low, high, log) in search.variant.space.items()
-        }
+    while left or len(study.trials) - _count(study, "WAITING") - failed < budget:
+        if left:
+            trial = Trial(study, left.pop(0)._trial_id)
+            point = trials.settle(study, trial, search.variant.space)
+        else:
+            trial = trials.ask(study, search)
+            point = trial.params
         run = search.run(point)
         key = runs.key(run, search.data.hash)
         trial.set_user_attr("key", key)
-        shown = ", ".join(f"{k}={v}" for k, v in settings_of(search.variant, point).items())
+        shown = spaces.settings_of(search.variant, point).items()
+        shown = ", ".join(f"{name}={value}" for name, value in shown)
         task = Task(f"trial {trial.number} ({shown})", key, trial)
-        if (runs.store_folder(place.store) / key).exists():
+        rivals = trials.rivals(study, trial, run.train.epochs)
+        if (runs.store_folder(place.store) / key).exists():  # judged as if it were trained now
             outcome = runs.load(key, store=place.store, data=search.data, device="cpu")
-            _tell(study, task, _told(outcome), place)
-            bar.update()
+            told, judge = _told(outcome), trials.judge(rivals, run.train.epochs)
+            if over := trials.stopped(told["values"], judge):
+                told |= {"values": over, "value": None}
+            tell(task, told)
         else:
-            yield place.job(task, run, search.data.hash, _hurdles(study))
+            yield place.job(task, run, search.data.hash, rivals)
 
 
 def _tell(study, task: Task, result: dict | Exception, place: Place) -> None:
     """Put a trial's result into its study."""
-    from optuna.trial import TrialState
-
     if isinstance(result, Exception):
-        task.trial.set_user_attr("error", str(result))
         mild = isinstance(result, runs.DivergedError)  # the sampler is to avoid it
-        if mild:
-            runs.checkpoint_of(task.key, place.store).unlink(missing_ok=True)
-        study.tell(task.trial, state=TrialState.PRUNED if mild else TrialState.FAIL)
-        return
-    for epoch, value in result["values"]:
-        task.trial.report(value, epoch)
-    if result["value"] is None:
-        runs.checkpoint_of(task.key, place.store).unlink(missing_ok=True)
-        study.tell(task.trial, state=TrialState.PRUNED)
+        trials.fail(study, task.trial, result, mild=mild)
+        gone = mild
     else:
-        study.tell(task.trial, result["value"])
+        told = {name: result[name] for name in ("values", "value", "seconds")}
+        trials.tell(study, task.trial, **told)
+        gone = result["value"] is None
+    if gone:
+        runs.checkpoint_of(task.key, place.store).unlink(missing_ok=True)
 
 
-def _optimum(search: Search, storage, csv: str | Path | None, place: Place) -> runs.Outcome:
-    """The best of a search, trained: its study's, else the best on valid of the tuned rows of a
-    results file that differ from this search in nothing else, trained again if need be.
+def _optimum(search: Search, storage, csv, place: Place) -> tuple[runs.Outcome, str]:
+    """The best of a search, trained, and what it took: its study's, else the best on valid of the
+    tuned rows of a results file that differ from this search in nothing else, trained again if
+    need be.
 
     Raises:
         RunError, ValueError, KeyError: there is no such study, no finished trial, no run, no row.
@@ -806,53 +569,69 @@ def _optimum(search: Search, storage, csv: str | Path | None, place: Place) -> r
     import optuna
 
     try:
-        best = optuna.load_study(study_name=search.study, storage=storage).best_trial
-        return runs.load(best.user_attrs["key"], store=place.store, data=search.data)
+        study = optuna.load_study(study_name=search.study, storage=storage)
+        key, took = study.best_trial.user_attrs["key"], _spent(study)
+        outcome = runs.load(key, store=place.store, data=search.data)
+        return outcome, f"{search.name}'s {took} trials"
     except (KeyError, ValueError, runs.RunError):
-        if not csv:
+        if not csv or not Path(csv).exists():
             raise
     rows, own = evidence.read_runs(csv), search.run()
     line = {"data_hash": search.data.hash, "backbone": own.backbone, "variant": search.name}
     rows = rows[(rows[[*line]] == pd.Series(line)).all(axis=1) & (rows["seed"] == own.train.seed)]
-    rows = rows[rows["trials"].notna()].sort_values(["valid_ndcg@20", "key"])
-    searched = {name.removesuffix("-1") for name in search.variant.space}
-    found = [replace(run_of(row), dataset=search.dataset) for _, row in rows.iterrows()]
-    same = [run for run in found if {*_changes(own.parameters, run.parameters)} <= searched]
-    if not same:
+    rows = rows[rows["trials"].notna()].sort_values(["valid_ndcg@20", "key"], ascending=False)
+    for _, row in rows.iterrows():
+        run = replace(run_of(row), dataset=search.dataset)
+        if {*changes(own.parameters, run.parameters)} <= search.searched:
+            break
+    else:
         raise runs.RunError(f"{csv} has no {search.name} that was tuned so")
-    key = runs.key(same[-1], search.data.hash)
+    key = runs.key(run, search.data.hash)
     if not (runs.store_folder(place.store) / key).exists():
         task = Task(f"{search.name}'s optimum in {csv}", key)
         with tqdm(desc=task.name, total=1, unit="run") as bar:
-            _collect(iter([place.job(task, same[-1], search.data.hash)]), place, bar)
-    return runs.load(key, store=place.store, data=search.data)
+            _collect(iter([place.job(task, run, search.data.hash)]), place, bar)
+    outcome = runs.load(key, store=place.store, data=search.data)
+    return outcome, f"{search.name}'s {row['trials']:.0f} trials"
 
 
-def _enqueue(study, search: Search, settings: dict, storage, csv, place: Place, bar: tqdm) -> None:
-    """Let a study of DrRL begin with the optima of SL and CCL, see `mapped`, and halfway."""
-    points = []
-    own = {name: value for name, value in settings.items() if not _is_of("drrl", name)}
+def _mapped(search: Search, storage, csv, place: Place, say: Callable) -> list[starts.Start]:
+    """Where DrRL is SL and CCL at their optima, see `spaces.mapped`, and halfway."""
+    found = []
+    given = {name: v for name, v in search.given.items() if not spaces.is_of("drrl", name)}
     for loss in ("sl", "ccl"):
         try:
-            plan = _plan(search.data, search.dataset, loss, search.backbone, own)
-            outcome = _optimum(plan, storage, csv, place)
+            other = spaces.plan(search.data, search.dataset, loss, search.backbone, given)
+            outcome, took = _optimum(other, storage, csv, place)
         except (KeyError, ValueError, runs.RunError):
             why = "first tune it, with all else equal"
-            bar.write(f"{search.name} does not begin with {loss}'s optimum: {why}", file=sys.stderr)
+            say(f"{search.name} does not begin with {loss}'s optimum: {why}")
             continue
-        if point := mapped(outcome, search.variant, search.negatives):
-            points.append(point)
-            study.enqueue_trial(point, {"from": loss}, skip_if_exists=True)
-    if len(points) == 2:
-        middle = halfway(*points, search.variant)
-        study.enqueue_trial(middle, {"from": "halfway"}, skip_if_exists=True)
+        if point := spaces.mapped(outcome, search.variant, search.negatives):
+            found.append(starts.Start(point, loss, took))
+    if len(found) == 2:
+        middle = spaces.halfway(*(each.point for each in found), search.variant)
+        took = " and ".join(each.source for each in found)
+        found.append(starts.Start(middle, "halfway", took))
+    return found
+
+
+def _begin(study, search: Search, storage, csv, place: Place, say: Callable) -> None:
+    """Plan what a study begins with, once: what is found later belongs to later studies."""
+    if "starts" not in study.user_attrs:
+        found = starts.known(search, csv, lambda: _mapped(search, storage, csv, place, say), say)
+        study.set_user_attr("starts", [[*each] for each in found])
+    queued = {trial.user_attrs.get("start") for trial in study.trials}
+    for number, (point, origin, source) in enumerate(study.user_attrs["starts"]):
+        if number not in queued:
+            trials.queue(study, point, origin, source, start=number)
 
 
 def _studies(url: str, folder: Path):
     """Optuna's storage; its tables are made by one process: two that begin at once both fail."""
-    optuna = _need("optuna", "tune")
+    optuna = need("optuna", "tune")
     with (folder / "studies.lock").open("a") as file:
-        _lock(file)
+        trials.lock(file)
         return optuna.storages.get_storage(url)
 
 
@@ -868,7 +647,7 @@ def _alone_at(study: str, storage: str, folder: Path) -> Iterator[None]:
     digest = hashlib.sha256(f"{storage} {study}".encode()).hexdigest()[:16]
     with (folder / f"{digest}.lock").open("a+") as file:
         try:
-            _lock(file, wait=False)
+            trials.lock(file, wait=False)
         except BlockingIOError:
             file.seek(0)
             who = file.read() or "another process"
@@ -880,6 +659,29 @@ def _alone_at(study: str, storage: str, folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
         yield
+
+
+@contextmanager
+def _unless_open_elsewhere(csv: str | Path, bar: tqdm) -> Iterator[None]:
+    """Say so where a file cannot be written now: it is written again in the end."""
+    try:
+        yield
+    except OSError as error:
+        bar.write(f"{csv} is not written now: {error}", file=sys.stderr)
+
+
+def _rows(keys: list[str], spent: int, store: Path, csv: str | Path | None) -> pd.DataFrame:
+    """`results` of runs, in this order, of the store's or else as the file has them."""
+    found = results([key for key in keys if (store / key).exists()], trials=spent, store=store)
+    if csv and Path(csv).exists():
+        text = evidence.read_as_text(csv)[[*evidence.RUNS]]
+        more = text[text["key"].isin({*keys} - {*found["key"]})].assign(trials=spent)
+        kinds = {name: float for name in more if "@" in name} | {"seconds": float}
+        kinds |= {"seed": int, "negatives": int, "best_epoch": int, "trials": "Int64"}
+        parts = [part for part in (found, more.astype(kinds)) if len(part)]
+        found = pd.concat(parts) if parts else found
+    order = {key: place for place, key in enumerate(keys)}
+    return found.sort_values("key", key=lambda each: each.map(order), ignore_index=True)
 
 
 def tune(
@@ -898,93 +700,145 @@ def tune(
 
     Every trial is in an Optuna study, whose name tells data, backbone, variant and a digest of all
     that is fixed: the same call continues it. What was running when it was stopped is trained on,
-    what failed (not what diverged) is tried again and costs no budget;
-    the sampler is seeded by the number of trials before, so that a stop changes nothing. One
-    process at a time works at a study: a lock in the store sees to it, so that clients with stores
-    of their own, but one storage, must see to it themselves (as on Windows).
+    what failed (not what diverged) is tried again and costs no budget. Each trial's row in the
+    table of trials beside `csv` is written as it ends, and a study that the store has not, or not
+    whole, is made again from there: see `trials`. One process at a time works at a study: a lock in
+    the store sees to it, so that clients with stores of their own, but one storage or one `csv`,
+    must see to it themselves (as on Windows).
 
-    After STARTUP trials, one is pruned where its best by some epoch, WARMUP or later, is below the
-    median of the finished trials' best by then. The worker is told these medians when its trial
-    starts, and so needs nobody to ask. A trial that diverges counts as pruned.
+    The first trials are what others found, see `starts`: for a DrRL variant also the optima of SL
+    and CCL with all else equal, from their studies in the same storage or, trained again, their
+    best rows in `csv`: tune these two before. They count in the budget. Then TPE chooses. All are
+    stopped early by successive halving over the epochs, see `trials.judge`; a trial that diverges
+    counts as stopped.
 
-    Where the same storage has a study of SL and of CCL with all else equal, a DrRL variant's first
-    trials are theirs, see `mapped`, and the point `halfway` between: tune these two before. In five
-    dimensions a search of twenty trials that begins at the two ends alone does not leave them.
-    Where it has not, their best rows in `csv` are trained again to begin with.
+    With one worker at a time a stop, whenever it comes, and a lost store change nothing: the same
+    trials, states, values and choice. With several, which trials have ended when one begins depends
+    on the clock, and with it what that one's point and rivals are; they are written down as it
+    begins, and what a stop finds running is trained on and judged as if it had not been stopped.
 
     Args:
         dataset, backbone: as in `runs.configure`.
-        variant: a name in `variants`.
-        trials: the budget, pruned, diverged and `mapped` ones included; written into the results.
+        variant: a name in `spaces.variants`.
+        trials: the budget, stopped and diverged ones and those from elsewhere included; written
+            into the results.
         seeds: how many seeds the best is trained with, the tuning's own among them.
         settings: what is not to be searched, as in `runs.configure`; `seed` also seeds the search.
         storage: where studies are kept, a URL as SQLAlchemy has it; by default a file of SQLite in
             the store. It is written nowhere else.
-        csv: a file to merge the results into, see `merge`.
+        csv: a file to merge the results into as they come, see `merge`; what it has is not trained
+            again for the further seeds.
         place: where to compute.
 
     Returns:
-        `results` of every finished trial, best first, but the best's further seeds before them.
+        `results` of every finished trial, best first, but the best's further seeds before them; of
+        what the store has lost, as `csv` has it.
 
     Raises:
         SearchError: some trials failed: a message lists them, after all others are done. Or all
             diverged. Or another process is at this study: nothing was begun.
-        ValueError: an unknown variant, or a setting that is refused.
+        ValueError: an unknown variant, a setting that is refused, or a file that is no table.
     """
     for what, count in (("trials", trials), ("seeds", seeds)):
         if count < 1:
             raise ValueError(f"{what} must be at least 1, not {count}")
-    if csv and Path(csv).exists():
-        evidence.read_as_text(csv)  # refused now, not when all is done
-    optuna = _need("optuna", "tune")
+    if csv:  # refused now, not when all is done
+        _check_tables(csv)
+    optuna = need("optuna", "tune")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     data = datasets.load(dataset, data_dir=place.data_dir)
     if not data.valid.nnz:
         raise ValueError(f"{dataset} has no valid pairs: there is nothing to select by")
-    search = _plan(data, dataset, variant, backbone, settings or {})
-    name, folder = search.study, runs.store_folder(place.store).resolve()
+    search = spaces.plan(data, dataset, variant, backbone, settings or {})
+    folder = runs.store_folder(place.store).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     url = storage or f"sqlite:///{folder / 'studies.sqlite'}"
     storage = _studies(url, folder)
+    with _alone_at(search.study, url, folder):
+        study, failed = _searched(search, trials, storage, csv, place)
+        done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+        done.sort(key=lambda trial: (-trial.value, trial.number))
+        keys, spent = [trial.user_attrs["key"] for trial in done], _spent(study)
+        if done:
+            more, lost = _seeded(search, done[0], seeds, spent, csv, place)
+            keys, failed = [*more, *keys], failed + lost
+    found = _rows(keys, spent, folder, csv)
+    if csv:
+        merge(found, csv)
+        _save(study, search, csv)
+    _complain(failed, trials + seeds - 1)
+    if not done:
+        raise SearchError(f"{search.study}: none of {spent} trials was finished, all diverged")
+    return found
+
+
+def _save(study, search: Search, csv: str | Path) -> None:
+    trials.merge(trials.rows_of(study, search), csv)
+
+
+def _check_tables(csv: str | Path) -> None:
+    table = trials.beside(csv)
+    if Path(csv).exists():
+        evidence.read_as_text(csv)
+    if table.exists():
+        trials.read(table)
+
+
+def _searched(search: Search, budget: int, storage, csv, place: Place) -> tuple:
+    """The study of a search, carried on until the budget is spent, and a line for each failure."""
+    import optuna
+
     options = {"direction": "maximize", "load_if_exists": True}
-    study = optuna.create_study(study_name=name, storage=storage, **options)
+    study = optuna.create_study(study_name=search.study, storage=storage, **options)
+    study = trials.restored(study, search, csv)
+    over = _count(study, "COMPLETE", "PRUNED")
+    shown = {"desc": search.study, "total": budget, "unit": "trial", "initial": over}
+
+    def save() -> None:
+        if csv:
+            with _unless_open_elsewhere(csv, bar):
+                _save(study, search, csv)
 
     def tell(task: Task, result: dict | Exception) -> None:
         _tell(study, task, result, place)
+        save()
+        if csv and not isinstance(result, Exception) and result["value"] is not None:
+            with _unless_open_elsewhere(csv, bar):
+                merge(results([task.key], trials=_spent(study), store=place.store), csv)
 
-    over = _count(study, "COMPLETE", "PRUNED")
-    shown = {"desc": name, "total": trials, "unit": "trial", "initial": over}
-    with _alone_at(name, url, folder), tqdm(**shown) as bar, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Fixed parameter .* out of range")  # `mapped` may be
+    def serve(task: Task, told: dict) -> None:
+        tell(task, told)
+        bar.update()
+
+    with tqdm(**shown) as bar:
+        _begin(study, search, storage, csv, place, lambda line: bar.write(line, file=sys.stderr))
         _retry(study)
-        if search.variant.loss == "drrl" and _spent(study) < trials:
-            _enqueue(study, search, settings or {}, storage, csv, place, bar)
-        failed = _collect(_trials(study, search, trials, place, bar), place, bar, tell)
-    done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-    done.sort(key=lambda trial: (-trial.value, trial.number))
-    keys = [trial.user_attrs["key"] for trial in done]
-    if done:
-        best = search.run(done[0].params)
-        others = [
-            replace(best, train=replace(best.train, seed=best.train.seed + more))
-            for more in range(1, seeds)
-        ]
-        more = {runs.key(run, data.hash): run for run in others}
-        jobs = [
-            place.job(Task(f"seed {run.train.seed}", key), run, data.hash)
-            for key, run in more.items()
-            if not (folder / key).exists()
-        ]
-        with tqdm(desc="further seeds", total=len(jobs), unit="run", disable=not jobs) as bar:
-            failed += _collect(iter(jobs), place, bar)
-        keys = [*more, *keys]
-    found = results([k for k in keys if (folder / k).exists()], trials=_spent(study), store=folder)
-    if csv:
-        merge(found, csv)
-    _complain(failed, trials + seeds - 1)
-    if not done:
-        raise SearchError(f"{name}: none of {_spent(study)} trials was finished, all diverged")
-    return found
+        save()
+        return study, _collect(_trials(study, search, budget, place, serve), place, bar, tell)
+
+
+def _seeded(
+    search: Search, best, seeds: int, spent: int, csv: str | Path | None, place: Place
+) -> tuple[list[str], list[str]]:
+    """The best trial with further seeds: the runs' keys, and a line for each that failed."""
+    run, store = search.run(trials.point_of(best)), runs.store_folder(place.store)
+    first = run.train.seed
+    others = [replace(run, train=replace(run.train, seed=first + more)) for more in range(1, seeds)]
+    keys = {runs.key(each, search.data.hash): each for each in others}
+    has = {*evidence.read_as_text(csv)["key"]} if csv and Path(csv).exists() else set()
+
+    def tell(task: Task, result: dict | Exception) -> None:
+        if csv and not isinstance(result, Exception):
+            with _unless_open_elsewhere(csv, bar):
+                merge(results([task.key], trials=spent, store=store), csv)
+
+    jobs = [
+        place.job(Task(f"seed {each.train.seed}", key), each, search.data.hash)
+        for key, each in keys.items()
+        if key not in has and not (store / key).exists()
+    ]
+    with tqdm(desc="further seeds", total=len(jobs), unit="run", disable=not jobs) as bar:
+        return [*keys], _collect(iter(jobs), place, bar, tell)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -1004,7 +858,7 @@ def _grid(given: dict) -> list[dict]:
 
 def _read(path: str | Path) -> Iterator[tuple[str, dict]]:
     """Where in the file, and one configuration, for every point of every block's grid."""
-    yaml = _need("yaml", "tune")
+    yaml = need("yaml", "tune")
     try:
         blocks = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -1129,17 +983,15 @@ def train(
     for key, run in wanted.items():
         if key not in done and not (folder / key).exists():
             plain = runs.configure(run.dataset, run.loss, run.backbone)
-            changed = _changes(plain.parameters, run.parameters).items()
+            changed = changes(plain.parameters, run.parameters).items()
             shown = ", ".join(f"{name.partition('.')[2]}={value}" for name, value in changed)
             task = Task(f"{run.loss} on {run.backbone}, {run.dataset} ({shown})", key)
             jobs.append(place.job(task, run, data_hash(run.dataset)))
 
     def tell(task: Task, result: dict | Exception) -> None:
         if csv and task.key and not isinstance(result, Exception):
-            try:
+            with _unless_open_elsewhere(csv, bar):
                 merge(results([task.key], store=folder), csv)
-            except OSError as error:  # open elsewhere, perhaps; it is merged again in the end
-                bar.write(f"{csv} is not written now: {error}", file=sys.stderr)
 
     with tqdm(desc=name, total=len(jobs), unit="run") as bar:
         failed = _collect(iter(jobs), place, bar, tell)
@@ -1158,19 +1010,52 @@ RADII = (0.35, 0.7, 1.0, 1.2, 1.8)  # breakdown points from 70% to 17%
 ORDERS = (1.1, 1.25, 1.5, 2.0, 3.0, 6.0, 51.0)  # γ* from 11 to 1.02
 
 
-def run_of(row: pd.Series) -> runs.Run:
-    """The run that a row of `results` tells of.
+def copied(recorded: str | Path, folder: str | Path, *, store: str | Path | None = None) -> None:
+    """A copy of a folder of results, to add to; made anew where an earlier one stands.
 
-    >>> row = pd.Series({"dataset": "synthetic", "loss": "drrl", "backbone": "mf", "seed": 3})
-    >>> row["settings"] = '{"loss.order": "inf"}'
-    >>> run = run_of(pd.concat([row, pd.Series({"sampler": "per-row", "negatives": 8})]))
-    >>> run.loss_parameters["order"], run.train.seed, run.train.negatives
-    (inf, 3, 8)
+    Only a folder that was made here, which its file MADE says, gives way. It is deleted where all
+    its runs are in the store or in what was recorded, else it is kept under another name.
+
+    Args:
+        recorded: the folder of results, which is only read; it need not be there.
+        folder: where the copy is to be.
+        store: see `runs.store_folder`.
+
+    Raises:
+        ValueError: one is in the other, or something else stands there: nothing is touched.
     """
-    settings = {f"train.{name}": row[name] for name in ("seed", "sampler", "negatives")}
-    for name, value in json.loads(row["settings"]).items():
-        settings[name] = runs.parse_value(value) if isinstance(value, str) else value
-    return runs.configure(row["dataset"], row["loss"], row["backbone"], settings)
+    folder, recorded, tables = Path(folder), Path(recorded), []
+    csv = folder / "runs.csv"
+    mine, theirs = folder.resolve(), recorded.resolve()
+    if mine in (theirs, *theirs.parents) or theirs in mine.parents:
+        raise ValueError(f"{folder} is made anew, and {recorded} is in it or around it: copy that")
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ValueError(f"{folder} is no folder of its own: choose another place for results")
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MADE).is_file():
+            raise ValueError(
+                f"{folder} has files that were not made here (no {MADE} among them), and would be "
+                "replaced: move them, or choose another folder"
+            )
+        tables += [trials.read(path) for path in [trials.beside(csv)] if path.exists()]
+        if _has(folder) <= _has(recorded) | {*runs.table(store)["key"]}:
+            shutil.rmtree(folder)
+        else:
+            names = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(1))
+            folder.rename(next(path for path in names if not path.exists()))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MADE).write_text("Made by drrl, which deletes this folder when it makes it anew.\n")
+    if recorded.is_dir():
+        shutil.copytree(recorded, folder, dirs_exist_ok=True)
+        tables += [trials.read(path) for path in [trials.beside(csv)] if path.exists()]
+    for table in tables:  # of trials: it counts for nothing, and saves training them again
+        trials.merge(table, csv)
+
+
+def _has(folder: Path) -> set[str]:
+    """The keys of the runs that a folder of results has."""
+    path = folder / "runs.csv"
+    return {*evidence.read_as_text(path)["key"]} if path.exists() else set()
 
 
 def complete(
@@ -1190,7 +1075,7 @@ def complete(
 
     Args:
         recorded: a folder of results, which is only read; it need not be there.
-        folder: a copy of it is made here, and what is computed is added.
+        folder: a copy of it is made here, see `copied`, and what is computed is added.
         dataset, backbones, names: what is to be there: these variants' finals, in this order.
         trials: the budget of each that is missing, and of what the plan adds; 0: compute nothing.
         seeds, settings: as in `tune`, of each that is missing.
@@ -1201,12 +1086,7 @@ def complete(
         `evidence.measured` of the folder. Weights are averaged over 200 users.
     """
     folder, csv = Path(folder), Path(folder) / "runs.csv"
-    mine, theirs = folder.resolve(), Path(recorded).resolve()
-    if mine in (theirs, *theirs.parents) or theirs in mine.parents:
-        raise ValueError(f"{folder} is made anew, and {recorded} is in it or around it: copy that")
-    shutil.rmtree(folder, ignore_errors=True)
-    if Path(recorded).is_dir():
-        shutil.copytree(recorded, folder)
+    copied(recorded, folder, store=place.store)
     if trials:
         data = datasets.load(dataset, data_dir=place.data_dir)
 
@@ -1230,7 +1110,7 @@ def complete(
 
 def _again(final: pd.Series, seeds, **changed) -> dict:
     """A block of a sweep: a final once more, but for what is changed (None: left out)."""
-    own = _flat(run_of(final).parameters)
+    own = run_of(final).settings
     names = [*json.loads(final["settings"]), "train.sampler", "train.negatives"]
     settings = {name: own[name] for name in names}
     settings |= {name.replace("__", "."): value for name, value in changed.items()}
@@ -1301,7 +1181,7 @@ def order_plan(
 
 def write_plan(blocks: list[dict], path: str | Path) -> Path:
     """Blocks as a file for `sweep`."""
-    yaml, path = _need("yaml", "tune"), Path(path)
+    yaml, path = need("yaml", "tune"), Path(path)
     blocks = json.loads(json.dumps(blocks))  # shared lists would become anchors in YAML
     text = yaml.safe_dump(blocks, sort_keys=False, default_flow_style=None, width=99)
     runs.put(path, text.encode())

@@ -29,8 +29,11 @@ LAYERS = {
     "paper": {"dro", "losses", "metrics", "runs"},
     "show": {"dro"},
     "pages": {"runs"},
-    "search": {"datasets", "dro", "losses", "pages", "paper", "runs"},
-    "campaign": {"datasets", "paper", "runs", "search"},
+    "spaces": {"datasets", "dro", "losses", "runs", "trainer"},
+    "starts": {"paper", "runs", "spaces", "trainer"},
+    "trials": {"runs", "spaces"},
+    "search": {*("datasets", "dro", "pages", "paper", "runs", "spaces", "starts", "trials")},
+    "campaign": {"datasets", "paper", "runs", "search", "spaces"},
     "__main__": {"campaign", "datasets", "pages", "paper", "runs", "search"},
 }
 # What a practitioner imports. It knows nothing of the rest, and loads none of what the rest needs.

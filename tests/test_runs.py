@@ -28,7 +28,6 @@ from drrl_core import (
     metrics,
     popularity,
     runs,
-    search,
     trainer,
 )
 from drrl_core.datasets import Interactions
@@ -686,7 +685,7 @@ def test_what_is_recorded_keeps_its_key():
     for _, row in rows.iterrows():
         raised = runs.raised(row["backbone"], row["loss"])
         row = pd.Series({**row, "seed": int(row["seed"]), "negatives": int(row["negatives"])})
-        same = runs.key(search.run_of(row), row["data_hash"]) == row["key"]
+        same = runs.key(spaces.run_of(row), row["data_hash"]) == row["key"]
         assert same == (row["raised"] == raised), row["key"]
     assert not {*rows["loss"][rows["raised"] != ""]} - {"advinfonce", "llpauc"}
 

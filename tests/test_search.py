@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from drrl_core import __main__ as command
-from drrl_core import datasets, losses, metrics, runs, search, trainer
+from drrl_core import datasets, losses, metrics, runs, search, spaces, trainer
 from drrl_core.pages import runner
 from drrl_core.paper import evidence
 
@@ -64,21 +64,21 @@ def trials_of(store: Path, name: str = "studies.sqlite") -> list[tuple]:
 
 
 def test_every_loss_has_a_variant_and_every_corner_of_its_space_is_accepted():
-    table = search.variants(64)
+    table = spaces.variants(64)
     assert {variant.loss for variant in table.values()} == losses.REGISTRY.keys()
     for name, variant in table.items():
         for end in (0, 1):
             point = {key: each[end] for key, each in variant.space.items()}
-            settings = search.settings_of(variant, point)
+            settings = spaces.settings_of(variant, point)
             run = runs.configure("synthetic", variant.loss, "mf", settings)
-            assert search.variant_of(run.loss, run.loss_parameters) == name
+            assert spaces.variant_of(run.loss, run.loss_parameters) == name
             assert runs.configure("synthetic", variant.loss, "mf", json.loads(json.dumps(settings)))
 
 
 def test_the_balls_are_no_point_mass_and_both_ends_of_the_family_are_within():
     for count in (64, 1024, 3570):
         for name in ("drrl", "drrl-shared", "drrl-fixed", "drrl-exact"):
-            space = search.variants(count)[name].space
+            space = spaces.variants(count)[name].space
             assert space["loss.radius"][:2] == (0.05, 0.85 * math.log(count))
             low, high = (1 + gamma for gamma in space["loss.order-1"][:2])
             assert low / (low - 1) >= 50 and high / (high - 1) <= 1.007
@@ -88,7 +88,7 @@ def test_what_is_given_is_not_searched():
     data = datasets.load("synthetic")
 
     def plan(name, **given):
-        found = search._plan(data, "synthetic", name, "mf", given)
+        found = spaces.plan(data, "synthetic", name, "mf", given)
         return found.variant.space.keys(), found.run()
 
     space, run = plan("drrl", weight=1, order=2, lr=0.5, negatives=32)
@@ -97,17 +97,17 @@ def test_what_is_given_is_not_searched():
     assert (run.loss_parameters["order"], run.train.lr) == (2, 0.5)
     space, _ = plan("drrl-exact", sampler="catalogue")
     assert space == {"loss.order-1", "loss.radius", "train.lr"}
-    wide = search._plan(data, "synthetic", "drrl-exact", "mf", {"sampler": "catalogue"})
+    wide = spaces.plan(data, "synthetic", "drrl-exact", "mf", {"sampler": "catalogue"})
     assert wide.variant.space["loss.radius"].high == 0.85 * math.log(800)
-    found = search._plan(data, "synthetic", "sl", "xsimgcl", {"backbone.temperature": 0.3})
+    found = spaces.plan(data, "synthetic", "sl", "xsimgcl", {"backbone.temperature": 0.3})
     assert "loss.temperature" in found.variant.space
 
 
 def test_studies_are_apart_where_anything_differs():
     data = datasets.load("synthetic")
     given = [{}, {"epochs": 3}, {"seed": 1}, {"negatives": 32}, {"lr": 0.1}, {"train.lr": 0.1}]
-    names = [search._plan(data, "synthetic", "sl", "mf", each).study for each in given]
-    names += [search._plan(data, "synthetic", name, "mf", {}).study for name in ("drrl", "ccl")]
+    names = [spaces.plan(data, "synthetic", "sl", "mf", each).study for each in given]
+    names += [spaces.plan(data, "synthetic", name, "mf", {}).study for name in ("drrl", "ccl")]
     assert len(set(names)) == len(names) - 1 and names[4] == names[5]
     assert all(name.startswith("synthetic/mf/") for name in names)
 
@@ -128,13 +128,13 @@ def trained():
 )
 @pytest.mark.parametrize("origin", ["sl", "ccl"])
 def test_a_mapped_optimum_listens_as_the_loss_it_comes_from(trained, name, origin):
-    variant = search.variants(64)[name]
-    point = search.mapped(trained[origin], variant, 64)
+    variant = spaces.variants(64)[name]
+    point = spaces.mapped(trained[origin], variant, 64)
     if (name, origin) == ("drrl-penalty", "ccl"):
         assert point is None  # as the order grows the penalty becomes the plain mean
         return
     assert point.keys() == variant.space.keys() and point["train.lr"] == 0.01
-    settings = search.settings_of(variant, point)
+    settings = spaces.settings_of(variant, point)
     run = runs.configure("synthetic", "drrl", settings=settings)  # accepted
     made = losses.make("drrl", n_users=20, n_items=1, **run.loss_parameters)
     rng, rows = np.random.default_rng(1), []
@@ -164,7 +164,7 @@ def test_drrl_begins_with_the_optima_of_sl_and_ccl_and_reaches_them(store, at_on
         assert f"{other}'s optimum" not in capsys.readouterr().err
     found = {study.study_name.split("/")[2]: study for study in studies(store)}
     first = found["drrl-fixed"].trials
-    assert [t.user_attrs.get("from") for t in first] == ["sl", "ccl", "halfway", None]
+    assert [t.user_attrs.get("from") for t in first] == [*("sl", "ccl", "halfway", "sampler")]
     for trial, origin in zip(first[:2], ("sl", "ccl"), strict=True):
         assert trial.value == pytest.approx(found[origin].best_value, rel=0.03)
     one, other, middle = (trial.params for trial in first[:3])
@@ -227,6 +227,14 @@ def test_the_best_is_chosen_on_valid_and_trained_with_further_seeds(store, at_on
     assert [float(text) for text in merged["test_ndcg@20"]] == list(found["test_ndcg@20"])
 
 
+@pytest.mark.parametrize("name", spaces.variants(8))
+def test_every_variant_is_tuned_from_anywhere_in_its_space(store, name):
+    single = losses.lookup(spaces.variants(8)[name].loss).negatives == 1
+    given = {"negatives": 1} if single else {}
+    found = tune(name, trials=2, settings=given | {"epochs": 1}, place=search.Place(workers=0))
+    assert len(found) == 2 and (found["valid_ndcg@20"] > 0).all()
+
+
 def test_the_same_call_again_trains_nothing(store, at_once, monkeypatch):
     first = tune(trials=3, seeds=2)
     monkeypatch.setattr(runs, "execute", None)
@@ -261,48 +269,36 @@ def test_a_stop_changes_nothing(store, at_once, monkeypatch, capsys):
     assert len(kept) == len(set(kept)) == 6 and not list(store.glob("*.checkpoint"))
 
 
-def test_hurdles_are_medians_of_the_best_so_far():
-    rng, study = np.random.default_rng(0), optuna.create_study(direction="maximize")
-    curves = []
-    for length in (8, 8, 6, 7, 8):
-        assert search._hurdles(study) == {}
-        curves.append(rng.random(length).tolist())
-        trial = study.ask()
-        for step, value in enumerate(curves[-1], 1):
-            trial.report(value, 5 * step)
-        study.tell(trial, max(curves[-1]))
-    pruned = study.ask()
-    pruned.report(0.0, 25)
-    study.tell(pruned, state=optuna.trial.TrialState.PRUNED)
-    wanted = {5 * step: np.median([max(c[:step]) for c in curves]) for step in (5, 6, 7, 8)}
-    assert search._hurdles(study) == pytest.approx(wanted)
-
-
-def test_a_trial_below_the_hurdle_is_pruned_and_leaves_no_checkpoint(store, at_once, monkeypatch):
-    seen = []
-
-    def hurdles(study):
-        seen.append(len(study.trials))
-        return {1: 2.0} if len(seen) == 2 else {1: 0.0}
-
-    monkeypatch.setattr(search, "_hurdles", hurdles)
-    found = tune(trials=3)
-    states = [state for *_, state in trials_of(store)]
-    assert states == ["COMPLETE", "PRUNED", "COMPLETE"]
-    assert len(found) == 2 and set(found["trials"]) == {3}  # the budget counts it
+def test_a_trial_below_the_others_is_stopped_and_leaves_no_checkpoint(store, at_once):
+    longer = {"epochs": 30, "patience": 30, "lr": 0.01}
+    found = tune(trials=6, settings=longer)
     (study,) = studies(store)
-    assert list(study.trials[1].intermediate_values) == [1]
+    states = [trial.state.name for trial in study.trials]
+    assert set(states[:3]) == {"COMPLETE"} and "PRUNED" in states
+    assert len(found) == states.count("COMPLETE") and set(found["trials"]) == {6}
+    for trial in study.trials:
+        last = max(trial.intermediate_values)
+        assert last == 30 if trial.state.name == "COMPLETE" else last in (10, 20)
     assert not list(store.glob("*.checkpoint"))
 
 
-def test_a_trial_that_continues_is_not_pruned_for_what_was_not_seen(store, at_once):
-    run = runs.configure("synthetic", settings=TINY | {"epochs": 3})
-    data = datasets.load("synthetic")
-    runs.get_or_train(run, on_epoch=lambda row: True, progress=False)
-    job = search.Place().job(None, run, data.hash, {2: 2.0})
-    assert job.function(**job.arguments)["value"] is not None
-    runs.checkpoint_of(runs.key(run, data.hash)).unlink()
-    assert job.function(**job.arguments)["value"] is None
+def test_a_trial_that_continues_is_judged_by_all_that_it_reached(store, at_once, monkeypatch):
+    """Whenever it is stopped, before the rung or after, while that was being said or not."""
+    longer = TINY | {"epochs": 14, "patience": 14}
+    run, data = runs.configure("synthetic", settings=longer), datasets.load("synthetic")
+    job = search.Place().job(None, run, data.hash, [[(10, 2.0)]] * 3)
+    plain = search.Place().job(None, run, data.hash)
+    whole = job.function(**job.arguments)
+    assert whole["value"] is None and [epoch for epoch, _ in whole["values"]] == [*range(1, 11)]
+    checkpoint = runs.checkpoint_of(runs.key(run, data.hash))
+    for epochs in (1, 9, 10):
+        checkpoint.unlink()
+        runs.get_or_train(run, on_epoch=lambda row, n=epochs: row["epoch"] == n, progress=False)
+        monkeypatch.setattr(runs, "execute", runs.execute if epochs < 10 else None)
+        again = job.function(**job.arguments)
+        assert (again["value"], again["values"]) == (None, whole["values"])
+    monkeypatch.undo()
+    assert plain.function(**plain.arguments)["value"] is not None  # nobody to be judged by
 
 
 def test_failures_are_listed_the_others_kept_and_divergence_is_an_outcome(
@@ -738,7 +734,7 @@ def test_harvest_takes_from_the_store_what_the_scorecard_asks(counted, tmp_path)
     assert search.harvest(folder, **few) == {} and harvested(folder) == written
 
 
-def test_harvest_keeps_what_the_store_has_not_and_drops_what_counts_no_more(counted, tmp_path):
+def test_harvest_keeps_what_the_store_has_not_and_what_counts_no_more(counted, tmp_path):
     folder = shutil.copytree(counted / "results", tmp_path / "results")
     csv, few = folder / "runs.csv", {"users": 20, "store": counted / "runs"}
     search.harvest(folder, **few)
@@ -750,11 +746,13 @@ def test_harvest_keeps_what_the_store_has_not_and_drops_what_counts_no_more(coun
     missing = search.harvest(folder, store=nowhere)
     assert len(missing) == 6 and all("no run in" in why for why in missing.values())
     assert pd.read_csv(folder / "skew.csv").empty
+    (folder / "skew.csv").write_bytes(before["skew.csv"])
     rows = pd.read_csv(csv)
-    rows[rows["loss"] == "sl"].to_csv(csv, index=False)
-    search.harvest(folder, **few)
-    assert set(pd.read_csv(folder / "skew.csv")["variant"]) == {"sl"}
-    assert len(harvested(folder)) == 1 + 4
+    for some in (rows[rows["loss"] == "sl"], rows[:0]):  # measured, though none is read now
+        some.to_csv(csv, index=False)
+        assert search.harvest(folder, store=nowhere) == {} and harvested(folder) == before
+    rows.to_csv(csv, index=False)
+    assert search.harvest(folder, store=nowhere) == {} and harvested(folder) == before
     with pytest.raises(ValueError, match=r"has no runs\.csv: drrl tune and"):
         search.harvest(tmp_path)
 
@@ -780,11 +778,11 @@ def test_weights_are_harvested_over_all_users():
     assert search._skew(outcome, 10)["users"] == 10
 
 
-@pytest.mark.parametrize("name", search.variants(8))
+@pytest.mark.parametrize("name", spaces.variants(8))
 def test_the_weights_of_every_loss_can_be_harvested(name):
-    line = search.variants(8)[name]
+    line = spaces.variants(8)[name]
     point = {key: each.low for key, each in line.space.items()}
-    settings = search.settings_of(line, point) | TINY | {"epochs": 1}
+    settings = spaces.settings_of(line, point) | TINY | {"epochs": 1}
     settings |= {"negatives": 1} if losses.lookup(line.loss).negatives == 1 else {}
     run = runs.configure("synthetic", line.loss, settings=settings)
     found = search._skew(runs.execute(run, progress=False), 5)
@@ -798,7 +796,7 @@ def test_a_row_tells_of_its_run(counted):
     rows = pd.read_csv(counted / "results" / "runs.csv")
     data_hash = datasets.load("synthetic").hash
     for _, row in rows.iterrows():
-        assert runs.key(search.run_of(row), data_hash) == row["key"]
+        assert runs.key(spaces.run_of(row), data_hash) == row["key"]
 
 
 def points(blocks: list[dict], tmp_path: Path) -> list[runs.Run]:
@@ -864,7 +862,8 @@ def test_what_was_recorded_is_completed_and_left_as_it_was(counted, store, tmp_p
     e = search.complete(recorded, tmp_path / "b", "synthetic", ["bpr"], **options)
     assert e.mean(("synthetic", "mf", 0.5, "ndcg@20"), "bpr") > 0 and len(runs.table()) == 4
     e = search.complete(tmp_path / "none", tmp_path / "c", "synthetic", ["bpr"])
-    assert e.means.empty and not (tmp_path / "c").exists()  # nothing recorded, nothing computed
+    assert e.means.empty  # nothing recorded, nothing computed
+    assert [path.name for path in (tmp_path / "c").iterdir()] == [search.MADE]
 
 
 def test_results_are_not_made_where_they_were_recorded(counted, tmp_path):
@@ -874,6 +873,49 @@ def test_results_are_not_made_where_they_were_recorded(counted, tmp_path):
         with pytest.raises(ValueError, match="copy that"):
             search.complete(folder, other, "synthetic", ["sl"])
     assert harvested(folder) == before and (folder / "runs.csv").exists()
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_nothing_gives_way_but_what_was_made_here(counted, store, tmp_path):
+    folder, recorded = tmp_path / "results", counted / "results"
+    for content in ({"runs.csv": "mine"}, {"deep/other.txt": "mine"}):
+        for name, text in content.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        before = files_of(folder)
+        with pytest.raises(ValueError, match=r"results has files that were not made here.*choose"):
+            search.complete(recorded, folder, "synthetic", ["sl"])
+        assert files_of(folder) == before
+        shutil.rmtree(folder)
+    (tmp_path / "elsewhere").mkdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="no folder of its own"):
+        search.complete(recorded, folder, "synthetic", ["sl"])
+    folder.unlink()
+    folder.mkdir()  # empty: nothing to lose
+    search.complete(recorded, folder, "synthetic", ["sl"])
+    (folder / "old").touch()
+    search.complete(recorded, folder, "synthetic", ["sl"])
+    assert not (folder / "old").exists()
+    assert files_of(folder).keys() - {search.MADE} == files_of(recorded).keys()
+
+
+def test_what_the_store_cannot_give_again_is_kept_under_another_name(counted, store, tmp_path):
+    folder, recorded = tmp_path / "results", counted / "results"
+    options = {"trials": 1, "seeds": 1, "settings": TINY, "place": search.Place(workers=0)}
+    for _ in range(2):
+        search.complete(recorded, folder, "synthetic", ["bpr"], **options)
+    assert [path.name for path in tmp_path.glob("results*")] == ["results"]  # given again
+    before = files_of(folder)
+    assert "trials.csv" in before
+    shutil.rmtree(store)
+    search.complete(recorded, folder, "synthetic", ["sl"])
+    assert files_of(tmp_path / "results-1") == before
+    assert "bpr" not in (folder / "runs.csv").read_text()
+    assert files_of(folder)["trials.csv"] == before["trials.csv"]
 
 
 def test_a_file_of_one_s_own_is_completed_and_swept(store, tmp_path):

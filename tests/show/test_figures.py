@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image as Raster
 from scipy.sparse import csr_array
 
-from drrl_core import dro, losses, search
+from drrl_core import dro, losses, spaces
 from drrl_core.show import explorers, figures, scenes, style
 
 HISTORY = pd.DataFrame({"epoch": [1, 2, 3, 4], "ndcg@20": [np.nan, 0.1, np.nan, 0.3]})
@@ -239,7 +239,7 @@ def test_every_loss_has_a_colour_and_a_label_of_its_own():
     assert losses.REGISTRY.keys() <= style.COLOURS.keys() == style.LABELS.keys()
     main = [style.colour(name) for name in ("sl", "ccl", "drrl")]
     assert len(set(main)) == 3
-    kinds = {name for name in search.variants(8) if name not in losses.REGISTRY}
+    kinds = {name for name in spaces.variants(8) if name not in losses.REGISTRY}
     assert kinds == style.DRRL_LABELS.keys()
     assert {style.colour(name) for name in kinds} == {style.colour("drrl")}
     assert style.label("drrl-shared") == "DrRL-w/o-P"
