@@ -117,8 +117,8 @@ def share_pairs(one: str, other: str) -> bool:
 def transfers(search: Search, csv: str | Path | None) -> list[Start]:
     """This variant's best on valid NDCG@20 on each other data set that a file of runs has.
 
-    Of tunings alone, on the same backbone where there is one, at the share of false negatives that is nearest, with
-    all else as in this search; of runs that would have the same key today.
+    Of tunings alone, on the same backbone where there is one, at the share of false negatives that
+    is nearest, with all else as in this search; of runs that would have the same key today.
     """
     if not csv or not Path(csv).exists():
         return []

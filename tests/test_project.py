@@ -52,12 +52,12 @@ def room_of(path: Path) -> str:
 
 
 def imports_of(source: str) -> set[str]:
-    """The rooms that a module imports from; no relative imports."""
+    """The rooms that a module imports from."""
     found = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom):
-            assert not node.level
-        if isinstance(node, ast.ImportFrom) and node.module == "drrl_core":
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level == 1  # of the same room
+        elif isinstance(node, ast.ImportFrom) and node.module == "drrl_core":
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("drrl_core."):
             found.add(node.module.split(".")[1])

@@ -28,6 +28,7 @@ from drrl_core import (
     metrics,
     popularity,
     runs,
+    spaces,
     trainer,
 )
 from drrl_core.datasets import Interactions

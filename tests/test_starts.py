@@ -217,6 +217,7 @@ def told(dataset, loss="sl", valid=0.1, backbone="mf", **settings):
     made |= {"backbone": backbone, "loss": loss, "seed": run.train.seed, "sampler": "per-row"}
     made |= {"variant": spaces.variant_of(loss, run.loss_parameters), "negatives": 8}
     made |= {"valid_ndcg@20": valid, "key": runs.key(run, f"of {dataset}"), "trials": 1}
+    made |= {"raised": runs.raised(backbone, loss)}
     return made | {"settings": json.dumps({n: runs._strict(v) for n, v in changed.items()})}
 
 
@@ -233,6 +234,7 @@ def test_a_search_begins_with_the_best_of_each_other_data_set(tmp_path):
         told("amazon-beauty", valid=0.9, temperature=0.15, epochs=3),  # another search's
         told("amazon-beauty", valid=0.9, temperature=0.16, noise=0.3),
         told("amazon-beauty", "ccl", valid=0.9),
+        told("amazon-beauty", valid=0.9, temperature=0.14) | {"trials": None},  # of a sweep
         told("amazon-kitchen", valid=0.1, temperature=0.17, backbone="xsimgcl"),
         told("amazon-electronics", valid=0.9, temperature=0.18),
         told("amazon-electronics-temporal", valid=0.9, temperature=0.19),
