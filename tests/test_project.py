@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,19 @@ def test_lock_file_satisfies_pyproject_and_names_no_index():
     for line in project["dependencies"] + extras:
         need = Requirement(line)
         assert pins[need.name.lower()] in need.specifier, line
+
+
+def test_a_wheel_holds_every_file_of_the_package_and_the_tables_it_reads(tmp_path):
+    pytest.importorskip("hatchling")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {*zipfile.ZipFile(wheel).namelist()}
+    files = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".j2")]
+    assert {".py", ".j2"} == {path.suffix for path in files}
+    assert {path.relative_to(ROOT).as_posix() for path in files} <= held
+    tables = {f"drrl_core/tables/{path.name}" for path in (ROOT / "data/published").iterdir()}
+    assert tables | {"drrl_core/registry.txt"} <= held
 
 
 def test_the_example_in_the_readme_runs(tmp_path):
