@@ -314,7 +314,7 @@ def plan(
     rows = rows[(rows["dataset"] == dataset) & (rows["backbone"] == backbone)]
     breakdown = partial(search.noise_plan, seeds=range(1), radii=search.RADII)
     for name, variants, make in (
-        ("noise", ("sl", "bsl", "ccl", "advinfonce", "drrl"), search.noise_plan),
+        ("noise", ("sl", "bsl-pooled", "ccl", "advinfonce", "drrl"), search.noise_plan),
         ("breakdown", ("drrl",), breakdown),
         ("order", ("drrl", "drrl-exact"), search.order_plan),
     ):

@@ -125,7 +125,7 @@ def stars(e, cell):
 def robust(e, cell):
     """DRO-enhanced losses (SL, BSL, CCL, AdvInfoNCE, DrRL) are generally superior to others."""
     others = e.mean(cell, "mse", "bce", "bpr", "llpauc")
-    return e.mean(cell, "sl", "bsl", "ccl", "advinfonce", "drrl") / others - 1
+    return e.mean(cell, "sl", "bsl-pooled", "ccl", "advinfonce", "drrl") / others - 1
 
 
 @claim("DrRL, subsumes SL and CCL", OVERALL, everywhere, COMPARISON)

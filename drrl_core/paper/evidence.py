@@ -48,11 +48,12 @@ SIZES = ("radius", "weight", "eta", "temperature")  # a DrRL run sets one of the
 LEVEL = 0.05  # of significance
 TOLERANCE = 0.03  # numbers this close, relatively, count as equal
 VARIANTS = {  # the paper's name of a loss -> ours
-    **{name: name.lower() for name in ("MSE", "BCE", "BPR", "CCL", "LLPAUC", "SL", "BSL")},
+    **{name: name.lower() for name in ("MSE", "BCE", "BPR", "CCL", "LLPAUC", "SL")},
     **{"AdvInfoNCE": "advinfonce", "DrRL": "drrl"},
+    "BSL": "bsl-pooled",  # `bsl`, of one positive, is SL times a number
     **{"DrRL-w/o-P": "drrl-shared", "DrRL-w/o-LP": "drrl-fixed"},
 }
-BASELINES = ("mse", "bce", "bpr", "ccl", "llpauc", "sl", "bsl", "advinfonce")
+BASELINES = ("mse", "bce", "bpr", "ccl", "llpauc", "sl", "bsl-pooled", "advinfonce")
 
 
 def backbone_name(name: str) -> str:

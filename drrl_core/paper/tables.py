@@ -18,6 +18,7 @@ from drrl_core.paper import evidence
 
 NAMES = {ours: theirs for theirs, ours in evidence.VARIANTS.items()} | {
     "drrl": "DrRL",
+    "bsl": "BSL of one positive (SL times a number)",
     "drrl-shared": "DrRL, one β for all (w/o-P)",
     "drrl-fixed": "DrRL, fixed β (w/o-LP)",
     "drrl-exact": "DrRL, exact β",
