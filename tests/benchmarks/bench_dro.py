@@ -3,9 +3,9 @@
     python tests/benchmarks/bench_dro.py [--rows 1024] [--columns 4096] [--threads 2] [--json PATH]
 
 Prints the median over the repeats, and how many sorts that is. The target for 1,024 x 4,096 scores
-in float32 is three sorts up to order 10 and six above; for 1,024 x 64, three throughout. Then what an exact β costs in training: the
-time of a step of MF, 64 negatives a row, the optimiser included, over that with a learned β of the
-same order, alternating too. The target is 1.25.
+in float32 is three sorts up to order 10 and six above; for 1,024 x 64, three throughout. Then what
+an exact β costs in training: the time of a step of MF, 64 negatives a row, the optimiser included,
+over that with a learned β of the same order, alternating too. The target is 1.25.
 """
 
 import argparse
