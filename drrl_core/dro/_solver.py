@@ -15,12 +15,24 @@ it is not the radius, or not surely so, is solved again in double precision.
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+
+from ._root import Remaining, root
+from ._tilt import (
+    Place,
+    Rows,
+    Tilt,
+    least_above_0,
+    mean_below,
+    read,
+    scratch,
+    tilt_from_lowest,
+    tilt_from_top,
+    total_of,
+)
 
 try:
     import numpy
@@ -45,35 +57,6 @@ class WorstCase(NamedTuple):
     k1: Tensor  # probability ratio; the largest weight (the mean weight is 1)
     truncated: Tensor  # share in [0, 1) of weights that are zero; order 1 truncates nothing
     effective_share: Tensor  # share in (0, 1]; 1 / mean(w²)
-
-
-class Rows(NamedTuple):
-    """What the solver reads off the scores once; (..., 1) columns but for the (..., n) ones.
-
-    All distances are in units of `scale`, a power of two, in which `spread` lies in [1/2, 1).
-    """
-
-    below: Tensor  # (..., n) distance to the largest score; very large where masked
-    valid: Tensor | None  # (..., n) 1 where unmasked, else 0; None if nothing is masked
-    count: Tensor  # unmasked entries
-    tied: Tensor  # entries equal to the largest score
-    spread: Tensor  # largest minus smallest score; 0 if all are equal
-    second: Tensor  # largest score minus the next lower one; very large if all are equal
-    top: Tensor  # largest score, in the scores' own unit
-    scale: Tensor
-
-
-class Tilt(NamedTuple):
-    """Weights proportional to (x / max x)^s, and their statistics, (..., 1) columns."""
-
-    divergence: Tensor  # Rényi divergence of Q, nats
-    log_mean: Tensor  # log of the mean of (x / max x)^s
-    log_top: Tensor  # s·log(max x)
-    below: Tensor  # mean distance to the largest score under Q
-    x: Tensor  # mean of x under Q; the temperature at order 1
-    total: Tensor  # sum of (x / max x)^s
-    power: Tensor  # (..., n) (x / max x)^s, 0 where that is accounted for apart
-    lowest: Tensor | None = None  # (x / max x)^s there
 
 
 class Found(NamedTuple):
@@ -108,240 +91,19 @@ class Dial(NamedTuple):
         return divergence.clamp_min(torch.finfo(goal.dtype).tiny).expm1_().log_().sub_(goal)
 
 
-def _sum(x: Tensor) -> Tensor:
-    return x.sum(-1, keepdim=True)
-
-
-def scratch(scores: Tensor) -> tuple[Tensor, ...]:
-    """Three tensors to write to: fresh memory costs more than sums."""
-    return tuple(torch.empty_like(scores) for _ in range(3))
-
-
-def read(scores: Tensor, work: tuple[Tensor, Tensor]) -> Rows:
-    info = torch.finfo(scores.dtype)
-    top = scores.amax(-1, keepdim=True)
-    below = top - scores
-    spread = below.amax(-1, keepdim=True)
-    valid, count = None, torch.full_like(top, scores.shape[-1])
-    if spread.isinf().any():
-        valid = torch.gt(scores, -math.inf, out=torch.empty_like(scores))
-        torch.clamp_max(below, info.max, out=work[0])
-        spread = work[0].mul_(valid).amax(-1, keepdim=True)
-        count = _sum(valid)
-    size = torch.where(spread > 0, spread, top.abs())
-    least, most = math.frexp(info.tiny)[1], math.frexp(info.max)[1] - 1
-    power = torch.frexp(size).exponent.clamp_(least, most)
-    scale = torch.ldexp(torch.ones_like(spread), power)
-    tied, second = _sum(torch.eq(below, 0, out=work[0])), _lowest(below, work[0])
-    below.div_(scale)
-    if valid is not None:
-        below.clamp_max_(info.max / 2)  # further away than any β
-    return Rows(below, valid, count, tied, spread / scale, second / scale, top, scale)
-
-
-def _lowest(x: Tensor, out: Tensor) -> Tensor:
-    """Smallest x above zero, of x >= 0; about the largest number if there is none."""
-    huge = torch.finfo(x.dtype).max / 4
-    torch.eq(x, 0, out=out)
-    return torch.add(x, out, alpha=huge, out=out).amin(-1, keepdim=True)
-
-
-def log_of_mean(mean: Tensor, mean_minus_1: Tensor) -> Tensor:
-    """Log of a mean known both ways: each loses its digits where the other keeps them."""
-    return torch.where(mean > 0.6, torch.log1p(mean_minus_1.clamp_min(-0.5)), torch.log(mean))
-
-
-def tilt_from_top(rows: Rows, s: float, t: Tensor, work: tuple, exact: bool = False) -> Tilt:
-    """The tilt by x = (f - max f + t)_+, or at order 1, where s = ∞, by exp((f - max f)/t).
-
-    For orders up to 2, as the weights must not be steep in x. `exact` keeps the digits of weights
-    that are nearly equal.
-    """
-    power, other, _ = (x[: len(t)] for x in work)
-    if s == math.inf:
-        torch.div(rows.below, -t, out=power)
-    else:
-        torch.sub(t, rows.below, out=power).relu_()
-    if s in (1, 2) and not exact:
-        power.div_(t)
-        if s == 2:
-            power.mul_(power)
-    else:
-        if s <= 8 and not exact:  # the logarithm of zero is slow
-            power.div_(t).clamp_min_(torch.finfo(t.dtype).tiny).log_().mul_(s)
-        elif s != math.inf:  # -log1p(below / x) is log(x / max x) with all its digits
-            torch.div(rows.below, power, out=power).log1p_().mul_(-s)
-        power.clamp_min_(math.log(torch.finfo(t.dtype).tiny) + 0.5)  # underflow is slow
-        if exact:  # as exact as torch.expm1, which is not vectorised on the CPU
-            half = torch.mul(power, 0.5, out=other).tanh_()
-            power.exp_()
-            half.addcmul_(half, power)
-            excess = _sum(half if rows.valid is None else half.mul_(rows.valid)) / rows.count
-        else:
-            power.exp_()
-        if rows.valid is not None:
-            power.mul_(rows.valid)
-    total = _sum(power)
-    mean = total / rows.count
-    log_mean = log_of_mean(mean, excess) if exact else mean.log()
-    below = _sum(torch.mul(power, rows.below, out=other)) / total
-    # D = s·log E_Q[x / max x] - log E_P[(x / max x)^s], and its limit
-    height, x = -below / t, t
-    if s != math.inf:
-        height = s * torch.log1p(height.clamp_min(-1 + torch.finfo(t.dtype).eps))
-        x = t - below
-    return Tilt(height - log_mean, log_mean, s * t.log(), below, x, total, power)
-
-
-class Place(NamedTuple):
-    """Which scores are active; (..., 1) columns, and what follows from them alone."""
-
-    depth: Tensor  # distance from the largest score to the lowest active one
-    gap: Tensor  # the most that β can be below that one
-    above: Tensor  # scores above it
-    tied: Tensor  # scores equal to it
-    base: Tensor  # (..., n) distance to it of the scores above it, else 0
-    mask: Tensor  # (..., n) 1 above it, else 0
-
-
-def tilt_from_lowest(
-    place: Place, count: Tensor, s: float, log_t: Tensor, work: tuple, exact: bool = False
-) -> Tilt:
-    """The tilt by x = f - lowest active f + t, of scores in any order.
-
-    For orders above 2: x at the lowest active score may underflow where its power does not, which
-    is accounted for apart. `exact` keeps the digits of weights that are nearly equal.
-    """
-    info = torch.finfo(log_t.dtype)
-    power, other, _ = (x[: len(log_t)] for x in work)
-    depth, tied, t = place.depth, place.tied, log_t.exp()
-    high = depth + t
-    log_lowest = softplus(depth.log() - log_t).mul_(-s)  # s·log(t / high), where t underflows too
-    torch.add(place.base, t.clamp_min(info.tiny), out=power)  # subnormal numbers are slow
-    if exact:  # -log1p(below / x) is log(x / max x) with all its digits
-        below = torch.sub(depth, place.base, out=other)
-        torch.div(below, power, out=power).log1p_().mul_(-s)
-        half = torch.mul(power, 0.5, out=other).tanh_()
-        power.exp_()
-        excess = _sum(half.addcmul_(half, power).mul_(place.mask))  # of exp - 1
-    else:
-        power.div_(high).clamp_min_(info.tiny).log_().mul_(s).exp_()
-    power.mul_(place.mask)
-    lowest = log_lowest.exp()
-    mass = tied * lowest
-    total = _sum(power) + mass
-    log_mean = (total / count).log()
-    above = _sum(torch.mul(power, place.base, out=other)) / total
-    x, below = above + t, depth - above
-    if exact:
-        excess = excess + tied * log_lowest.expm1() - (count - place.above - tied)
-        log_mean = log_of_mean(total / count, excess / count)
-    # Each form of E_Q x / max x loses digits where the other has them.
-    height = log_of_mean(x / high, -below / high) if exact else (x / high).log()
-    log_top = s * log_t - log_lowest
-    return Tilt(s * height - log_mean, log_mean, log_top, below, x, total, power, lowest)
-
-
-def _part(given, kept: Tensor):
-    """Some rows of whatever is given for each; columns are taken together, which is faster."""
-    if given is None or isinstance(given, Tensor):
-        return given if given is None else given.index_select(0, kept)
-    alike = [isinstance(x, Tensor) and x.shape[-1] == 1 and x.is_floating_point() for x in given]
-    columns = torch.stack([x.squeeze(-1) for x, column in zip(given, alike, strict=True) if column])
-    columns = iter(columns.index_select(1, kept).unsqueeze(-1))
-    parts = [
-        next(columns) if column else _part(x, kept) for x, column in zip(given, alike, strict=True)
-    ]
-    return type(given)._make(parts) if hasattr(given, "_make") else tuple(parts)
-
-
-class _Remaining:
-    """The rows that are not done: on a CPU the others are left out, a GPU would wait to know them.
-
-    Every row goes its own way: leaving it out is no different from going on.
-    """
-
-    def __init__(self, *x: Tensor):
-        self.found, self.left, self.looks = torch.cat(x, -1), None, x[0].device.type == "cpu"
-
-    def drop(self, done: Tensor, x: tuple, state: tuple, step: int) -> tuple | None:
-        """The state of the rows that are left, or None if there are none; `x` is what is sought."""
-        if not self.looks and step % 16 < 15:
-            return state
-        many = int(torch.count_nonzero(done))
-        if many < len(done) and (2 * many <= len(done) or not self.looks):
-            return state
-        self.found = self.all(*x)
-        if many == len(done):
-            return None
-        kept = (~done).squeeze(-1).nonzero().squeeze(-1)
-        self.left = kept if self.left is None else self.left[kept]
-        return _part(state, kept)
-
-    def all(self, *x: Tensor) -> Tensor:
-        x = torch.cat(x, -1)
-        return x if self.left is None else self.found.index_copy(0, self.left, x)
-
-
-def _root(
-    excess: Callable[..., Tensor],
-    given: tuple,
-    lo: Tensor,
-    hi: Tensor,
-    x: Tensor,
-    slope: float | Tensor,
-    noise: Tensor,
-    steps: int,
-) -> Tensor:
-    """Zero of excess(x, *given), decreasing between lo and hi, for all rows from a first guess x.
-
-    Inverse quadratic interpolation through the last three points (at first the secant, and before
-    it a line of the given slope), bisection where that leaves the bracket or gains too little. A
-    row is done when its excess is mere noise, or will be after the next step.
-    """
-    eps, rest = torch.finfo(x.dtype).eps, _Remaining(x)
-    done = torch.zeros_like(x, dtype=torch.bool)
-    x1 = f1 = f2 = size1 = inverse1 = x  # of earlier steps
-    for step in range(steps):
-        f = excess(x, *given)
-        size, right = f.abs(), f > 0
-        lo, hi = torch.where(right, x, lo), torch.where(right, hi, x)
-        inverse = (x - x1) / (f - f1) if step else torch.ones_like(x) / slope
-        target = x - f * inverse
-        if step > 1:
-            target = target + f * f1 * (inverse - inverse1) / (f - f2)
-        good = (target > lo) & (target < hi)
-        if step > 1:
-            good &= size < (0.9 if step < 6 else 0.5) * size1
-        away = 1e-3 + 8 * (x - x1).abs() if step else math.inf  # the bracket may reach far out
-        target = torch.where(good, target, ((lo + hi) / 2).clamp(x - away, x + away))
-        done |= size <= noise
-        target = torch.where(done, x, target)
-        done |= hi - lo <= 2 * eps * x.abs()
-        if step:  # an excess falls by more from step to step
-            done |= good & (8 * size * size <= noise * size1) & (size1 < 0.3)
-        x1, f1, f2, size1, inverse1, x = x, f, f1, size, inverse, target
-        state = given, lo, hi, x, x1, f1, f2, size1, inverse1, noise, done
-        state = rest.drop(done, (x,), state, step)
-        if state is None:
-            return rest.found
-        given, lo, hi, x, x1, f1, f2, size1, inverse1, noise, done = state
-    return rest.all(x)
-
-
 def _nearly_uniform(rows: Rows, dial: Dial, work: tuple) -> tuple[Tensor, Tensor]:
     """Distance from the largest score to β (at order 1, τ), by a series in √ρ; where it is exact.
 
     With w ∝ (1 + (γ-1)θ(f - mean))^s, D is a series in θ and the central moments of the row.
     """
     order, radius = dial.order, dial.size
-    mean = _sum(rows.below if rows.valid is None else rows.below * rows.valid) / rows.count
+    mean = mean_below(rows)
     g = torch.sub(mean, rows.below, out=work[0])
     if rows.valid is not None:
         g.mul_(rows.valid)
     square = torch.mul(g, g, out=work[1])
-    m2, m3 = _sum(square) / rows.count, _sum(g.mul_(square)) / rows.count
-    m4 = _sum(square.mul_(square)) / rows.count
+    m2, m3 = total_of(square) / rows.count, total_of(g.mul_(square)) / rows.count
+    m4 = total_of(square.mul_(square)) / rows.count
     a = order - 1
     first = (2 * radius / (order * m2)).sqrt()
     cubic = 2 * (1 - a) / 3 * m3 / m2
@@ -366,7 +128,7 @@ def _at_order_2(rows: Rows, radius: Tensor) -> tuple[Tensor, Tensor]:
     stride = max(1, rows.below.shape[-1] // SAMPLE)
     below, count = rows.below[..., ::stride], rows.count
     if rows.valid is not None:
-        count = _sum(rows.valid[..., ::stride]).clamp_min(1)
+        count = total_of(rows.valid[..., ::stride]).clamp_min(1)
     elif stride > 1:
         count = torch.full_like(count, below.shape[-1])
     below = _ascending(below)
@@ -379,7 +141,7 @@ def _at_order_2(rows: Rows, radius: Tensor) -> tuple[Tensor, Tensor]:
     # The next score is active too if the k above it are not spread out enough with β at it.
     apart = (below[..., 1:] - mean[..., :-1]).square_().mul_(excess[..., :-1])
     apart.sub_(variance[..., :-1]).neg_().sign_().add_(1).clamp_max_(1)
-    last = torch.minimum(_sum(apart), count - 1)
+    last = torch.minimum(total_of(apart), count - 1)
     mean, variance, excess = (x.gather(-1, last.long()) for x in (mean, variance, excess))
     above = (variance / excess).sqrt()  # t - mean
     return mean + above, -2 * (mean + above) / above * excess / (excess + 1 - (last + 1) / count)
@@ -402,7 +164,7 @@ def _up_to_2(rows: Rows, dial: Dial, steps: int, work: tuple) -> Found:
     if not dial.ball and order == 1:
         lo = hi = guess = size
     elif not dial.ball:  # the mean weight is at most 1, at least 1 (by Jensen, or of the tied)
-        mean = _sum(rows.below if rows.valid is None else rows.below * rows.valid) / rows.count
+        mean = mean_below(rows)
         lo, hi = size, torch.minimum(mean + size, size * (rows.count / rows.tied) ** (order - 1))
         guess = (lo * hi).sqrt()
     else:  # where only the largest score is left, and where the ball is not reached
@@ -425,7 +187,7 @@ def _up_to_2(rows: Rows, dial: Dial, steps: int, work: tuple) -> Found:
             tilt = tilt_from_top(rows, s, log_t.exp(), work)
             return dial.excess(tilt.divergence, tilt.log_mean, tilt.log_top, goal)
 
-        log_t = _root(excess, (rows, dial.goal), lo, hi, log_t, slope, noise, steps)
+        log_t = root(excess, (rows, dial.goal), lo, hi, log_t, slope, noise, steps)
     log_t = torch.where(dial.whole, math.log(info.max / 8), log_t)
     log_t = torch.where(dial.spike, math.log(info.tiny), log_t)
     tilt = tilt_from_top(rows, s, log_t.exp(), work, exact=not dial.ball)
@@ -435,8 +197,8 @@ def _up_to_2(rows: Rows, dial: Dial, steps: int, work: tuple) -> Found:
         power.mul_(torch.eq(rows.below, 0, out=work[1]).add_(~dial.spike).clamp_max_(1))
     else:
         x = torch.sub(log_t.exp(), rows.below, out=work[1]).relu_()
-        log_dual = _lowest(x, work[2]).log()
-        kept = _sum(torch.sign(x, out=x))
+        log_dual = least_above_0(x, work[2]).log()
+        kept = total_of(torch.sign(x, out=x))
         power.mul_(x)
     return Found(tilt, power, torch.zeros_like(log_t), log_t, log_dual, kept, nearly)
 
@@ -454,7 +216,7 @@ def _locate(
     lo, hi = rows.tied - 1, rows.count + 1
     at_lo, at_hi = torch.full_like(lo, math.inf), torch.full_like(lo, -math.inf)
     k = torch.minimum(torch.maximum(start.ceil(), rows.tied), rows.count)
-    rest = _Remaining(lo, at_lo, at_hi)
+    rest = Remaining(lo, at_lo, at_hi)
     count, tied, goal, size = rows.count, rows.tied, dial.goal, dial.size
     k1 = y1 = k
     for step in range(5 + 2 * down.shape[-1].bit_length()):
@@ -463,11 +225,11 @@ def _locate(
         torch.sub(beta, down, out=x).relu_()
         torch.sign(x, out=mask)
         torch.clamp_min(x, tiny, out=power).log_().mul_(s).exp_().mul_(mask)
-        total = _sum(power)
+        total = total_of(power)
         log_mean = (total / count).log()
         y = goal - log_mean
         if dial.ball:
-            y = s * (_sum(x.mul_(power)) / total).log() - log_mean - size
+            y = s * (total_of(x.mul_(power)) / total).log() - log_mean - size
         right = y > 0
         lo, at_lo = torch.where(right, k, lo), torch.where(right, y, at_lo)
         hi, at_hi = torch.where(right, hi, k), torch.where(right, at_hi, y)
@@ -538,6 +300,26 @@ def _above_2(scores: Tensor, rows: Rows, dial: Dial, steps: int, work: tuple) ->
     return Found(tilt, power, place.depth, log_t, log_t, above + place.tied, nearly, sound)
 
 
+def _near(place: Place, at_lo: Tensor, at_hi: Tensor, s: float) -> tuple[Tensor, ...]:
+    """A first guess of the unknown above the next lower score, the slope there, and `bend`.
+
+    With the distance share^(1/s) of what it can be, the lowest score counts by its `share`; what
+    that does to the scores above it is about bend·share^(1/s) as much. The unknown is the larger.
+    """
+    tiny = torch.finfo(at_lo.dtype).tiny
+    bend = place.above * (place.gap / (place.depth + place.gap)).pow(1 - s) * (s / (1 + s) ** 2)
+    bend = bend.clamp_min(tiny)
+    known = at_lo.isfinite() & at_hi.isfinite()
+    part = torch.where(known, at_lo / (at_lo - at_hi), 0.5).nan_to_num(0.5) * (1 + bend)
+    share = torch.minimum(part, (part / bend).pow(s)).clamp(tiny, 1)
+    for _ in range(2):  # of Newton's, on share + bend·share^(1/s) = part, a convex function
+        curve = bend * share.pow(1 / s)
+        share = share - (share + curve - part) / (1 + curve / (s * share))
+    share = share.clamp(tiny, 1)
+    guess = torch.maximum(share, bend * share.pow(1 / s))
+    return guess, torch.where(known, (at_hi - at_lo) / (1 + bend), -1.0), bend
+
+
 def _distance(
     rows: Rows,
     dial: Dial,
@@ -550,21 +332,9 @@ def _distance(
 ) -> tuple[Tensor, Tensor]:
     """Log of the distance from the lowest active score to β; where a series gave all its digits."""
     s, size, info = dial.s, dial.size, torch.finfo(at_lo.dtype)
-    nearly, noise = torch.zeros_like(far), torch.full_like(size, 64 * info.eps)
-    # What lowering β does to the scores above the lowest, compared with what it does to that one.
-    bend = place.above * (place.gap / (place.depth + place.gap)).pow(1 - s) * (s / (1 + s) ** 2)
-    bend = bend.clamp_min(info.tiny)
-    known = at_lo.isfinite() & at_hi.isfinite()
-    part = torch.where(known, at_lo / (at_lo - at_hi), 0.5).nan_to_num(0.5) * (1 + bend)
-    share = torch.minimum(part, (part / bend).pow(s)).clamp(info.tiny, 1)
-    for _ in range(2):  # of Newton's, on share + bend·share^(1/s) = part, a convex function
-        curve = bend * share.pow(1 / s)
-        share = share - (share + curve - part) / (1 + curve / (s * share))
-    share = share.clamp(info.tiny, 1)
-    guess = torch.maximum(share, bend * share.pow(1 / s))
-    slope = torch.where(known, (at_hi - at_lo) / (1 + bend), -1.0)
+    nearly, noise, reach = torch.zeros_like(far), torch.full_like(size, 64 * info.eps), size
+    guess, slope, bend = _near(place, at_lo, at_hi, s)
     lo, hi = torch.full_like(guess, info.tiny), bend.clamp_min(1)
-    reach = size
     if dial.ball:
         floor = size.clamp_min(info.tiny)
         noise = info.eps * (64 + 4 / floor)
@@ -574,20 +344,15 @@ def _distance(
     if far.device.type != "cpu" or far.any():  # there the unknown is the logarithm
         if dial.ball:
             first, nearly = _nearly_uniform(rows, dial, work)
-            noise = torch.where(nearly, math.inf, noise)
+            nearly &= far
         else:
-            first = (
-                size
-                + _sum(rows.below if rows.valid is None else rows.below * rows.valid) / rows.count
-            )
+            first = size + mean_below(rows)
         lo = torch.where(far, place.gap.log(), lo)
         hi = torch.where(far, reach.maximum(2 * place.gap).log(), hi)
         first = torch.log((first - place.depth).maximum(place.gap))
-        nearly &= far
         guess = torch.where(far, first, guess)
         slope = torch.where(far, -2.0 if dial.ball else -s, slope)
-    if dial.ball:
-        noise = torch.where(nearly | dial.whole | dial.spike, math.inf, noise)
+    noise = torch.where(nearly | dial.whole | dial.spike, math.inf, noise)
     guess = torch.where(nearly, guess, torch.minimum(torch.maximum(guess, lo), hi))
 
     def log_distance(u: Tensor, log_gap: Tensor, log_bend: Tensor, far: Tensor) -> Tensor:
@@ -599,7 +364,7 @@ def _distance(
         return dial.excess(tilt.divergence, tilt.log_mean, tilt.log_top, goal)
 
     how = place.gap.log(), bend.log(), far
-    u = _root(excess, (place, rows.count, dial.goal, *how), lo, hi, guess, slope, noise, steps)
+    u = root(excess, (place, rows.count, dial.goal, *how), lo, hi, guess, slope, noise, steps)
     return log_distance(u, *how), nearly
 
 
@@ -654,7 +419,7 @@ def _described(rows: Rows, dial: Dial, found: Found, work: tuple) -> tuple[Worst
     log_dual = torch.where(whole, math.inf, torch.where(spike, -math.inf, log_dual))
     if order == math.inf:  # any β from the next lower score up to this one would do
         dual, log_dual = rows.top - found.anchor * rows.scale, torch.full_like(t, -math.inf)
-    share = rows.count / _sum(torch.mul(weights, weights, out=work[1]))
+    share = rows.count / total_of(torch.mul(weights, weights, out=work[1]))
     value = rows.top + value * rows.scale
     columns = value, dual, log_dual, weights.amax(-1, keepdim=True), truncated, share
     value, dual, log_dual, k1, truncated, share = (column.squeeze(-1) for column in columns)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ._derivatives import Value, opaque
 from ._inputs import check, check_order, check_radius, check_scores, column_of, shaped
-from ._solver import WorstCase, log_of_mean
+from ._solver import WorstCase
+from ._tilt import log_of_mean
 from .sizes import eta_from_radius, order_conj, radius_from_eta
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ._inputs import check, check_order, check_scores, check_size, column_of
-from ._solver import read, scratch, tilt_from_top
+from ._tilt import read, scratch, tilt_from_top
 
 
 def order_conj(order: float) -> float:
