@@ -7,17 +7,19 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import drrl_core
 from drrl_core.paper import evidence, tables
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "drrl_core"
 # Who may import whom, within the package.
 LAYERS = {
-    "__init__": set(),
+    "__init__": {"backbones", "datasets", "dro", "losses", "metrics", "trainer"},
     "dro": set(),
     "datasets": set(),
     "backbones": set(),
@@ -88,6 +90,27 @@ def test_the_core_loads_neither_the_rest_nor_what_only_the_rest_needs():
     code = f"""import sys, drrl_core, {rooms}
 unwanted = {{"matplotlib", "optuna", "typer", "ipywidgets", "nbconvert", "papermill", *{above}}}
 print(*sorted(unwanted & {{*sys.modules}}))"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not done.stdout.split()
+
+
+def test_the_public_names_are_what_their_modules_have():
+    names = "Batch DataError DrRL Interactions TrainConfig cosine_contrastive_loss drrl_loss"
+    names += " evaluate fit load make_backbone make_loss softmax_loss worst_case"
+    assert drrl_core.__all__ == names.split() and {*drrl_core.__all__} <= {*dir(drrl_core)}
+    for name in drrl_core.__all__:
+        home, own = drrl_core._HOMES[name]
+        assert getattr(drrl_core, name) is getattr(import_module(f"drrl_core.{home}"), own)
+    told = {  # what type checkers are told is what Python finds
+        alias.asname or alias.name: (node.module.split(".")[1], alias.name)
+        for node in ast.walk(ast.parse((PACKAGE / "__init__.py").read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("drrl_core.")
+        for alias in node.names
+    }
+    assert told == drrl_core._HOMES
+    with pytest.raises(AttributeError, match="has no attribute 'softmaxloss'"):
+        drrl_core.softmaxloss  # noqa: B018
+    code = "import sys, drrl_core; print(*{'torch', 'numpy', 'pandas'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert not done.stdout.split()
 
