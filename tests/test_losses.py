@@ -439,12 +439,8 @@ def test_compiles_with_inductor():
 # ---------------------------------------------------------------------------------------------
 # Derivatives of every order and mode, for the scores; away from kinks
 
-# With an exact β they are those of the solver.
-SMOOTH = [case for case in CASES if case[1].get("dual") != "exact"]
-every_smooth_case = pytest.mark.parametrize(("name", "hyper"), SMOOTH, ids=label)
 
-
-@every_smooth_case
+@every_case
 def test_second_derivatives(name, hyper):
     """In reverse and in forward mode, each over the other and over itself; and first, forward."""
     loss, (pos, neg, batch) = build(name, hyper).double(), problem()
@@ -456,7 +452,7 @@ def test_second_derivatives(name, hyper):
     )
 
 
-@every_smooth_case
+@every_case
 def test_derivatives_within_torch_func(name, hyper):
     """The same as autograd's, which `test_second_derivatives` holds against differences."""
     loss, (pos, neg, batch) = build(name, hyper).double(), problem()
@@ -477,7 +473,7 @@ def test_derivatives_within_torch_func(name, hyper):
             torch.testing.assert_close(outer(inner(total))(neg), expected)
 
 
-@every_smooth_case
+@every_case
 def test_vmap(name, hyper):
     loss, (pos, neg, batch) = build(name, hyper).double(), problem()
     neg[0, 3:], neg[1, ::2] = -INF, -INF
@@ -501,7 +497,7 @@ def test_second_derivatives_for_beta_too():
         assert torch.autograd.gradgradcheck(given_all, leaves, check_fwd_over_rev=True)
 
 
-@every_smooth_case
+@every_case
 @pytest.mark.parametrize("mode", ["autograd", "forward"])
 def test_second_derivatives_where_some_are_masked_or_all_truncated(name, hyper, mode):
     """Finite in float32, and for a masked negative zero."""

@@ -162,13 +162,13 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx, v: Tensor, r: Tensor):
         if any(ctx.needs_input_grad[2:4]):
-            raise NotImplementedError(THIRD)
+            raise RuntimeError(THIRD)
         return *_Product.apply(v, r, *ctx.saved_tensors, *ctx.how), *[None] * 8
 
     @staticmethod
     def jvp(ctx, v: Tensor | None, r: Tensor | None, *moves):
         if any(move is not None for move in moves[:2]):
-            raise NotImplementedError(THIRD)
+            raise RuntimeError(THIRD)
         return _jvp(_product, ctx, v, r, ctx.how)
 
 

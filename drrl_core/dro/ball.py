@@ -49,7 +49,7 @@ def worst_case(
 
     Raises:
         ValueError: on bad values, naming the row.
-        NotImplementedError: if a third derivative is asked for.
+        RuntimeError: if a third derivative is asked for.
 
     Source: Eq. 3–6 and 9–11 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025.
 
