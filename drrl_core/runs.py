@@ -264,6 +264,27 @@ def added_columns(record: dict) -> dict:
     return row
 
 
+def accuracy_by_user(outcome: Outcome) -> pd.DataFrame:
+    """Each user's Recall and NDCG on test, and with popularity put back where the record has a b.
+
+    Returns:
+        A row a user with test items: recall@20, ndcg@20 and, with b, recall@20_b, ndcg@20_b.
+
+    >>> outcome = execute(configure("synthetic", settings={"epochs": 1}), progress=False)
+    >>> list(accuracy_by_user(outcome))
+    ['recall@20', 'ndcg@20', 'recall@20_b', 'ndcg@20_b']
+    """
+    data, found = outcome.data, outcome.fit.test[list(SHOWN)]
+    b = (outcome.record.get("popularity") or {}).get("b")
+    if b is None:
+        return found
+    both = popularity.adjusted(*tables(outcome.model), data.train, b, similarity=outcome.similarity)
+    masked = outcome.record["parameters"]["train"]["mask"] == "train+valid"
+    masks = (data.train, data.valid) if masked else (data.train,)
+    with_b = metrics.evaluate(*both, data.test, masks=masks, similarity="dot")[list(SHOWN)]
+    return found.join(with_b.add_suffix("_b"))
+
+
 def versions() -> dict[str, str]:
     """Python's and the packages' versions, for a record."""
     found = {"python": platform.python_version()}

@@ -124,6 +124,14 @@ def _skew(outcome: runs.Outcome, users: int | None) -> dict[str, float]:
     return found[[*WEIGHED]].to_dict()
 
 
+def _has_columns(path: Path, *, with_b: bool) -> bool:
+    """Whether a file of users is there, and has their accuracy with popularity put back."""
+    if not path.exists():
+        return False
+    with gzip.open(path, "rt") as file:
+        return not with_b or "ndcg@20_b" in file.readline().strip().split(",")
+
+
 def harvest(
     folder: str | Path = "data/results",
     *,
@@ -172,9 +180,9 @@ def harvest(
         return data[name] if name in data else datasets.load(name, data_dir=data_dir)
 
     wanted = pd.concat([finals, weighed]).drop_duplicates("key").set_index("key")["dataset"]
-    missing = {}
+    missing, told_b = {}, {*finals.loc[finals["b"].notna(), "key"]}
     for key, dataset in tqdm(wanted.items(), "harvest", len(wanted), unit="run", disable=None):
-        to_write = key in homes and not homes[key].exists()
+        to_write = key in homes and not _has_columns(homes[key], with_b=key in told_b)
         to_weigh = key in {*weighed["key"]} - values.keys()
         if not (to_write or to_weigh):
             continue
@@ -185,7 +193,7 @@ def harvest(
             missing[key] = str(error)
             continue
         if to_write:
-            text = outcome.fit.test[[*evidence.ACCURACY]].to_csv(float_format="%.5g")
+            text = runs.accuracy_by_user(outcome).to_csv(float_format="%.5g")
             runs.put(homes[key], gzip.compress(text.encode(), mtime=0))
         if to_weigh:
             values[key] = _skew(outcome, users)

@@ -709,6 +709,11 @@ def test_the_record_tells_of_popularity_put_back():
         assert columns[f"test_{name}_b"] == found["test"][name]
         assert columns[f"valid_{name}_b"] == found["valid"][name]
     assert found["valid"]["ndcg@20"] >= outcome.record["valid"]["ndcg@20"]  # b = 0 is among them
+    for each in (outcome, again, dot):
+        means = runs.accuracy_by_user(each).mean()
+        for name in ("recall@20", "ndcg@20"):
+            assert means[name] == pytest.approx(each.record["test"][name])
+            assert means[f"{name}_b"] == pytest.approx(each.record["popularity"]["test"][name])
     stopped = execute(
         configure("synthetic", settings=SMALL), progress=False, on_epoch=lambda _: True
     )

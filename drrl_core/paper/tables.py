@@ -49,7 +49,8 @@ def table(rows: pd.DataFrame, dataset: str, backbone: str, *, short: bool = Fals
     Args:
         rows: as `evidence.read_runs` returns them; each loss's selected runs are shown.
         dataset, backbone: of the table.
-        short: accuracy on test alone, of the losses that the paper has.
+        short: accuracy on test alone, of the losses that the paper has, those with fewer seeds
+            than others left out.
 
     Returns:
         Lines of Markdown. Means over the seeds, ± half a 95% interval (Student's t) where there
@@ -90,7 +91,9 @@ def table(rows: pd.DataFrame, dataset: str, backbone: str, *, short: bool = Fals
         }
         lines.append((own["test_ndcg@20"].mean(), cells))
     if short:
-        lines = [line for line in lines if line[1][SHORT[-1]] != "–"]
+        most = finals.groupby("variant")["seed"].nunique()
+        most = {NAMES.get(name, name) for name in most.index[most == most.max()]}
+        lines = [each for each in lines if each[1]["loss"] in most and each[1][SHORT[-1]] != "–"]
     lines.sort(key=lambda line: -line[0])
     columns = SHORT if short else FULL
     body = [f"| {' | '.join(cells[name] for name in columns)} |" for _, cells in lines]
