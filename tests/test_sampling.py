@@ -123,7 +123,9 @@ def epoch_of(data: Interactions, *, seed=0, epoch=1, batch_size=7, count=5, **op
     """Users, items, negatives and rates of an epoch, and the sizes of its batches."""
     sampler = Sampler(data, batch_size=batch_size, count=count, **options)
     parts = list(sampler.epoch(seed, epoch))
-    fields = [torch.cat(f) if f[0].dim() else f for f in zip(*parts, strict=True)]
+    assert all(part.neg_rate is None for part in parts)  # the trainer knows it
+    given = (part[:4] for part in parts)
+    fields = [torch.cat(f) if f[0].dim() else f for f in zip(*given, strict=True)]
     return fields, [len(part.users) for part in parts]
 
 
