@@ -182,6 +182,14 @@ def test_a_wheel_holds_every_file_of_the_package_and_the_tables_it_reads(tmp_pat
     assert tables | {"drrl_core/registry.txt"} <= held
 
 
+def test_the_example_on_the_page_of_results_runs():
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "results.md").read_text(), re.S)
+    done = subprocess.run(
+        [sys.executable, "-c", block], check=True, cwd=ROOT, timeout=120, capture_output=True
+    )
+    assert b"p_bootstrap" in done.stdout
+
+
 def test_the_example_in_the_readme_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert blocks
