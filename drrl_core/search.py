@@ -684,7 +684,9 @@ def _rows(keys: list[str], spent: int, store: Path, csv: str | Path | None) -> p
     if csv and Path(csv).exists():
         text = evidence.read_as_text(csv)[[*evidence.RUNS]]
         more = text[text["key"].isin({*keys} - {*found["key"]})].assign(trials=spent)
-        kinds = {name: float for name in more if "@" in name} | {"seconds": float}
+        more = more.replace({name: {"": "nan"} for name in evidence.ADDED})
+        kinds = dict.fromkeys([n for n in more if "@" in n or n in evidence.ADDED], float)
+        kinds |= {"seconds": float}
         kinds |= {"seed": int, "negatives": int, "best_epoch": int, "trials": "Int64"}
         parts = [part for part in (found, more.astype(kinds)) if len(part)]
         found = pd.concat(parts) if parts else found

@@ -32,11 +32,11 @@ NEEDED = (  # the columns without which a file is no table of runs
     *("sampler", "negatives", "trials", "valid_recall@20", "valid_ndcg@20", "test_recall@20"),
     *("test_ndcg@20", "best_epoch", "seconds", "device", "torch", "commit", "finished"),
 )
-RUNS = (  # those after NEEDED came later, see `runs.added_columns`: older rows leave them empty
-    *NEEDED,
+ADDED = (  # numbers that rows from before popularity was recorded lack, see `runs.added_columns`
     *("coverage", "mean_popularity", "gini", "b", "valid_recall@20_b", "valid_ndcg@20_b"),
-    *("test_recall@20_b", "test_ndcg@20_b", "coverage_b", "mean_popularity_b", "gini_b", "raised"),
+    *("test_recall@20_b", "test_ndcg@20_b", "coverage_b", "mean_popularity_b", "gini_b"),
 )
+RUNS = (*NEEDED, *ADDED, "raised")
 SKEW = ("dataset", "backbone", "variant", "seed", "k1", "k2", "truncated", "effective_share")
 CELL = ["dataset", "backbone", "noise", "metric"]
 NUMBERS = [*CELL, "variant", "seed", "value", "key", "trials"]
