@@ -12,7 +12,7 @@ means a cell for each of its values, and so does one inside `settings`:
       seeds: 3
     - {dataset: amazon-beauty, loss: sl, again: true}
 
-`again` tunes nothing: it trains the finals that `runs.csv` has, where their rows are of before
+`again` tunes nothing: it trains the selected runs of `runs.csv`, where their rows are of before
 popularity was recorded (see `runs.added_columns`).
 """
 
@@ -36,7 +36,7 @@ KEYS = ("dataset", "backbone", "loss", "settings", "trials", "seeds", "again")
 
 @dataclass(frozen=True)
 class Cell:
-    """One tuning of the campaign, or one loss's finals to be trained again."""
+    """One tuning of the campaign, or one loss's selected runs to be trained again."""
 
     dataset: str
     backbone: str
@@ -104,7 +104,7 @@ def _cells(block: object, path: str | Path, number: int) -> Iterator[Cell]:
 
 
 def recorded(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a cell: of its tuning with its budget, or the finals that `again` is about.
+    """The rows of a cell: of its tuning with its budget, or the selected runs to be trained again.
 
     Args:
         rows: as `evidence.read_runs` returns them.
@@ -168,7 +168,7 @@ def status(path: str | Path, results: str | Path) -> pd.DataFrame:
 
 
 def _again(cell: Cell, csv: Path, place: search.Place) -> None:
-    """Train a loss's finals once more, as their rows say."""
+    """Train a loss's selected runs once more, as their rows say."""
     found = recorded(cell, evidence.read_runs(csv))
     wanted = {}
     for _, row in found[found["b"].isna()].iterrows():
@@ -185,8 +185,8 @@ def run(
 ) -> list[str]:
     """Run the cells that are missing, in order, at the lowest priority.
 
-    Rows are merged into `runs.csv` as they come, what the scorecard asks of the finals after each
-    cell. Ctrl-C or SIGTERM stops it; the same call goes on from there.
+    Rows are merged into `runs.csv` as they come; after each cell, what `search.harvest` adds to it
+    is written. Ctrl-C or SIGTERM stops it; the same call goes on from there.
 
     Args:
         path: the campaign's file.

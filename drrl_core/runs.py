@@ -87,8 +87,17 @@ class Run:
     @property
     def settings(self) -> dict:
         """All parameters by their full names, such as "train.lr"."""
-        groups = self.parameters.items()
-        return {f"{group}.{name}": value for group, part in groups for name, value in part.items()}
+        return flat(self.parameters)
+
+
+def flat(parameters: dict[str, dict]) -> dict:
+    """All settings of `Run.parameters` by their full names.
+
+    >>> flat({"train": {"lr": 0.1}})
+    {'train.lr': 0.1}
+    """
+    parts = parameters.items()
+    return {f"{group}.{name}": value for group, part in parts for name, value in part.items()}
 
 
 @dataclass(frozen=True)

@@ -114,24 +114,14 @@ def settings_of(variant: Variant, point: dict[str, float]) -> dict:
     return {**variant.fixed, **point}
 
 
-def flat(parameters: dict[str, dict]) -> dict:
-    """All settings of `Run.parameters` by their full names.
-
-    >>> flat({"train": {"lr": 0.1}})
-    {'train.lr': 0.1}
-    """
-    parts = parameters.items()
-    return {f"{group}.{name}": value for group, part in parts for name, value in part.items()}
-
-
 def changes(before: dict[str, dict], after: dict[str, dict]) -> dict:
     """What the second parameters have and the first, of the same loss and backbone, have not.
 
     >>> changes({"train": {"lr": 0.1, "seed": 0}}, {"train": {"lr": 0.2, "seed": 0}})
     {'train.lr': 0.2}
     """
-    known = flat(before)
-    return {name: value for name, value in flat(after).items() if value != known[name]}
+    known = runs.flat(before)
+    return {name: value for name, value in runs.flat(after).items() if value != known[name]}
 
 
 def run_of(row: pd.Series) -> runs.Run:
@@ -192,7 +182,7 @@ class Search:
         by c or η has its radius.
         """
         space, default = self.variant.space, losses.hyperparameters(self.variant.loss)
-        default = flat({"loss": default, "train": asdict(TrainConfig())})
+        default = runs.flat({"loss": default, "train": asdict(TrainConfig())})
         own = self.run().settings
         own |= {name: default[name] for name in self.searched} | settings
         if "loss.radius" in space:
