@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from torch.nn.functional import normalize
 
-from drrl_core import backbones, datasets, losses, sampling, trainer
+from drrl_core import backbones, datasets, losses
+from drrl_core.train import sampling, trainer
 
 # No user and no item without a pair; user 0 has all items, item 4 has one user beside that.
 TRAIN = np.eye(7, 5, dtype=np.float32) + np.eye(7, 5, -5, dtype=np.float32)

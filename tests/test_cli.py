@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from drrl_core import __main__ as command
+from drrl_core import cli as command
 from drrl_core import datasets, losses
 from drrl_core.paper import evidence
 
@@ -312,7 +312,7 @@ def test_data_fetch_verifies_what_is_here(drrl):
 
 HELP = """
 import sys
-from drrl_core.__main__ import main
+from drrl_core.cli import main
 sys.argv = ["drrl", *sys.argv[1:]]
 try:
     main()

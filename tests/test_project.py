@@ -19,28 +19,29 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "drrl_core"
 # Who may import whom, within the package.
 LAYERS = {
-    "__init__": {"backbones", "datasets", "dro", "losses", "metrics", "trainer"},
+    "__init__": {"backbones", "datasets", "dro", "losses", "train"},
+    "__main__": {"cli"},
     "dro": set(),
     "datasets": set(),
     "backbones": set(),
-    "metrics": set(),
-    "popularity": {"metrics"},
     "losses": {"dro"},
-    "sampling": {"datasets", "losses"},
-    "trainer": {"datasets", "losses", "metrics", "sampling"},
-    "runs": {"backbones", "datasets", "dro", "losses", "metrics", "popularity", "trainer"},
-    "paper": {"dro", "losses", "metrics", "runs"},
+    "train": {"datasets", "losses"},
+    "lab.runs": {"backbones", "datasets", "dro", "losses", "train"},
+    "paper": {"dro", "lab.runs", "losses", "train"},
     "show": {"dro"},
-    "pages": {"runs"},
-    "spaces": {"datasets", "dro", "losses", "runs", "trainer"},
-    "starts": {"paper", "runs", "spaces", "trainer"},
-    "trials": {"runs", "spaces"},
-    "search": {*("datasets", "dro", "pages", "paper", "runs", "spaces", "starts", "trials")},
-    "campaign": {"datasets", "paper", "runs", "search", "spaces"},
-    "__main__": {"campaign", "datasets", "pages", "paper", "runs", "search"},
+    "pages": {"lab.runs"},
+    "lab.spaces": {"datasets", "dro", "lab.runs", "losses", "train"},
+    "lab.starts": {"lab.runs", "lab.spaces", "paper", "train"},
+    "lab.trials": {"lab.runs", "lab.spaces"},
+    "lab.search": {
+        *("datasets", "dro", "pages", "paper"),
+        *("lab.runs", "lab.spaces", "lab.starts", "lab.trials"),
+    },
+    "lab.campaign": {"datasets", "lab.runs", "lab.search", "lab.spaces", "paper"},
+    "cli": {"datasets", "lab.campaign", "lab.runs", "lab.search", "pages", "paper"},
 }
 # What a practitioner imports. It knows nothing of the rest, and loads none of what the rest needs.
-CORE = {"dro", "losses", "backbones", "datasets", "sampling", "trainer", "metrics", "popularity"}
+CORE = {"dro", "losses", "backbones", "datasets", "train"}
 UPSTAIRS = LAYERS.keys() - CORE - {"__init__"}
 
 
@@ -50,8 +51,9 @@ def sources() -> dict[Path, str]:
 
 
 def room_of(path: Path) -> str:
-    """The module itself, or the folder of the package that it is in."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """The module or the folder of the package that a file is in; in `lab`, each module."""
+    first, *rest = path.relative_to(PACKAGE).with_suffix("").parts
+    return f"lab.{rest[0]}" if first == "lab" and rest[0] != "__init__" else first
 
 
 def imports_of(source: str) -> set[str]:
@@ -60,19 +62,24 @@ def imports_of(source: str) -> set[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.level:
             assert node.level == 1  # of the same room
-        elif isinstance(node, ast.ImportFrom) and node.module == "drrl_core":
-            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module in ("drrl_core", "drrl_core.lab"):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("drrl_core."):
-            found.add(node.module.split(".")[1])
+            found.add(node.module)
         elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("drrl_core.")}
-    return found - {"__version__"}
+            found |= {a.name for a in node.names if a.name.startswith("drrl_core.")}
+    rooms = set()
+    for name in found - {"drrl_core.__version__"}:
+        parts = name.split(".")
+        rooms.add(".".join(parts[1:3]) if parts[1] == "lab" else parts[1])
+    return rooms
 
 
 def test_rooms_import_only_what_lies_below_them():
     found = {}
     for path, source in sources().items():
         found.setdefault(room_of(path), set()).update(imports_of(source))
+    assert found.pop("lab") == set()
     assert found.keys() == LAYERS.keys()
     for room, others in found.items():
         assert others - {room} <= LAYERS[room], f"{room} imports {others - LAYERS[room]}"
@@ -85,7 +92,8 @@ def test_the_core_and_the_pictures_know_nothing_of_what_is_above_them():
 
 
 def test_the_core_loads_neither_the_rest_nor_what_only_the_rest_needs():
-    rooms = ", ".join(f"drrl_core.{room}" for room in sorted(CORE))
+    rooms = "drrl_core.train.metrics, drrl_core.train.trainer, drrl_core.train.popularity, "
+    rooms += ", ".join(f"drrl_core.{room}" for room in sorted(CORE))
     above = sorted(f"drrl_core.{room}" for room in UPSTAIRS)
     code = f"""import sys, drrl_core, {rooms}
 unwanted = {{"matplotlib", "optuna", "typer", "ipywidgets", "nbconvert", "papermill", *{above}}}
@@ -102,7 +110,7 @@ def test_the_public_names_are_what_their_modules_have():
         home, own = drrl_core._HOMES[name]
         assert getattr(drrl_core, name) is getattr(import_module(f"drrl_core.{home}"), own)
     told = {  # what type checkers are told is what Python finds
-        alias.asname or alias.name: (node.module.split(".")[1], alias.name)
+        alias.asname or alias.name: (node.module.removeprefix("drrl_core."), alias.name)
         for node in ast.walk(ast.parse((PACKAGE / "__init__.py").read_text()))
         if isinstance(node, ast.ImportFrom) and node.module.startswith("drrl_core.")
         for alias in node.names

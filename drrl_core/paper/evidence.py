@@ -23,9 +23,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drrl_core import dro, losses, metrics
+from drrl_core import dro, losses
+from drrl_core.lab.runs import raised
 from drrl_core.paper import published
-from drrl_core.runs import raised
+from drrl_core.train import metrics
 
 NEEDED = (  # the columns without which a file is no table of runs
     *("key", "dataset", "data_hash", "backbone", "variant", "loss", "settings", "seed"),

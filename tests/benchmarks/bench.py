@@ -32,7 +32,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import naive
 import record
 
-from drrl_core import datasets, losses, metrics, runs
+from drrl_core import datasets, losses
+from drrl_core.lab import runs
+from drrl_core.train import metrics
 
 warnings.filterwarnings("ignore", category=UserWarning)
 DIM, BATCH, MIB = 64, 1024, 2**20

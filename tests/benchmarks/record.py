@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from drrl_core import runs
+from drrl_core.lab import runs
 
 
 def about(device: str = "cpu") -> dict:

@@ -302,7 +302,7 @@ def test_without_subshells(chromium, tmp_path):
 
 
 def test_a_stop_is_heard_while_the_training_cell_runs(chromium, tmp_path):
-    code = """from drrl_core import runs
+    code = """from drrl_core.lab import runs
 from drrl_core.show import explorers
 small = {"dim": 4, "negatives": 4, "epochs": 100_000, "evaluate_every": 1, "patience": 100_000}
 run = runs.configure("synthetic", "sl", settings=small)

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from drrl_core import losses, runs
+from drrl_core import losses
+from drrl_core.lab import runs
 from drrl_core.paper import evidence, lemmas, published, scorecard
 
 PAPER = evidence.printed()

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.optimize import minimize_scalar
 
-from drrl_core import dro, runs
+from drrl_core import dro
+from drrl_core.lab import runs
 from drrl_core.show import explorers, figures, scenes, style
 
 SCORES = np.random.default_rng(0).normal(0, 0.3, 300)

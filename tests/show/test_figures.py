@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image as Raster
 from scipy.sparse import csr_array
 
-from drrl_core import dro, losses, spaces
+from drrl_core import dro, losses
+from drrl_core.lab import spaces
 from drrl_core.show import explorers, figures, scenes, style
 
 HISTORY = pd.DataFrame({"epoch": [1, 2, 3, 4], "ndcg@20": [np.nan, 0.1, np.nan, 0.3]})

@@ -22,11 +22,12 @@ from torch import nn
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from drrl_core import backbones, datasets, losses, trainer
+from drrl_core import backbones, datasets, losses
 from drrl_core.datasets import Interactions
 from drrl_core.losses import Batch
-from drrl_core.sampling import Sampler
-from drrl_core.trainer import CheckpointError, DivergedError, TrainConfig, fit, resolve_device
+from drrl_core.train import trainer
+from drrl_core.train.sampling import Sampler
+from drrl_core.train.trainer import CheckpointError, DivergedError, TrainConfig, fit, resolve_device
 
 QUICK = TrainConfig(
     epochs=3, batch_size=128, negatives=16, lr=0.05, evaluate_every=1, mask="train+valid"
@@ -1216,7 +1217,7 @@ def in_a_process(connection, folder: Path, epochs: int, interrupt_at: str = "") 
 def start():
     """Starts `in_a_process` in a process that has torch already; all are gone in the end."""
     context, started = multiprocessing.get_context("forkserver"), []
-    context.set_forkserver_preload(["torch._dynamo", "drrl_core.trainer"])
+    context.set_forkserver_preload(["torch._dynamo", "drrl_core.train.trainer"])
 
     def begin(folder, epochs=30, interrupt_at=""):
         here, there = context.Pipe()

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from drrl_core import metrics, sampling
 from drrl_core.datasets import Interactions
 from drrl_core.losses import Batch, SampledScores
+from drrl_core.train import metrics, sampling
 
 VERSION = 1  # raise it when the same configuration gives other numbers than before
 MASKS = ("train", "train+valid")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.sparse import csr_array
 
-from drrl_core import metrics
-from drrl_core.metrics import (
+from drrl_core.train import metrics
+from drrl_core.train.metrics import (
     accuracy,
     by_activity,
     by_popularity,

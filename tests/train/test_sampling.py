@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from scipy.stats import chisquare
 
 from drrl_core.datasets import Interactions
-from drrl_core.sampling import SAMPLERS, Sampler, epoch_seed
+from drrl_core.train.sampling import SAMPLERS, Sampler, epoch_seed
 
 
 def interactions(train) -> Interactions:

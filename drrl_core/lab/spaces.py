@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from drrl_core import datasets, dro, losses, runs
-from drrl_core.trainer import TrainConfig
+from drrl_core import datasets, dro, losses
+from drrl_core.lab import runs
+from drrl_core.train.trainer import TrainConfig
 
 
 class Range(NamedTuple):

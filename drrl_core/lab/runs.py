@@ -39,8 +39,9 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from drrl_core import backbones, datasets, dro, losses, metrics, popularity, trainer
-from drrl_core.trainer import DivergedError, Fit, TrainConfig, fit, resolve_device, tables
+from drrl_core import backbones, datasets, dro, losses
+from drrl_core.train import metrics, popularity, trainer
+from drrl_core.train.trainer import DivergedError, Fit, TrainConfig, fit, resolve_device, tables
 
 KEYS = 2  # how keys are made: another number would make every kept run unknown
 PACKAGES = ("drrl-core", "torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
@@ -306,7 +307,7 @@ def versions() -> dict[str, str]:
 @cache
 def _commit() -> str | None:
     """The commit this runs from, "-dirty" where files differ; None outside a checkout of git."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     git = ["git", "--no-optional-locks", "-C", str(root)]
@@ -447,7 +448,7 @@ def store_folder(store: str | Path | None = None) -> Path:
     """
     if chosen := store or os.environ.get("DRRL_RUNS"):
         return Path(chosen).expanduser()
-    beside = Path(__file__).parents[1] / "data"
+    beside = Path(__file__).parents[2] / "data"
     in_checkout = (beside / "registry.txt").is_file()
     return beside / "runs" if in_checkout else Path(pooch.os_cache("drrl")) / "runs"
 

@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from drrl_core import runs
+from drrl_core.lab import runs
+from drrl_core.lab.spaces import Search, changes, run_of, settings_of
 from drrl_core.paper import evidence
 from drrl_core.paper import published as tables
-from drrl_core.spaces import Search, changes, run_of, settings_of
-from drrl_core.trainer import TrainConfig
+from drrl_core.train.trainer import TrainConfig
 
 TABLE = "others_hyperparameters.csv"
 

@@ -50,11 +50,12 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from drrl_core import datasets, dro, runs, spaces, starts, trials
+from drrl_core import datasets, dro
+from drrl_core.lab import runs, spaces, starts, trials
+from drrl_core.lab.spaces import Search, changes, run_of, variant_of
+from drrl_core.lab.trials import need
 from drrl_core.pages import runner as notebooks
 from drrl_core.paper import evidence
-from drrl_core.spaces import Search, changes, run_of, variant_of
-from drrl_core.trials import need
 
 WEIGHED = ("k1", "k2", "truncated", "effective_share", "users")
 MADE = ".made-by-drrl"  # the file that marks a folder that may be made anew

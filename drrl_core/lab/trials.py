@@ -29,8 +29,8 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
-from drrl_core import runs
-from drrl_core.spaces import Range, Search
+from drrl_core.lab import runs
+from drrl_core.lab.spaces import Range, Search
 
 try:
     import fcntl

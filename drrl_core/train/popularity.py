@@ -15,7 +15,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from drrl_core import metrics
+from drrl_core.train import metrics
 
 LOW, HIGH, STEPS = -0.8, 2.0, (0.4, 0.2, 0.1)  # where b is looked for, ever more closely
 

@@ -20,12 +20,14 @@ import pandas as pd
 import pytest
 import torch
 
-from drrl_core import __main__ as command
-from drrl_core import datasets, losses, metrics, runs, search, spaces, trainer
+from drrl_core import cli as command
+from drrl_core import datasets, losses
+from drrl_core.lab import runs, search, spaces
 from drrl_core.pages import runner
 from drrl_core.paper import evidence
+from drrl_core.train import metrics, trainer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = {"epochs": 2, "evaluate_every": 1, "negatives": 8, "dim": 4}
 
 
@@ -450,7 +452,7 @@ def test_clients_that_begin_at_once_make_one_storage(store):
 def test_a_killed_client_leaves_no_lock(store):
     store.mkdir()
     code = (
-        "import pathlib, sys, time; from drrl_core import search\n"
+        "import pathlib, sys, time; from drrl_core.lab import search\n"
         "with search._alone_at('study', 'url', pathlib.Path(sys.argv[1])):\n"
         "    print('locked', flush=True); time.sleep(100)"
     )

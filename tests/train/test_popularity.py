@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from drrl_core import datasets, metrics, popularity
+from drrl_core import datasets
+from drrl_core.train import metrics, popularity
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drrl_core import datasets, runs, search, spaces, trials
+from drrl_core import datasets
+from drrl_core.lab import runs, search, spaces, trials
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = {"epochs": 12, "patience": 12, "evaluate_every": 1, "negatives": 8, "dim": 4}
 HERE = search.Place(workers=0)
 
@@ -51,7 +52,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import optuna, torch
-from drrl_core import datasets, search
+from drrl_core import datasets
+from drrl_core.lab import search
 
 torch.set_num_threads(1)
 datasets.load("synthetic")

@@ -12,10 +12,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from drrl_core import campaign, datasets, losses, runs, search
+from drrl_core import datasets, losses
+from drrl_core.lab import campaign, runs, search
 from drrl_core.paper import evidence
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUICK = "{train.epochs: 2, train.evaluate_every: 1, train.negatives: 8, backbone.dim: 4}"
 FILE = f"""
 - {{dataset: synthetic, loss: [sl, ccl], trials: 2, seeds: 2, settings: {QUICK}}}

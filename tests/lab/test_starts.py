@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, softplus
 
-from drrl_core import datasets, losses, runs, search, spaces, starts
+from drrl_core import datasets, losses
+from drrl_core.lab import runs, search, spaces, starts
 from drrl_core.paper import evidence
 
 TINY = {"epochs": 2, "evaluate_every": 1, "negatives": 8, "dim": 4}
@@ -125,8 +126,9 @@ def test_llpauc_s_shares_are_those_of_its_code():
 
 def test_weight_decay_becomes_the_l2_of_equal_pull():
     """Over an epoch of the synthetic data: Adam's decay of every row, our term of a batch's."""
-    from drrl_core import backbones, sampling
-    from drrl_core.trainer import _l2
+    from drrl_core import backbones
+    from drrl_core.train import sampling
+    from drrl_core.train.trainer import _l2
 
     data, decay = datasets.load("synthetic"), 1e-4
     sizes = {"n_users": data.n_users, "n_items": data.n_items}
@@ -271,7 +273,7 @@ def test_a_ball_is_carried_over_by_its_radius(tmp_path, size):
 
 def test_the_recorded_runs_give_each_variant_its_starts():
     """Electronics begins with Beauty's best, and never with what was found on its own pairs."""
-    path = Path(__file__).parents[1] / "data" / "results" / "runs.csv"
+    path = Path(__file__).parents[2] / "data" / "results" / "runs.csv"
     rows = evidence.read_runs(path)
     for name in ("sl", "ccl", "drrl"):
         plan = cell("amazon-electronics", name)

@@ -20,21 +20,13 @@ from pandas.testing import assert_frame_equal
 from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array
 
-from drrl_core import (
-    backbones,
-    datasets,
-    dro,
-    losses,
-    metrics,
-    popularity,
-    runs,
-    spaces,
-    trainer,
-)
+from drrl_core import backbones, datasets, dro, losses
 from drrl_core.datasets import Interactions
+from drrl_core.lab import runs, spaces
+from drrl_core.lab.runs import RunError, configure, execute, get_or_train, parse_value
 from drrl_core.paper import evidence
-from drrl_core.runs import RunError, configure, execute, get_or_train, parse_value
-from drrl_core.trainer import DivergedError, TrainConfig, tables
+from drrl_core.train import metrics, popularity, trainer
+from drrl_core.train.trainer import DivergedError, TrainConfig, tables
 
 RECORD = [
     *["key", "dataset", "data_hash", "backbone", "loss", "parameters", "seed", "best_epoch"],
@@ -681,7 +673,7 @@ def test_every_setting_the_data_and_the_version_change_the_key(monkeypatch):
 
 def test_what_is_recorded_keeps_its_key():
     """Every recorded run is found again under its key, but for those of an earlier version."""
-    rows = evidence.read_as_text(Path(__file__).parents[1] / "data" / "results" / "runs.csv")
+    rows = evidence.read_as_text(Path(__file__).parents[2] / "data" / "results" / "runs.csv")
     assert len(rows) > 600
     for _, row in rows.iterrows():
         raised = runs.raised(row["backbone"], row["loss"])
@@ -726,8 +718,8 @@ def test_where_runs_are_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("DRRL_RUNS", str(tmp_path / "mine"))
     assert runs.store_folder() == tmp_path / "mine" and runs.store_folder("a") == Path("a")
     monkeypatch.delenv("DRRL_RUNS")
-    assert runs.store_folder() == Path(__file__).parents[1] / "data" / "runs"
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "site-packages/drrl_core/runs.py"))
+    assert runs.store_folder() == Path(__file__).parents[2] / "data" / "runs"
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "site-packages/drrl_core/lab/runs.py"))
     assert runs.store_folder().name == "runs" and "drrl" in str(runs.store_folder())
 
 
@@ -840,7 +832,7 @@ print(json.dumps([outcome.record, outcome.fit.test.to_dict(), outcome.fit.histor
 def start(tmp_path: Path, name: str, *, kill_at: int = 0) -> subprocess.Popen:
     """Another process that waits for a file `go`, then trains and prints what it got."""
     here, script = Path(__file__).parent, tmp_path / "script.py"
-    script.write_text(SCRIPT.format(tests=str(here), root=str(here.parent)))
+    script.write_text(SCRIPT.format(tests=str(here), root=str(here.parents[1])))
     command = [sys.executable, script, str(kill_at), tmp_path / name, tmp_path / "go"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, **pipes)

@@ -28,7 +28,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drrl_core import datasets, runs, search, spaces
+from drrl_core import datasets
+from drrl_core.lab import runs, search, spaces
 from drrl_core.paper import evidence
 
 KEYS = ("dataset", "backbone", "loss", "settings", "trials", "seeds", "again")

@@ -1,0 +1,1 @@
+"""The laboratory: recorded runs, searches, sweeps and campaigns, above the core."""
