@@ -10,12 +10,15 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 SUITE ?= out/notebooks
 APP ?= 01_worst_case
 
-.PHONY: demo test lab check notebooks gallery app lock results scorecard campaign campaign-status bench measure figures clean
+.PHONY: demo test test-all lab check notebooks site app lock results scorecard campaign campaign-status bench measure figures clean
 
 demo: $(READY)  ## train three losses, rank, see which negatives each listens to
 	$(BIN)/drrl notebook 00_start_here --out $(OUT) -p dataset=$(DATASET)
 
-test: $(READY) check  ## lint, notebooks without outputs, every test
+test: $(READY) check  ## lint, notebooks without outputs, the quick tests: a few minutes
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(READY) check  ## every test, notebooks on real data among them
 	$(BIN)/python -m pytest
 
 check: $(READY)
@@ -29,9 +32,9 @@ lab: $(READY)  ## JupyterLab on 127.0.0.1, with its token and this environment's
 notebooks: $(READY)  ## execute them all, side by side; TINY=1: as the tests do, in a minute or two
 	$(BIN)/drrl notebooks --out $(SUITE) $(if $(TINY),--parameters tests/tiny.yaml)
 
-gallery: $(READY)  ## static pages of what was executed; HTML files in out/ are linked from its index
+site: $(READY)  ## lessons, results, reference: static pages in out/site, of what was executed
 	test -d $(SUITE) || $(MAKE) notebooks
-	$(BIN)/drrl gallery --executed $(SUITE) --out out/gallery $(wildcard out/*.html)
+	$(BIN)/drrl site --executed $(SUITE)
 
 app: $(READY)  ## one notebook without its code, for a class: http://127.0.0.1:8866
 	$(BIN)/voila notebooks/$(APP).ipynb --no-browser --Voila.ip=127.0.0.1 --show-margins

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from drrl_core.train.metrics import evaluate
     from drrl_core.train.trainer import TrainConfig, fit
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 _HOMES = {  # name -> the module that has it, and what it is called there
     "Batch": ("losses", "Batch"),
     "DataError": ("datasets", "DataError"),

@@ -286,7 +286,9 @@ class SampledScores(torch.autograd.Function):
     scores are the wanted entries of the product table · rowsᵀ, the table's gradient is the product
     of the sparse (n, B) matrix of slopes with the rows.
 
-    Args, to `apply`, by position:
+    All arguments go to `apply`, by position.
+
+    Args:
         rows, table, index: (B, d) and (n, d), of one type, and (B, N) of integers in [0, n).
         cosine: table rows count as of length one: their norms divide the scores, and the table is
             never copied.

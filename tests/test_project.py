@@ -38,7 +38,8 @@ LAYERS = {
         *("lab.runs", "lab.spaces", "lab.starts", "lab.trials"),
     },
     "lab.campaign": {"datasets", "lab.runs", "lab.search", "lab.spaces", "paper"},
-    "cli": {"datasets", "lab.campaign", "lab.runs", "lab.search", "pages", "paper"},
+    "lab.doctor": {"datasets", "lab.runs"},
+    "cli": {"datasets", "lab.campaign", "lab.doctor", "lab.runs", "lab.search", "pages", "paper"},
 }
 # What a practitioner imports. It knows nothing of the rest, and loads none of what the rest needs.
 CORE = {"dro", "losses", "backbones", "datasets", "train"}
@@ -227,7 +228,27 @@ def test_nothing_in_the_package_is_bound_to_one_device_or_unsafe():
 def test_ci_runs_the_command_of_the_readme():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert script.read_text().rstrip().endswith("\nmake test")
+    assert script.read_text().rstrip().endswith("\nmake test\nmake test-all")
+    assert "\nmake test " in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", (ROOT / ".github" / "workflows").glob("*.yml"), ids=str)
+def test_the_workflows_run_commands_that_exist(path):
+    yaml = pytest.importorskip("yaml")
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    jobs = yaml.safe_load(path.read_text())["jobs"].values()
+    steps = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+    assert steps
+    for command in re.findall(r"\bmake ([a-z-]+)", "\n".join(steps)):
+        assert command in targets
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for extras in re.findall(r"\[([a-z,]+)\]", "\n".join(steps)):
+        assert {*extras.split(",")} <= project["optional-dependencies"].keys()
+
+
+def test_the_changes_name_the_version():
+    release = drrl_core.__version__.split(".dev")[0]
+    assert f"\n## {release}" in (ROOT / "CHANGELOG.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/results.md"])

@@ -1,8 +1,7 @@
-"""Executed notebooks as pages that need no network, and a gallery of them."""
+"""Executed notebooks as pages that need no network."""
 
 import base64
 import html as markup
-import json
 import mimetypes
 import re
 import warnings
@@ -34,7 +33,7 @@ _DIALECT = (  # what MathJax knows and latex2mathml does not -> what it knows
 )
 
 
-def _mathml(tex: str, display: str) -> str:
+def mathml(tex: str, display: str) -> str:
     from latex2mathml.converter import convert_to_element
 
     plain = tex
@@ -88,7 +87,7 @@ def _exporter(home: Path):
 
             page = super().markdown2html(context, _TEX.sub(lift, source))
             page = re.sub(r'<(code|pre)\b.*?</\1>|="[^"]*"', as_text, page, flags=re.DOTALL)
-            page = put_back(page, _mathml)
+            page = put_back(page, mathml)
             # nbconvert's own embed_images closes every <details> before its content
             page = re.sub(r'(<img\b[^>]*?\ssrc=")([^":]+)', embed, page)
             page = re.sub(r'<a href="[^":]*\.md">(.*?)</a>', r"\1", page)  # these are no pages
@@ -105,13 +104,24 @@ def _exporter(home: Path):
     return Page(config=Config(options), raw_template=template)
 
 
-def _title(notebook, default: str) -> str:
+def public(notebook):
+    """The notebook without the state of its widgets and without the path of its output folder."""
+    notebook.metadata.pop("widgets", None)
+    for cell in list(notebook.cells):
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.source = re.sub(r"^(# Parameters|out_dir = .*)\n?", "", cell.source, flags=re.M)
+            cell.source or notebook.cells.remove(cell)
+    return notebook
+
+
+def title_of(notebook, default: str) -> str:
+    """The notebook's first heading as plain text; `default` where it has none."""
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     heading = re.search(r"^#{1,6}\s+(.+)$", text, re.MULTILINE)
     return re.sub(r"[*`$\\]", "", heading[1]) if heading else default
 
 
-def export_html(executed, target, *, home: str = "") -> Path:
+def export_html(executed: str | Path, target: str | Path) -> Path:
     """One HTML file that needs no network: pictures inside, formulas as MathML, no script.
 
     Links to other notebooks become links to their pages, those to Markdown files plain text;
@@ -121,7 +131,6 @@ def export_html(executed, target, *, home: str = "") -> Path:
     Args:
         executed: the notebook.
         target: the file to write.
-        home: a page to link at the top.
     Returns: target.
     Raises: ImportError where nbconvert or latex2mathml is missing.
 
@@ -130,13 +139,8 @@ def export_html(executed, target, *, home: str = "") -> Path:
     import nbformat
 
     executed, target = Path(executed), Path(target)
-    notebook = nbformat.read(executed, as_version=4)
-    notebook.metadata.pop("widgets", None)
-    for cell in list(notebook.cells):
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.source = re.sub(r"^(# Parameters|out_dir = .*)\n?", "", cell.source, flags=re.M)
-            cell.source or notebook.cells.remove(cell)  # the path of the output stays private
-    notebook.metadata |= {"title": _title(notebook, executed.stem), "home": home}
+    notebook = public(nbformat.read(executed, as_version=4))
+    notebook.metadata |= {"title": title_of(notebook, executed.stem)}
     source = Path(notebook.metadata.get("papermill", {}).get("input_path") or executed)
     folder = source.parent if source.is_file() else executed.parent  # of relative pictures
     resources = {"metadata": {"name": executed.stem, "path": str(folder)}}
@@ -145,55 +149,3 @@ def export_html(executed, target, *, home: str = "") -> Path:
         warnings.warn(f"{target.name} needs {leak}, which is not inside", stacklevel=2)
     target.write_text(page, encoding="utf-8")
     return target
-
-
-def _thumbnail(notebook) -> str:
-    """The picture of the cell tagged `thumbnail`, else the first picture, as base64; else ''."""
-    cells = sorted(
-        notebook.cells, key=lambda cell: "thumbnail" not in cell.metadata.get("tags", [])
-    )
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    return next((o.data["image/png"] for o in outputs if "image/png" in o.get("data", {})), "")
-
-
-def build(folder, target, *, extra=()) -> Path:
-    """A gallery of executed notebooks: a page each, and an index with picture, duration, status.
-
-    Args:
-        folder: what `notebooks.run_all` left: `<name>/<name>.json` beside `<name>/<name>.ipynb`.
-        target: the folder to write; it can be moved, zipped, opened from a disk.
-        extra: further HTML files, copied and linked by their titles.
-    Returns: the index.
-    Raises: ValueError where no notebook was executed; ImportError as `export_html`.
-
-    Example: `build("out/notebooks", "out/gallery")`
-    """
-    import nbformat
-
-    folder, target = Path(folder), Path(target)
-    cards = []
-    for path in sorted(folder.glob("*/*.json")):
-        if path.stem != path.parent.name:
-            continue  # results.json
-        card = json.loads(path.read_text(encoding="utf-8"))
-        executed, page = path.with_suffix(".ipynb"), target / f"{path.stem}.html"
-        if executed.is_file():
-            target.mkdir(parents=True, exist_ok=True)
-            export_html(executed, page, home="index.html")
-            notebook = nbformat.read(executed, as_version=4)
-            card |= {"page": page.name, "picture": _thumbnail(notebook)}
-            card["title"] = _title(notebook, path.stem)
-        cards.append(card)
-    if not cards:
-        raise ValueError(f"no executed notebooks in {folder}: `make notebooks` leaves some")
-    links = []
-    for path in map(Path, extra):
-        text = path.read_text(encoding="utf-8")
-        title = re.search(r"<title>(.*?)</title>", text, re.DOTALL)
-        (target / path.name).write_text(text, encoding="utf-8")
-        links.append((path.name, markup.unescape(title[1]).strip() if title else path.stem))
-    loader = jinja2.FileSystemLoader(_TEMPLATES)
-    template = jinja2.Environment(autoescape=True, loader=loader).get_template("index.html.j2")
-    index = target / "index.html"
-    index.write_text(template.render(cards=cards, links=links), encoding="utf-8")
-    return index

@@ -326,11 +326,11 @@ def exposure(best: np.ndarray, train: csr_array) -> pd.Series:
         train: the pairs that make an item popular, (n_users, n_items) CSR.
 
     Returns:
-        coverage: share of the catalogue that stands in one ranking at least, in [0, 1].
-        mean_popularity: mean train pairs of an item that was ranked, each time it was.
-        gini: Gini coefficient of how often each item of the catalogue was ranked: 0 where all
-            alike, towards 1 where few items take all the places.
-        mean_popularity and gini are NaN where there is no ranking.
+        coverage, the share of the catalogue that stands in one ranking at least, in [0, 1];
+        mean_popularity, the mean train pairs of an item that was ranked, each time it was;
+        gini, the Gini coefficient of how often each item of the catalogue was ranked: 0 where all
+        alike, towards 1 where few items take all the places. mean_popularity and gini are NaN
+        where there is no ranking.
 
     Source: coverage and Gini as in Castells et al., 'Novelty and Diversity in Recommender
     Systems', 2022; mean_popularity is the mean over the list positions.

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_html import shelf
+from test_html import executed
 
 from drrl_core import dro
 from drrl_core.pages import html, runner
@@ -32,6 +32,7 @@ from drrl_core.show import explorers, style
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "out" / "browser"
+SHELF = [*(ROOT / "notebooks").glob("*.ipynb")]
 PATIENCE = 120  # seconds, for anything: a loaded machine is slow, not broken
 NEWS = "@jupyterlab/apputils-extension:notification"
 KERNELS = "@jupyterlab/apputils-extension:kernels-settings"
@@ -341,31 +342,35 @@ def test_voila(chromium, tmp_path):
         page.screenshot(path=SHOTS / "voila-top.png")
 
 
-def test_the_gallery_without_network(chromium, tmp_path):
-    picture = base64.b64encode((ROOT / "figures" / "weights.png").read_bytes()).decode()
-    index = html.build(shelf(tmp_path / "executed", picture), tmp_path / "gallery")
+def watched(page) -> tuple[list[str], list[str]]:
+    """What a page asks for, and what fails of it or is complained about; only files are given."""
     asked, failed = [], []
 
     def route(handler):
         asked.append(handler.request.url)
         (handler.continue_ if handler.request.url.startswith("file:") else handler.abort)()
 
-    phone = {"width": 390, "height": 844}
-    with browsing(chromium, "gallery", offline=True, viewport=phone) as page:
-        page.route("**/*", route)
-        page.on("requestfailed", lambda request: failed.append(request.url))
-        page.on("console", lambda message: failed.append(message.text))
+    page.route("**/*", route)
+    page.on("requestfailed", lambda request: failed.append(request.url))
+    page.on("console", lambda message: failed.append(message.text))
+    return asked, failed
 
-        def pictures() -> list[int]:
-            return page.eval_on_selector_all("img", "all => all.map(each => each.naturalWidth)")
 
-        page.goto(index.as_uri())
-        assert len(pictures()) == 2 and min(pictures()) > 0
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        page.screenshot(path=SHOTS / "gallery-phone.png", full_page=True)
-        page.get_by_role("link", name="Which negatives count").first.click()
+def pictures(page) -> list[int]:
+    return page.eval_on_selector_all("img", "all => all.map(each => each.naturalWidth)")
 
-        assert len(pictures()) == 2 and min(pictures()) > 0
+
+PHONE = {"width": 390, "height": 844}
+PICTURE = base64.b64encode((ROOT / "figures" / "weights.png").read_bytes()).decode()
+
+
+def test_a_page_without_network(chromium, tmp_path):
+    source = executed(tmp_path / "00_good.ipynb", picture=PICTURE)
+    target = html.export_html(source, tmp_path / "00_good.html")
+    with browsing(chromium, "page", offline=True, viewport=PHONE) as page:
+        asked, failed = watched(page)
+        page.goto(target.as_uri())
+        assert len(pictures(page)) == 2 and min(pictures(page)) > 0
         heights = page.eval_on_selector_all(
             "math", "all => all.map(each => each.getBoundingClientRect().height)"
         )
@@ -378,7 +383,27 @@ def test_the_gallery_without_network(chromium, tmp_path):
         page.screenshot(path=SHOTS / "page-phone.png", full_page=True)
         page.set_viewport_size({"width": 1100, "height": 900})
         page.screenshot(path=SHOTS / "page-wide.png", full_page=True)
-        page.get_by_role("link", name="All notebooks").click()
-        page.screenshot(path=SHOTS / "gallery-wide.png", full_page=True)
-        assert page.url == index.as_uri()
+        assert not failed and all(url.startswith(("file:", "data:")) for url in asked)
+
+
+def test_the_site_without_network(chromium, built):
+    with browsing(chromium, "site", offline=True, viewport=PHONE) as page:
+        asked, failed = watched(page)
+        page.goto((built / "index.html").as_uri())
+        assert min(pictures(page)) > 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.screenshot(path=SHOTS / "site-phone.png")
+        page.set_viewport_size({"width": 1366, "height": 768})
+        page.screenshot(path=SHOTS / "site-wide.png")
+        page.get_by_role("link", name="Lessons").first.click()
+        page.wait_for_load_state()
+        assert len(pictures(page)) == len(SHELF) and min(pictures(page)) > 0
+        page.screenshot(path=SHOTS / "site-lessons.png")
+        page.get_by_role("link", name="01 What does the worst case").last.click()
+        page.wait_for_load_state()
+        assert "01_worst_case.html" in page.url and min(pictures(page)) > 0
+        assert page.locator("article math").count() >= 5
+        page.set_viewport_size(PHONE)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.screenshot(path=SHOTS / "site-lesson-phone.png")
         assert not failed and all(url.startswith(("file:", "data:")) for url in asked)

@@ -1,7 +1,6 @@
-"""Pages and the gallery: what is in them, and that nothing is fetched from elsewhere."""
+"""Pages: what is in them, and that nothing is fetched from elsewhere."""
 
 import base64
-import json
 import re
 import warnings
 
@@ -150,61 +149,3 @@ def test_what_the_formulas_of_the_suite_use(tmp_path, tex, tag):
         warnings.simplefilter("error", UserWarning)
         page = html.export_html(tmp_path / "a.ipynb", tmp_path / "a.html").read_text()
     assert tag in page
-
-
-# The gallery
-
-
-def shelf(home, picture=PIXEL):
-    """What `run_all` leaves: one notebook that ran, one that failed, one refused."""
-    about = {"parameters": {"dataset": "synthetic"}, "finished": "2026-11-25T01:02:03+00:00"}
-    fault = {"where": "in cell [4], `1 / 0`", "error": "ZeroDivisionError: <zero>"}
-    records = {
-        "00_good": about | {"status": "done", "seconds": 31.4},
-        "01_bad": about | {"status": "failed", "seconds": 2} | fault,
-        "02_refused": {"status": "failed", "seconds": 0} | fault,
-    }
-    for name, record in records.items():
-        path = home / name / f"{name}.json"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"notebook": name} | record))
-        (path.parent / "results.json").write_text("{}")
-        if name != "02_refused":
-            executed(path.with_suffix(".ipynb"), picture=picture)
-    (home / "scorecard.html").write_text("<title>Claims &amp; results</title>")
-    return home
-
-
-def test_the_index_says_how_each_notebook_went(tmp_path):
-    home = shelf(tmp_path / "executed")
-    index = html.build(home, tmp_path / "gallery", extra=[home / "scorecard.html"])
-    files = {path.name for path in index.parent.iterdir()}
-    assert files == {"index.html", "00_good.html", "01_bad.html", "scorecard.html"}
-    text = index.read_text()
-    good, bad, refused = re.findall("<article>.*?</article>", text, re.DOTALL)
-    assert 'href="00_good.html">Which negatives count, at c = 1?</a>' in good
-    assert f"data:image/png;base64,{PIXEL}" in good
-    assert "done in 31 s" in good and "synthetic" in good and "2026-11-25" in good
-    assert 'href="01_bad.html"' in bad and "failed" in bad and "in cell [4], `1 / 0`" in bad
-    assert "ZeroDivisionError: &lt;zero&gt;" in bad
-    assert "02_refused" in refused and "href" not in refused and "failed" in refused
-    assert '<a href="scorecard.html">Claims &amp; results</a>' in text
-    assert "<script" not in text and "<link" not in text
-    assert '<nav><a href="index.html">' in (index.parent / "00_good.html").read_text()
-
-
-def test_a_tag_chooses_the_thumbnail(tmp_path):
-    path = executed(tmp_path / "00_a" / "00_a.ipynb", picture="first")
-    notebook = nbformat.read(path, as_version=4)
-    output = new_output("display_data", data={"image/png": "chosen"})
-    tagged = new_code_cell("", outputs=[output], metadata={"tags": ["thumbnail"]})
-    nbformat.write(new_notebook(cells=[*notebook.cells, tagged]), path)
-    path.with_suffix(".json").write_text('{"notebook": "00_a", "status": "done", "seconds": 1}')
-    text = html.build(tmp_path, tmp_path / "gallery").read_text()
-    assert "base64,chosen" in text and "base64,first" not in text
-
-
-def test_no_gallery_of_nothing(tmp_path):
-    with pytest.raises(ValueError, match=r"no executed notebooks in .*make notebooks"):
-        html.build(tmp_path, tmp_path / "gallery")
-    assert not list(tmp_path.iterdir())

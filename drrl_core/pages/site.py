@@ -1,0 +1,114 @@
+"""The site: executed notebooks, results and reference as one folder of static pages."""
+
+import base64
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from drrl_core.pages import runner
+from drrl_core.pages.html import public, title_of
+
+CARD = """:::{{grid-item-card}} {title}
+{options}
+{about}
+:::
+"""
+INDEX = """# Lessons
+
+Each notebook asks one question; here each is as it was executed.
+Open them in JupyterLab (`make lab`) to turn the dials.
+
+::::{{grid}} 1 1 2 2
+:gutter: 3
+
+{cards}
+::::
+
+```{{toctree}}
+:hidden:
+
+{names}
+```
+"""
+
+
+def thumbnail(notebook) -> bytes:
+    """A notebook's picture: of the cell tagged `thumbnail`, else its first; may be empty.
+
+    Args:
+        notebook: as `nbformat.read` gives it.
+    Returns: a PNG's bytes.
+
+    >>> from nbformat.v4 import new_notebook
+    >>> thumbnail(new_notebook())
+    b''
+    """
+    tagged = lambda cell: "thumbnail" in cell.metadata.get("tags", [])  # noqa: E731
+    cells = sorted(notebook.cells, key=lambda cell: not tagged(cell))
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    pictures = (output.get("data", {}).get("image/png", "") for output in outputs)
+    return base64.b64decode(next(filter(None, pictures), ""))
+
+
+def lessons(executed: str | Path, folder: str | Path) -> None:
+    """Lay out executed notebooks for Sphinx: a copy and a picture of each, and an index of cards.
+
+    Args:
+        executed: what `runner.run_all` left: `<name>/<name>.json` beside `<name>/<name>.ipynb`.
+        folder: the folder to write; what an earlier call left there is replaced.
+    Raises: ValueError where no notebook was executed.
+
+    Example: `lessons("out/notebooks", "docs/lessons")`
+    """
+    import nbformat
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    cards, names = [], []
+    for path in sorted(Path(executed).glob("*/*.json")):
+        if path.stem != path.parent.name:
+            continue  # results.json
+        record, source = json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".ipynb")
+        if record["status"] == "done":
+            about = [f"{record['seconds']:.0f} s", record["parameters"].get("dataset")]
+        else:
+            about = [f"**{record['status']}**", f"`{record['where']}`: `{record['error']}`"]
+        card = {"title": path.stem, "about": " · ".join(filter(None, about)), "options": ""}
+        if source.is_file():  # it was begun
+            notebook = public(nbformat.read(source, as_version=4))
+            nbformat.write(notebook, folder / source.name)
+            card["title"] = f"{path.stem.split('_')[0]} {title_of(notebook, path.stem)}"
+            card["options"] = f":link: {path.stem}\n:link-type: doc\n"
+            if picture := thumbnail(notebook):
+                (folder / f"{path.stem}.png").write_bytes(picture)
+                card["options"] += f":img-top: {path.stem}.png\n"
+            names.append(f"{card['title']} <{path.stem}>")
+        cards.append(CARD.format(**card))
+    if not cards:
+        raise ValueError(f"no executed notebooks in {executed}: `make notebooks` leaves some")
+    index = INDEX.format(cards="\n".join(cards), names="\n".join([*names, "TEACHING"]))
+    (folder / "index.md").write_text(index, encoding="utf-8")
+
+
+def build(executed: str | Path, target: str | Path, *, root: str | Path | None = None) -> Path:
+    """Make the site from the checkout's `docs` and executed notebooks.
+
+    Args:
+        executed: what `runner.run_all` left.
+        root: the checkout [default: the one this runs from].
+        target: the folder to write; it can be moved, zipped, opened from a disk.
+    Returns: its index.html.
+    Raises: ValueError where no notebook was executed or Sphinx finds a fault, which it prints.
+
+    Example: `build("out/notebooks", "out/site")`
+    """
+    root, target = Path(root or runner.folder().parent), Path(target)
+    docs = root / "docs"
+    lessons(executed, docs / "lessons")
+    shutil.copy(root / "notebooks" / "TEACHING.md", docs / "lessons")
+    sphinx = [sys.executable, "-m", "sphinx", "-qW", "--keep-going", "-d", f"{target}.cache"]
+    if subprocess.run([*sphinx, str(docs), str(target)], check=False).returncode:
+        raise ValueError(f"{docs}: Sphinx found the faults above, the site may be wrong")
+    return target / "index.html"
