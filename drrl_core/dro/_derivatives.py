@@ -12,6 +12,8 @@ All functions work row by row, so that a batch dimension more is no other functi
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +21,14 @@ from torch.autograd import forward_ad
 
 from ._inputs import check_size, check_values
 from ._solver import solve
+from .sizes import order_conj
+
+# What torch hands a `Function`: its context, and per argument a gradient, a tangent or nothing.
+Context = Any
+How = tuple[float, bool]  # order, ball
 
 
-def _jvp(function, ctx, *moves) -> tuple[Tensor, ...]:
+def _jvp(function: Callable[..., Any], ctx: Context, *moves: Any) -> Any:
     """Apply a function to what `ctx` saved, so that a jvp can be differentiated forwards again.
 
     torch calls a jvp with forward mode switched off, and the second derivative would be zero.
@@ -31,10 +38,10 @@ def _jvp(function, ctx, *moves) -> tuple[Tensor, ...]:
         return function(saved, *moves)
 
 
-def _by_row(function):
+def _by_row(function: Any) -> Any:
     """Let a function of rows, whose last dimension is the row's, be mapped over a dimension."""
 
-    def vmap(info, in_dims, *given):
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *given: Any) -> tuple[Any, Any]:
         batched = [
             x
             if not isinstance(x, Tensor)
@@ -50,15 +57,18 @@ def _by_row(function):
     return function
 
 
-def _checked(scores: Tensor, size: Tensor, order: float, ball: bool) -> tuple[Tensor, ...]:
+Fields = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # of a `WorstCase`
+
+
+def _checked(scores: Tensor, size: Tensor, order: float, ball: bool) -> Fields:
     """The solver, if the values are what they should be. Shapes are known to be right."""
     check_values(scores)
     check_size(size, ball)
-    return tuple(solve(scores, size, order, ball))
+    return (*solve(scores, size, order, ball),)
 
 
 def _multiplier(
-    scores: Tensor, size: Tensor, value: Tensor, weights: Tensor, dual: Tensor, how: tuple
+    scores: Tensor, size: Tensor, value: Tensor, weights: Tensor, dual: Tensor, how: How
 ) -> Tensor:
     """Derivative of the value in its radius, or temperature; a column."""
     order, ball = how
@@ -67,8 +77,7 @@ def _multiplier(
     if not ball:
         heard = torch.where(weights > 0, scores - value, 0)
         return -(weights * heard).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True) / size
-    conj = 1 if order == math.inf else order / (order - 1) if order > 1 else None
-    rate = dual if order == 1 else (value - dual) / conj
+    rate = dual if order == 1 else (value - dual) / order_conj(order)
     return torch.where(value > lowest, rate, 0)  # a row of equal scores hears of no radius
 
 
@@ -81,7 +90,7 @@ class Value(torch.autograd.Function):
         return _checked(scores, size, order, ball)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Context, inputs: Any, output: Any) -> None:
         scores, size, *ctx.how = inputs
         value, weights, dual, log_dual, *_ = output
         ctx.set_materialize_grads(False)
@@ -90,7 +99,7 @@ class Value(torch.autograd.Function):
         ctx.save_for_forward(scores, size, value, weights, dual, log_dual)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor | None, *_):
+    def backward(ctx: Context, gradient: Tensor | None, *_: Any) -> Any:
         if gradient is None:
             return None, None, None, None
         slope, rate = _Slope.apply(*ctx.saved_tensors, ctx.needs_input_grad[1], *ctx.how)
@@ -99,8 +108,8 @@ class Value(torch.autograd.Function):
         return gradient * slope, to_size, None, None
 
     @staticmethod
-    def jvp(ctx, v: Tensor | None, r: Tensor | None, *_):
-        def along(saved, v, r):
+    def jvp(ctx: Context, v: Tensor | None, r: Tensor | None, *_: Any) -> Any:
+        def along(saved: list[Tensor], v: Tensor | None, r: Tensor | None) -> Any:
             slope, rate = _Slope.apply(*saved, r is not None, *ctx.how)
             moves = [] if v is None else [(slope * v).sum(-1)]
             return sum(moves if r is None else [*moves, (rate * r).squeeze(-1)])
@@ -113,29 +122,31 @@ class _Slope(torch.autograd.Function):
     """The gradient of the value, in the scores (..., n) and in the size (..., 1)."""
 
     @staticmethod
-    def forward(scores, size, value, weights, dual, log_dual, sized, order, ball):
+    def forward(  # type: ignore[no-untyped-def]
+        scores, size, value, weights, dual, log_dual, sized, order, ball
+    ):
         slope = weights / weights.sum(-1, keepdim=True)
         if not sized:
             return slope, torch.zeros_like(size)
         return slope, _multiplier(scores, size, value, weights, dual, (order, ball))
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Context, inputs: Any, output: Any) -> None:
         *given, _, order, ball = inputs
         ctx.how = order, ball
         ctx.save_for_backward(*given)
         ctx.save_for_forward(*given)
 
     @staticmethod
-    def backward(ctx, slope: Tensor, rate: Tensor):
+    def backward(ctx: Context, slope: Tensor, rate: Tensor) -> Any:
         return *_Product.apply(slope, rate, *ctx.saved_tensors, *ctx.how), *[None] * 7
 
     @staticmethod
-    def jvp(ctx, v: Tensor | None, r: Tensor | None, *_):
+    def jvp(ctx: Context, v: Tensor | None, r: Tensor | None, *_: Any) -> Any:
         return _jvp(_product, ctx, v, r, ctx.how)
 
 
-def _product(saved: list[Tensor], v: Tensor | None, r: Tensor | None, how: tuple):
+def _product(saved: list[Tensor], v: Tensor | None, r: Tensor | None, how: How) -> Any:
     """The Hessian in a direction that may be none."""
     scores, size, *_ = saved
     v = torch.zeros_like(scores) if v is None else v
@@ -148,25 +159,27 @@ class _Product(torch.autograd.Function):
     """The Hessian of the value in scores and size, times a direction v (..., n) and r (..., 1)."""
 
     @staticmethod
-    def forward(v, r, scores, size, value, weights, dual, log_dual, order, ball):
+    def forward(  # type: ignore[no-untyped-def]
+        v, r, scores, size, value, weights, dual, log_dual, order, ball
+    ):
         rate = _multiplier(scores, size, value, weights, dual, (order, ball))
         return _hessian_product(v, r, scores, size, weights, dual, log_dual, rate, order, ball)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Context, inputs: Any, output: Any) -> None:
         _, _, *given, order, ball = inputs
         ctx.how = order, ball
         ctx.save_for_backward(*given)
         ctx.save_for_forward(*given)
 
     @staticmethod
-    def backward(ctx, v: Tensor, r: Tensor):
+    def backward(ctx: Context, v: Tensor, r: Tensor) -> Any:
         if any(ctx.needs_input_grad[2:4]):
             raise RuntimeError(THIRD)
         return *_Product.apply(v, r, *ctx.saved_tensors, *ctx.how), *[None] * 8
 
     @staticmethod
-    def jvp(ctx, v: Tensor | None, r: Tensor | None, *moves):
+    def jvp(ctx: Context, v: Tensor | None, r: Tensor | None, *moves: Any) -> Any:
         if any(move is not None for move in moves[:2]):
             raise RuntimeError(THIRD)
         return _jvp(_product, ctx, v, r, ctx.how)
@@ -215,11 +228,8 @@ def _hessian_product(
     bent = 0 if order == math.inf else a * v - af * (product / square)
     to_scores = torch.where(free, bent / n + af * (rate * r / square), 0)
     turn = n * rate / square
-    if order == 1:
-        rate_moves = -turn * unit
-    else:
-        conj = 1 if order == math.inf else order / (order - 1)
-        rate_moves = (rate - turn * (f_mean + gap)) / conj
+    bent_rate = (rate - turn * (f_mean + gap)) / order_conj(order)
+    rate_moves = -turn * unit if order == 1 else bent_rate
     return to_scores, torch.where(free, rate * product / square + r * rate_moves, 0)
 
 
@@ -232,17 +242,17 @@ def opaque(
 
 
 @opaque.register_fake
-def _(scores, size, order, ball):
+def _(scores: Tensor, size: Tensor, order: float, ball: bool) -> tuple[Tensor, ...]:
     value, *others = (scores.new_empty(scores.shape[:-1]) for _ in range(6))
     return value, torch.empty_like(scores, memory_format=torch.contiguous_format), *others
 
 
-def _keep(ctx, inputs, output):
+def _keep(ctx: Context, inputs: Any, output: Any) -> None:
     scores, size, *ctx.how = inputs
     ctx.save_for_backward(scores, size, *output[:3])
 
 
-def _envelope(ctx, gradient: Tensor, *_):
+def _envelope(ctx: Context, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, None, None]:
     scores, size, value, weights, dual = ctx.saved_tensors
     gradient = gradient.unsqueeze(-1)
     rate = _multiplier(scores, size, value, weights, dual, ctx.how)

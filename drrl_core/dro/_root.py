@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def _part(given, kept: Tensor):
+def _part(given: Any, kept: Tensor) -> Any:
     """Some rows of whatever is given for each; columns are taken together, which is faster."""
     if given is None or isinstance(given, Tensor):
         return given if given is None else given.index_select(0, kept)
@@ -27,9 +28,10 @@ class Remaining:
     """
 
     def __init__(self, *x: Tensor):
-        self.found, self.left, self.looks = torch.cat(x, -1), None, x[0].device.type == "cpu"
+        self.found, self.looks = torch.cat(x, -1), x[0].device.type == "cpu"
+        self.left: Tensor | None = None
 
-    def drop(self, done: Tensor, x: tuple, state: tuple, step: int) -> tuple | None:
+    def drop(self, done: Tensor, x: tuple[Tensor, ...], state: Any, step: int) -> Any:
         """The state of the rows that are left, or None if there are none; `x` is what is sought."""
         if not self.looks and step % 16 < 15:
             return state
@@ -44,13 +46,13 @@ class Remaining:
         return _part(state, kept)
 
     def all(self, *x: Tensor) -> Tensor:
-        x = torch.cat(x, -1)
-        return x if self.left is None else self.found.index_copy(0, self.left, x)
+        rows = torch.cat(x, -1)
+        return rows if self.left is None else self.found.index_copy(0, self.left, rows)
 
 
 def root(
     excess: Callable[..., Tensor],
-    given: tuple,
+    given: tuple[Any, ...],
     lo: Tensor,
     hi: Tensor,
     x: Tensor,
@@ -86,7 +88,7 @@ def root(
         if step:  # an excess falls by more from step to step
             done |= good & (8 * size * size <= noise * size1) & (size1 < 0.3)
         x1, f1, f2, size1, inverse1, x = x, f, f1, size, inverse, target
-        state = given, lo, hi, x, x1, f1, f2, size1, inverse1, noise, done
+        state: Any = given, lo, hi, x, x1, f1, f2, size1, inverse1, noise, done
         state = rest.drop(done, (x,), state, step)
         if state is None:
             return rest.found

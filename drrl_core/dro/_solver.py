@@ -15,7 +15,7 @@ it is not the radius, or not surely so, is solved again in double precision.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from ._tilt import (
     Place,
     Rows,
     Tilt,
+    Work,
     least_above_0,
     mean_below,
     read,
@@ -37,7 +38,7 @@ from ._tilt import (
 try:
     import numpy
 except ImportError:  # torch does without, only its sort is slower
-    numpy = None
+    numpy = None  # type: ignore[assignment]
 
 
 BLOCK = 2**20  # scores solved at a time on a CPU: more leave its cache, fewer cost more calls
@@ -91,7 +92,7 @@ class Dial(NamedTuple):
         return divergence.clamp_min(torch.finfo(goal.dtype).tiny).expm1_().log_().sub_(goal)
 
 
-def _nearly_uniform(rows: Rows, dial: Dial, work: tuple) -> tuple[Tensor, Tensor]:
+def _nearly_uniform(rows: Rows, dial: Dial, work: Work) -> tuple[Tensor, Tensor]:
     """Distance from the largest score to β (at order 1, τ), by a series in √ρ; where it is exact.
 
     With w ∝ (1 + (γ-1)θ(f - mean))^s, D is a series in θ and the central moments of the row.
@@ -156,11 +157,12 @@ def _ascending(x: Tensor) -> Tensor:
     return x
 
 
-def _up_to_2(rows: Rows, dial: Dial, steps: int, work: tuple) -> Found:
+def _up_to_2(rows: Rows, dial: Dial, steps: int, work: Work) -> Found:
     """The weights at orders in [1, 2]; the unknown is log t, the distance to β, or log τ."""
     order, s, size = dial.order, dial.s, dial.size
     info = torch.finfo(size.dtype)
-    nearly, slope, noise = dial.whole, -s, torch.full_like(size, 64 * info.eps)
+    nearly, noise = dial.whole, torch.full_like(size, 64 * info.eps)
+    slope: float | Tensor = -s
     if not dial.ball and order == 1:
         lo = hi = guess = size
     elif not dial.ball:  # the mean weight is at most 1, at least 1 (by Jensen, or of the tied)
@@ -204,7 +206,7 @@ def _up_to_2(rows: Rows, dial: Dial, steps: int, work: tuple) -> Found:
 
 
 def _locate(
-    down: Tensor, rows: Rows, unit: Tensor, dial: Dial, start: Tensor, work: tuple
+    down: Tensor, rows: Rows, unit: Tensor, dial: Dial, start: Tensor, work: Work
 ) -> tuple[Tensor, Tensor, Tensor]:
     """How many scores are active, and the excess with β at the lowest of them, and at the next.
 
@@ -241,7 +243,7 @@ def _locate(
             k = torch.minimum(torch.maximum(target, lo + 1), hi - 1)
         k = torch.maximum(k, tied)
         done = hi - lo <= 1
-        state = down, lo, hi, at_lo, at_hi, k, k1, y1, count, tied, unit, goal, size, done
+        state: Any = down, lo, hi, at_lo, at_hi, k, k1, y1, count, tied, unit, goal, size, done
         state = rest.drop(done, (lo, at_lo, at_hi), state, step)
         if state is None:
             break
@@ -251,7 +253,7 @@ def _locate(
     return lo + 1, at_lo, at_hi
 
 
-def _above_2(scores: Tensor, rows: Rows, dial: Dial, steps: int, work: tuple) -> Found:
+def _above_2(scores: Tensor, rows: Rows, dial: Dial, steps: int, work: Work) -> Found:
     """The weights at orders above 2; the unknown is the distance of β to the lowest active score.
 
     Within reach of the next lower score that is a power of the unknown, so chosen that the
@@ -293,7 +295,7 @@ def _above_2(scores: Tensor, rows: Rows, dial: Dial, steps: int, work: tuple) ->
     log_t = torch.where(dial.spike & dial.ball, 0, log_t)
     tilt = tilt_from_lowest(place, rows.count, s, log_t, work, exact=not dial.ball)
     at_lowest = torch.eq(down, lowest, out=work[1])
-    power = tilt.power.addcmul_(at_lowest, tilt.lowest)
+    power = tilt.power.addcmul_(at_lowest, tilt.lowest)  # type: ignore[arg-type]
     # The least x that is not accounted for apart: further down, numbers lose their digits.
     least = lowest - ordered.gather(-1, (above.long() - 1).clamp_min(0))
     sound = (above == 0) | (least >= 4 * info.tiny * (place.depth + log_t.exp()))
@@ -328,7 +330,7 @@ def _distance(
     at_lo: Tensor,
     at_hi: Tensor,
     steps: int,
-    work: tuple,
+    work: Work,
 ) -> tuple[Tensor, Tensor]:
     """Log of the distance from the lowest active score to β; where a series gave all its digits."""
     s, size, info = dial.s, dial.size, torch.finfo(at_lo.dtype)
@@ -393,7 +395,7 @@ def _solve(scores: Tensor, size: Tensor, order: float, ball: bool) -> tuple[Wors
     return _described(rows, dial, found, work)
 
 
-def _described(rows: Rows, dial: Dial, found: Found, work: tuple) -> tuple[WorstCase, Tensor]:
+def _described(rows: Rows, dial: Dial, found: Found, work: Work) -> tuple[WorstCase, Tensor]:
     """The worst case in the scores' own unit, from weights known up to a factor."""
     tilt, order, s, t = found.tilt, dial.order, dial.s, found.log_t.exp()
     weights = found.power.mul_(rows.count / tilt.total)
@@ -461,10 +463,10 @@ def solve(scores: Tensor, size: Tensor, order: float, ball: bool) -> WorstCase:
         _surely(f, r, order, ball)
         for f, r in zip(scores.split(many), size.split(many), strict=True)
     ]
-    value, weights, *rest = (
+    value, weights, *others = (
         parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
     )
-    rest = (x.reshape(shape[:-1]) for x in rest)
+    rest = (x.reshape(shape[:-1]) for x in others)
     return WorstCase(value.reshape(shape[:-1]), weights.reshape(shape), *rest)
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+Work = tuple[Tensor, ...]  # memory of the size of the scores, for what is in between
+
 
 class Rows(NamedTuple):
     """What the solver reads off the scores once; (..., 1) columns but for the (..., n) ones.
@@ -16,7 +18,7 @@ class Rows(NamedTuple):
 
     below: Tensor  # (..., n) distance to the largest score; very large where masked
     valid: Tensor | None  # (..., n) 1 where unmasked, else 0; None if nothing is masked
-    count: Tensor  # unmasked entries
+    count: Tensor  # type: ignore[assignment]  # unmasked entries
     tied: Tensor  # entries equal to the largest score
     spread: Tensor  # largest minus smallest score; 0 if all are equal
     second: Tensor  # largest score minus the next lower one; very large if all are equal
@@ -46,7 +48,7 @@ def scratch(scores: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.empty_like(scores) for _ in range(3))
 
 
-def read(scores: Tensor, work: tuple[Tensor, Tensor]) -> Rows:
+def read(scores: Tensor, work: Work) -> Rows:
     info = torch.finfo(scores.dtype)
     top = scores.amax(-1, keepdim=True)
     below = top - scores
@@ -84,7 +86,7 @@ def mean_below(rows: Rows) -> Tensor:
     return total_of(rows.below if rows.valid is None else rows.below * rows.valid) / rows.count
 
 
-def tilt_from_top(rows: Rows, s: float, t: Tensor, work: tuple, exact: bool = False) -> Tilt:
+def tilt_from_top(rows: Rows, s: float, t: Tensor, work: Work, exact: bool = False) -> Tilt:
     """The tilt by x = (f - max f + t)_+, or at order 1, where s = ∞, by exp((f - max f)/t).
 
     For orders up to 2, as the weights must not be steep in x. `exact` keeps the digits of weights
@@ -138,7 +140,7 @@ class Place(NamedTuple):
 
 
 def tilt_from_lowest(
-    place: Place, count: Tensor, s: float, log_t: Tensor, work: tuple, exact: bool = False
+    place: Place, count: Tensor, s: float, log_t: Tensor, work: Work, exact: bool = False
 ) -> Tilt:
     """The tilt by x = f - lowest active f + t, of scores in any order.
 

@@ -62,10 +62,13 @@ def worst_case(
         raise ValueError("give exactly one of radius (a ball, nats) and temperature (a penalty)")
     if temperature is not None and order == math.inf:
         raise ValueError("order must be finite with a temperature: order inf has a radius only")
-    ball = temperature is None
-    name, size = ("radius", radius) if ball else ("temperature", temperature)
+    if radius is not None:
+        size = column_of(radius, "radius", f)
+    else:
+        assert temperature is not None  # one of them is given
+        size = column_of(temperature, "temperature", f)
     solved = opaque if torch.compiler.is_compiling() else Value.apply
-    return WorstCase(*solved(f, column_of(size, name, f), order, ball))
+    return WorstCase(*solved(f, size, order, radius is not None))
 
 
 HOLDS = ("radius", "weight", "eta", "temperature")

@@ -1,12 +1,15 @@
 """The sizes of a ball in their units, and the size of what one already has."""
 
 import math
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ._inputs import check, check_order, check_scores, check_size, column_of
 from ._tilt import read, scratch, tilt_from_top
+
+Number = TypeVar("Number", float, Tensor)  # number to number, tensor to tensor
 
 
 def order_conj(order: float) -> float:
@@ -21,7 +24,7 @@ def order_conj(order: float) -> float:
     return 1.0 if order == math.inf else order / (order - 1)
 
 
-def _number(value: float | Tensor, name: str, low: float, order: float):
+def _number(value: float | Tensor, name: str, low: float, order: float) -> tuple[Any, float, Any]:
     """Check a conversion's argument; return it, the order, and a module of functions for it."""
     if isinstance(value, Tensor):
         check(~(value >= low), f"{name} must lie in [{low}, inf)")
@@ -31,7 +34,7 @@ def _number(value: float | Tensor, name: str, low: float, order: float):
     return float(value), check_order(order), math
 
 
-def weight_from_radius(radius: float | Tensor, order: float):
+def weight_from_radius(radius: Number, order: float) -> Number:
     """The weight c = exp(ρ/γ*) of a radius; number to number, tensor to tensor.
 
     Args:
@@ -52,11 +55,11 @@ def weight_from_radius(radius: float | Tensor, order: float):
     radius, order, lib = _number(radius, "radius", 0, order)
     try:
         return lib.exp(radius / order_conj(order))
-    except OverflowError:
-        return math.inf
+    except OverflowError:  # of a number
+        return math.inf  # type: ignore[return-value]
 
 
-def radius_from_weight(weight: float | Tensor, order: float):
+def radius_from_weight(weight: Number, order: float) -> Number:
     """The radius ρ = γ*·log c of a weight; number to number, tensor to tensor.
 
     Args:
@@ -80,7 +83,7 @@ def radius_from_weight(weight: float | Tensor, order: float):
     return lib.log(weight) * order_conj(order)
 
 
-def eta_from_radius(radius: float | Tensor, order: float):
+def eta_from_radius(radius: Number, order: float) -> Number:
     """The Cressie–Read radius η = (exp((γ-1)ρ) - 1) / (γ(γ-1)); at order 1, η = ρ.
 
     Args:
@@ -105,11 +108,11 @@ def eta_from_radius(radius: float | Tensor, order: float):
         return radius
     try:
         return lib.expm1((order - 1) * radius) / (order * (order - 1))
-    except OverflowError:
-        return math.inf
+    except OverflowError:  # of a number
+        return math.inf  # type: ignore[return-value]
 
 
-def radius_from_eta(eta: float | Tensor, order: float):
+def radius_from_eta(eta: Number, order: float) -> Number:
     """The radius ρ = log(1 + γ(γ-1)η) / (γ-1) of a Cressie–Read radius; at order 1, ρ = η.
 
     Args:
@@ -160,7 +163,7 @@ def radius_of_temperature(scores: Tensor, temperature: float | Tensor) -> Tensor
     return divergence.clamp_min(0).squeeze(-1)
 
 
-def breakdown_point(radius: float | Tensor):
+def breakdown_point(radius: Number) -> Number:
     """The share e^-ρ of false negatives from which on a ball has nothing left to teach.
 
     Q uniform over a share ν of P is -log ν away from it, at every order. So from ν = e^-ρ on the
