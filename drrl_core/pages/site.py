@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from drrl_core.pages import runner
 from drrl_core.pages.html import public, title_of
+from drrl_core.show import live
 
 CARD = """:::{{grid-item-card}} {title}
 {options}
@@ -108,6 +111,9 @@ def build(executed: str | Path, target: str | Path, *, root: str | Path | None =
     docs = root / "docs"
     lessons(executed, docs / "lessons")
     shutil.copy(root / "notebooks" / "TEACHING.md", docs / "lessons")
+    scores = np.random.default_rng(0).normal(0, 0.3, 2000).round(4).tolist()
+    dial = live.element("worst_case", scores=scores, order=2, radius=1)
+    (docs / "lessons" / "worst_case.html").write_text(dial, encoding="utf-8")
     sphinx = [sys.executable, "-m", "sphinx", "-qW", "--keep-going", "-d", f"{target}.cache"]
     if subprocess.run([*sphinx, str(docs), str(target)], check=False).returncode:
         raise ValueError(f"{docs}: Sphinx found the faults above, the site may be wrong")
