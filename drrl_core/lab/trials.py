@@ -20,22 +20,23 @@ and its number. So a store that is lost, or another machine's, makes no differen
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from drrl_core.lab import runs
+from drrl_core.common import need, write_whole
+from drrl_core.lab.run import versions
 from drrl_core.lab.spaces import Range, Search
+from drrl_core.lab.store import lock_of
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+if TYPE_CHECKING:  # an extra
+    from optuna import Study, Trial
+    from optuna.distributions import FloatDistribution
+    from optuna.trial import FrozenTrial
 
 COLUMNS = (
     *("study", "number", "dataset", "data_hash", "backbone", "variant", "from", "source"),
@@ -48,36 +49,8 @@ EARLIEST, FIRST, REDUCTION, FEW = 10, 0.15, 2, 3  # see `judge`
 Curve = list[tuple[int, float]]
 
 
-def need(module: str, extra: str):
-    """An optional package, or ValueError that says how to install it."""
-    try:
-        return __import__(module)
-    except ImportError as error:
-        raise ValueError(f"{error}: pip install 'drrl-core[{extra}]'") from error
-
-
 # ---------------------------------------------------------------------------------------------
 # The table
-
-
-def lock(file: IO, *, wait: bool = True) -> None:
-    """Have an open file alone among processes, until it is closed, which they are when they end.
-
-    Raises:
-        BlockingIOError: another has it, and we do not wait.
-    """
-    if fcntl:  # not on Windows
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-@contextmanager
-def locked(csv: str | Path) -> Iterator[None]:
-    """Change a file of runs, or the table of trials beside it, while no other process does."""
-    csv = Path(csv)
-    csv.parent.mkdir(parents=True, exist_ok=True)
-    with csv.with_name(f".{csv.name}.lock").open("a") as file:
-        lock(file)
-        yield
 
 
 def beside(csv: str | Path) -> Path:
@@ -110,9 +83,25 @@ def read(path: str | Path) -> pd.DataFrame:
     return rows
 
 
-def point_of(trial) -> dict[str, float]:
+def read_beside(csv: str | Path) -> pd.DataFrame:
+    """The table of trials that belongs to a file of runs, empty where there is none; as `read`."""
+    path = beside(csv)
+    return read(path) if path.exists() else pd.DataFrame(columns=COLUMNS, dtype=str)
+
+
+def trial_point(trial) -> dict[str, float]:
     """Where a trial is in its space, from the moment that it is planned."""
     return trial.system_attrs.get("fixed_params") or trial.params
+
+
+def count(study: "Study", *states: str) -> int:
+    """How many trials are in one of these states, by Optuna's names."""
+    return sum(trial.state.name in states for trial in study.trials)
+
+
+def spent(study: "Study") -> int:
+    """Of the budget: trials that were begun, but for those that failed by no fault of theirs."""
+    return count(study, "RUNNING", "COMPLETE", "PRUNED")
 
 
 def rows_of(study, search: Search) -> pd.DataFrame:
@@ -123,7 +112,7 @@ def rows_of(study, search: Search) -> pd.DataFrame:
     for trial in study.trials:
         values = sorted(trial.intermediate_values.items())
         told = {name: trial.user_attrs.get(name, "") for name in TOLD}
-        row = about | told | {"number": trial.number, "params": json.dumps(point_of(trial))}
+        row = about | told | {"number": trial.number, "params": json.dumps(trial_point(trial))}
         row |= {"state": trial.state.name, "values": json.dumps(values)}
         row |= {"epochs": values[-1][0] if values else "", "value": ""}
         if trial.state.name == "COMPLETE":
@@ -135,13 +124,13 @@ def rows_of(study, search: Search) -> pd.DataFrame:
 def merge(found: pd.DataFrame, csv: str | Path) -> None:
     """Add rows to the table beside a file of runs, by study and number."""
     path, ids = beside(csv), ["study", "number"]
-    with locked(csv):
+    with lock_of(Path(csv)):
         if path.exists():
             before = read(path)
             mine = pd.MultiIndex.from_frame(found[ids])
             found = pd.concat([before[~pd.MultiIndex.from_frame(before[ids]).isin(mine)], found])
         found = found.assign(order=found["number"].astype(int)).sort_values(["study", "order"])
-        runs.put(path, found.drop(columns="order").to_csv(index=False).encode())
+        write_whole(path, found.drop(columns="order").to_csv(index=False).encode())
 
 
 def _frozen(row: pd.Series, space: dict[str, Range]):
@@ -204,17 +193,17 @@ def tell(study, trial, *, values: Curve, value: float | None, seconds: float | N
         study.tell(trial, value)
 
 
-def fail(study, trial, error: Exception, *, mild: bool) -> None:
-    """A trial that ended with an error: pruned where the sampler is to avoid its point (mild)."""
+def fail(study, trial, error: Exception, *, pruned: bool) -> None:
+    """A trial that ended with an error; pruned: the sampler is to avoid its point."""
     from optuna.trial import TrialState
 
     _note(trial, error=str(error))
-    study.tell(trial, state=TrialState.PRUNED if mild else TrialState.FAIL)
+    study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
 
 
 def _note(trial, **more: object) -> None:
     more |= {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
-    kept = {name: text for name, text in runs.versions().items() if name in ("drrl-core", "torch")}
+    kept = {name: text for name, text in versions().items() if name in ("drrl-core", "torch")}
     more["versions"] = json.dumps(kept | {"optuna": need("optuna", "tune").__version__})
     for name, value in more.items():
         if value is not None:

@@ -353,7 +353,7 @@ def run(
     _need("papermill")
     if html:
         _need("nbconvert"), _need("latex2mathml")
-    from drrl_core.lab.runs import versions
+    from drrl_core.lab.run import versions
 
     target.mkdir(parents=True, exist_ok=True)
     for stale in (executed, page, record_file):

@@ -11,8 +11,10 @@ import torch
 from torch.nn.functional import cosine_similarity, softplus
 
 from drrl_core import datasets, losses
-from drrl_core.lab import runs, search, spaces, starts
-from drrl_core.paper import evidence
+from drrl_core.lab import results, spaces, starts
+from drrl_core.lab import tune as tuning
+from drrl_core.lab.run import changes, configure, key_of, raised, strict_json
+from drrl_core.lab.workers import Compute
 
 TINY = {"epochs": 2, "evaluate_every": 1, "negatives": 8, "dim": 4}
 
@@ -211,16 +213,16 @@ def told(dataset, loss="sl", valid=0.1, backbone="mf", **settings):
     own = {
         f"loss.{name}": settings.pop(name) for name in {*settings} & {*losses.hyperparameters(loss)}
     }
-    run = runs.configure(dataset, loss, backbone, TINY | own | settings)
-    plain = runs.configure(dataset, loss, backbone)
-    changed = spaces.changes(plain.parameters, run.parameters)
+    run = configure(dataset, loss, backbone, TINY | own | settings)
+    plain = configure(dataset, loss, backbone)
+    changed = changes(plain.config, run.config)
     changed = {n: v for n, v in changed.items() if n not in ("train.seed", "train.negatives")}
-    made = dict.fromkeys(evidence.RUNS, 0) | {"dataset": dataset, "data_hash": f"of {dataset}"}
+    made = dict.fromkeys(results.RUNS, 0) | {"dataset": dataset, "data_hash": f"of {dataset}"}
     made |= {"backbone": backbone, "loss": loss, "seed": run.train.seed, "sampler": "per-row"}
-    made |= {"variant": spaces.variant_of(loss, run.loss_parameters), "negatives": 8}
-    made |= {"valid_ndcg@20": valid, "key": runs.key(run, f"of {dataset}"), "trials": 1}
-    made |= {"raised": runs.raised(backbone, loss)}
-    return made | {"settings": json.dumps({n: runs._strict(v) for n, v in changed.items()})}
+    made |= {"variant": spaces.variant_of(loss, run.loss_config), "negatives": 8}
+    made |= {"valid_ndcg@20": valid, "key": key_of(run, f"of {dataset}"), "trials": 1}
+    made |= {"raised": raised(backbone, loss)}
+    return made | {"settings": json.dumps({n: strict_json(v) for n, v in changed.items()})}
 
 
 def transfers(rows, search, tmp_path):
@@ -274,7 +276,7 @@ def test_a_ball_is_carried_over_by_its_radius(tmp_path, size):
 def test_the_recorded_runs_give_each_variant_its_starts():
     """Electronics begins with Beauty's best, and never with what was found on its own pairs."""
     path = Path(__file__).parents[2] / "data" / "results" / "runs.csv"
-    rows = evidence.read_runs(path)
+    rows = results.read_runs(path)
     for name in ("sl", "ccl", "drrl"):
         plan = cell("amazon-electronics", name)
         found = starts.transfers(plan, path)
@@ -295,8 +297,8 @@ def test_a_study_begins_with_them_in_order_and_each_once(tmp_path, monkeypatch):
     pd.DataFrame(rows).to_csv(csv, index=False)
     printed = starts.Start({"loss.temperature": 0.2, "train.lr": 0.01}, "published", "a paper")
     monkeypatch.setattr(starts, "published", lambda plan: [printed])
-    options = {"settings": TINY, "csv": csv, "place": search.Place(workers=0)}
-    search.tune("synthetic", "sl", trials=3, **options)
+    options = {"config": TINY, "csv": csv, "compute": Compute(workers=0)}
+    tuning.tune("synthetic", "sl", trials=3, **options)
     table = pd.read_csv(tmp_path / "trials.csv")
     assert [*table["from"]] == ["published", "transfer", "sampler"]
     assert table["source"][0] == "a paper" and table["source"][1].startswith("amazon-beauty, mf")

@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,20 @@ import torch
 
 from drrl_core import cli as command
 from drrl_core import datasets, losses
-from drrl_core.lab import runs, search, spaces
+from drrl_core.lab import results, spaces, starts, workers
+from drrl_core.lab import store as store_module
+from drrl_core.lab import sweep as sweeps
+from drrl_core.lab import tune as tuning
+from drrl_core.lab.run import Run, configure, execute, key_of
+from drrl_core.lab.workers import Compute, Job, SearchError, Task, run_jobs
 from drrl_core.pages import runner
-from drrl_core.paper import evidence
-from drrl_core.train import metrics, trainer
+from drrl_core.pages.sweeps import notebook_job
+from drrl_core.paper import evidence, plans
+from drrl_core.train import diagnose, metrics, trainer
+from drrl_core.train.trainer import DivergedError
 
 ROOT = Path(__file__).parents[2]
+sweep = partial(sweeps.sweep, notebook=notebook_job)
 TINY = {"epochs": 2, "evaluate_every": 1, "negatives": 8, "dim": 4}
 
 
@@ -41,14 +50,14 @@ def store(monkeypatch, tmp_path):
 def at_once(monkeypatch):
     """Workers are threads: no process to start, and a test can reach into them."""
     threads = torch.get_num_threads()
-    monkeypatch.setattr(search, "_process", lambda: ThreadPoolExecutor(1))
+    monkeypatch.setattr(workers, "_process", lambda: ThreadPoolExecutor(1))
     yield
     torch.set_num_threads(threads)
 
 
 def tune(variant="sl", trials=3, **more):
-    more["settings"] = TINY | more.get("settings", {})
-    return search.tune("synthetic", variant, trials=trials, **more)
+    more["config"] = TINY | more.get("config", {})
+    return tuning.tune("synthetic", variant, trials=trials, **more)
 
 
 def studies(store: Path, name: str = "studies.sqlite") -> list[optuna.Study]:
@@ -71,10 +80,10 @@ def test_every_loss_has_a_variant_and_every_corner_of_its_space_is_accepted():
     for name, variant in table.items():
         for end in (0, 1):
             point = {key: each[end] for key, each in variant.space.items()}
-            settings = spaces.settings_of(variant, point)
-            run = runs.configure("synthetic", variant.loss, "mf", settings)
-            assert spaces.variant_of(run.loss, run.loss_parameters) == name
-            assert runs.configure("synthetic", variant.loss, "mf", json.loads(json.dumps(settings)))
+            settings = spaces.config_of(variant, point)
+            run = configure("synthetic", variant.loss, "mf", settings)
+            assert spaces.variant_of(run.loss, run.loss_config) == name
+            assert configure("synthetic", variant.loss, "mf", json.loads(json.dumps(settings)))
 
 
 def test_the_balls_are_no_point_mass_and_both_ends_of_the_family_are_within():
@@ -95,8 +104,8 @@ def test_what_is_given_is_not_searched():
 
     space, run = plan("drrl", weight=1, order=2, lr=0.5, negatives=32)
     assert space == {"loss.start", "train.dual_lr"}
-    assert (run.loss_parameters["weight"], run.loss_parameters["radius"]) == (1, None)
-    assert (run.loss_parameters["order"], run.train.lr) == (2, 0.5)
+    assert (run.loss_config["weight"], run.loss_config["radius"]) == (1, None)
+    assert (run.loss_config["order"], run.train.lr) == (2, 0.5)
     space, _ = plan("drrl-exact", sampler="catalogue")
     assert space == {"loss.order-1", "loss.radius", "train.lr"}
     wide = spaces.plan(data, "synthetic", "drrl-exact", "mf", {"sampler": "catalogue"})
@@ -120,9 +129,9 @@ def test_studies_are_apart_where_anything_differs():
 @pytest.fixture(scope="module")
 def trained():
     shared = {"epochs": 4, "lr": 0.01}
-    sl = runs.configure("synthetic", "sl", settings=shared | {"temperature": 0.15})
-    ccl = runs.configure("synthetic", "ccl", settings=shared | {"margin": 0.2, "weight": 8})
-    return {run.loss: runs.execute(run, progress=False) for run in (sl, ccl)}
+    sl = configure("synthetic", "sl", config=shared | {"temperature": 0.15})
+    ccl = configure("synthetic", "ccl", config=shared | {"margin": 0.2, "weight": 8})
+    return {run.loss: execute(run, progress=False) for run in (sl, ccl)}
 
 
 @pytest.mark.parametrize(
@@ -131,17 +140,17 @@ def trained():
 @pytest.mark.parametrize("origin", ["sl", "ccl"])
 def test_a_mapped_optimum_listens_as_the_loss_it_comes_from(trained, name, origin):
     variant = spaces.variants(64)[name]
-    point = spaces.mapped(trained[origin], variant, 64)
+    point = starts.point_of(trained[origin], variant, 64)
     if (name, origin) == ("drrl-penalty", "ccl"):
         assert point is None  # as the order grows the penalty becomes the plain mean
         return
     assert point.keys() == variant.space.keys() and point["train.lr"] == 0.01
-    settings = spaces.settings_of(variant, point)
-    run = runs.configure("synthetic", "drrl", settings=settings)  # accepted
-    made = losses.make("drrl", n_users=20, n_items=1, **run.loss_parameters)
+    settings = spaces.config_of(variant, point)
+    run = configure("synthetic", "drrl", config=settings)  # accepted
+    made = losses.make("drrl", n_users=20, n_items=1, **run.loss_config)
     rng, rows = np.random.default_rng(1), []
     for user in range(0, 1000, 50):
-        rows.append(rng.choice(runs.negatives_of(trained[origin], user)["score"], 64))
+        rows.append(rng.choice(diagnose.negatives_of(trained[origin], user)["score"], 64))
     neg, pos = torch.tensor(np.array(rows)), torch.full((20,), 0.5)
     found = losses.negative_weights(made, pos, neg, losses.Batch(torch.arange(20)))
     if origin == "sl":  # w ∝ exp(f/τ)
@@ -160,8 +169,8 @@ def test_a_mapped_optimum_listens_as_the_loss_it_comes_from(trained, name, origi
 def test_drrl_begins_with_the_optima_of_sl_and_ccl_and_reaches_them(store, at_once, capsys):
     longer = {"epochs": 5, "lr": 0.01}
     for name in ("sl", "ccl"):
-        tune(name, trials=2, settings=longer)
-    tune("drrl-fixed", trials=4, settings=longer)
+        tune(name, trials=2, config=longer)
+    tune("drrl-fixed", trials=4, config=longer)
     for other in ("sl", "ccl"):
         assert f"{other}'s optimum" not in capsys.readouterr().err
     found = {study.study_name.split("/")[2]: study for study in studies(store)}
@@ -176,7 +185,7 @@ def test_drrl_begins_with_the_optima_of_sl_and_ccl_and_reaches_them(store, at_on
     assert middle["loss.radius"] == pytest.approx(sum(radii) / 2)
     assert one["loss.start"] < -1  # outside what is searched, unlike their middle
     assert middle["loss.start"] == pytest.approx((-0.3 + other["loss.start"]) / 2)
-    tune("drrl-fixed", trials=5, settings=longer)  # they are enqueued once
+    tune("drrl-fixed", trials=5, config=longer)  # they are enqueued once
     assert len(found["drrl-fixed"].trials) == 5
 
 
@@ -190,20 +199,20 @@ def test_a_store_without_studies_begins_with_the_optima_in_the_results_file(
     store, at_once, tmp_path, capsys
 ):
     longer, csv = {"epochs": 5, "lr": 0.01}, tmp_path / "runs.csv"
-    before = tune("sl", trials=2, seeds=2, settings=longer, csv=csv)
-    tune("ccl", trials=1, settings=longer, csv=csv)
-    tune("sl", trials=1, settings=longer | {"dim": 5, "epochs": 9}, csv=csv)  # is another
+    before = tune("sl", trials=2, seeds=2, config=longer, csv=csv)
+    tune("ccl", trials=1, config=longer, csv=csv)
+    tune("sl", trials=1, config=longer | {"dim": 5, "epochs": 9}, csv=csv)  # is another
     best = before[before["seed"] == 0].iloc[0]
     for name in ("drrl-fixed", "drrl-shared"):  # which finds the first's in the store
         if name == "drrl-fixed":
             shutil.rmtree(store)
-        tune(name, trials=3, settings=longer, csv=csv)
+        tune(name, trials=3, config=longer, csv=csv)
         assert "does not begin with" not in capsys.readouterr().err
         (study,) = (each for each in studies(store) if name in each.study_name)
         assert [trial.user_attrs.get("from") for trial in study.trials] == ["sl", "ccl", "halfway"]
         assert study.trials[0].value == pytest.approx(best["valid_ndcg@20"], rel=0.03)
-        assert runs.record(best["key"])["valid"]["ndcg@20"] == best["valid_ndcg@20"]
-    tune("drrl-fixed", trials=1, settings=longer | {"dim": 6}, csv=csv)
+        assert store_module.record(best["key"])["valid"]["ndcg@20"] == best["valid_ndcg@20"]
+    tune("drrl-fixed", trials=1, config=longer | {"dim": 6}, csv=csv)
     assert "does not begin with sl's optimum" in capsys.readouterr().err
 
 
@@ -220,11 +229,11 @@ def test_the_best_is_chosen_on_valid_and_trained_with_further_seeds(store, at_on
     assert tuned["settings"].nunique() == 4
     row = found.iloc[0]
     settings = json.loads(row["settings"]) | {"seed": 1, "negatives": 8}
-    run = runs.configure("synthetic", row["loss"], row["backbone"], settings)
-    again = runs.execute(run, progress=False).record  # a row says all that it takes
+    run = configure("synthetic", row["loss"], row["backbone"], settings)
+    again = execute(run, progress=False).record  # a row says all that it takes
     assert (again["key"], again["test"]["ndcg@20"]) == (row["key"], row["test_ndcg@20"])
     written = pd.read_csv(tmp_path / "runs.csv", dtype=str)
-    assert tuple(written) == evidence.RUNS
+    assert tuple(written) == results.RUNS
     merged = written.set_index("key").loc[found["key"]]
     assert [float(text) for text in merged["test_ndcg@20"]] == list(found["test_ndcg@20"])
 
@@ -233,13 +242,13 @@ def test_the_best_is_chosen_on_valid_and_trained_with_further_seeds(store, at_on
 def test_every_variant_is_tuned_from_anywhere_in_its_space(store, name):
     single = losses.lookup(spaces.variants(8)[name].loss).negatives == 1
     given = {"negatives": 1} if single else {}
-    found = tune(name, trials=2, settings=given | {"epochs": 1}, place=search.Place(workers=0))
+    found = tune(name, trials=2, config=given | {"epochs": 1}, compute=Compute(workers=0))
     assert len(found) == 2 and (found["valid_ndcg@20"] > 0).all()
 
 
 def test_the_same_call_again_trains_nothing(store, at_once, monkeypatch):
     first = tune(trials=3, seeds=2)
-    monkeypatch.setattr(runs, "execute", None)
+    monkeypatch.setattr(workers, "execute", None)
     pd.testing.assert_frame_equal(tune(trials=3, seeds=2), first)
     (store / "studies.sqlite").unlink()  # the runs are still there
     pd.testing.assert_frame_equal(tune(trials=3, seeds=2), first)
@@ -251,7 +260,7 @@ def test_a_stop_changes_nothing(store, at_once, monkeypatch, capsys):
     tune(trials=6, storage=whole)
     for path in store.glob("?" * 16):
         path.rename(path.with_name(f"gone-{path.name}"))
-    keep, kept, done = runs.keep, [], []
+    keep, kept, done = store_module.save, [], []
 
     def keep_some(files, **options):
         if len(kept) == 2 and not done:
@@ -260,7 +269,7 @@ def test_a_stop_changes_nothing(store, at_once, monkeypatch, capsys):
         kept.append(json.loads(files["record.json"])["key"])
         return keep(files, **options)
 
-    monkeypatch.setattr(runs, "keep", keep_some)
+    monkeypatch.setattr(store_module, "save", keep_some)
     with pytest.raises(KeyboardInterrupt):
         tune(trials=6)
     assert "the same command continues" in capsys.readouterr().err
@@ -273,7 +282,7 @@ def test_a_stop_changes_nothing(store, at_once, monkeypatch, capsys):
 
 def test_a_trial_below_the_others_is_stopped_and_leaves_no_checkpoint(store, at_once):
     longer = {"epochs": 30, "patience": 30, "lr": 0.01}
-    found = tune(trials=6, settings=longer)
+    found = tune(trials=6, config=longer)
     (study,) = studies(store)
     states = [trial.state.name for trial in study.trials]
     assert set(states[:3]) == {"COMPLETE"} and "PRUNED" in states
@@ -287,16 +296,18 @@ def test_a_trial_below_the_others_is_stopped_and_leaves_no_checkpoint(store, at_
 def test_a_trial_that_continues_is_judged_by_all_that_it_reached(store, at_once, monkeypatch):
     """Whenever it is stopped, before the rung or after, while that was being said or not."""
     longer = TINY | {"epochs": 14, "patience": 14}
-    run, data = runs.configure("synthetic", settings=longer), datasets.load("synthetic")
-    job = search.Place().job(None, run, data.hash, [[(10, 2.0)]] * 3)
-    plain = search.Place().job(None, run, data.hash)
+    run, data = configure("synthetic", config=longer), datasets.load("synthetic")
+    job = Compute().job(None, run, data.hash, [[(10, 2.0)]] * 3)
+    plain = Compute().job(None, run, data.hash)
     whole = job.function(**job.arguments)
     assert whole["value"] is None and [epoch for epoch, _ in whole["values"]] == [*range(1, 11)]
-    checkpoint = runs.checkpoint_of(runs.key(run, data.hash))
+    checkpoint = store_module.checkpoint_of(key_of(run, data.hash))
     for epochs in (1, 9, 10):
         checkpoint.unlink()
-        runs.get_or_train(run, on_epoch=lambda row, n=epochs: row["epoch"] == n, progress=False)
-        monkeypatch.setattr(runs, "execute", runs.execute if epochs < 10 else None)
+        store_module.get_or_train(
+            run, on_epoch=lambda row, n=epochs: row["epoch"] == n, progress=False
+        )
+        monkeypatch.setattr(workers, "execute", execute if epochs < 10 else None)
         again = job.function(**job.arguments)
         assert (again["value"], again["values"]) == (None, whole["values"])
     monkeypatch.undo()
@@ -306,18 +317,18 @@ def test_a_trial_that_continues_is_judged_by_all_that_it_reached(store, at_once,
 def test_failures_are_listed_the_others_kept_and_divergence_is_an_outcome(
     store, at_once, monkeypatch, tmp_path
 ):
-    execute, calls = runs.execute, []
+    execute, calls = workers.execute, []
 
     def sometimes(run, **options):
         calls.append(run)
         if len(calls) == 1:
-            raise runs.DivergedError("epoch 1")
+            raise DivergedError("epoch 1")
         if len(calls) == 2:
             raise OSError("disk full")
         return execute(run, **options)
 
-    monkeypatch.setattr(runs, "execute", sometimes)
-    with pytest.raises(search.SearchError, match=r"1 of 4 failed.*\n.*trial 1 .*disk full"):
+    monkeypatch.setattr(workers, "execute", sometimes)
+    with pytest.raises(SearchError, match=r"1 of 4 failed.*\n.*trial 1 .*disk full"):
         tune(trials=4, csv=tmp_path / "runs.csv")
     states = [state for *_, state in trials_of(store)]
     assert states == ["PRUNED", "FAIL", "COMPLETE", "COMPLETE"]
@@ -336,13 +347,13 @@ def test_failing_for_ever_ends_and_all_diverging_is_said(store, at_once, monkeyp
     def fails(run, **options):
         raise error
 
-    monkeypatch.setattr(runs, "execute", fails)
+    monkeypatch.setattr(workers, "execute", fails)
     for more in range(1, 3):
-        with pytest.raises(search.SearchError, match="2 of 2 failed"):
+        with pytest.raises(SearchError, match="2 of 2 failed"):
             tune(trials=2)
         assert [state for *_, state in trials_of(store)] == ["FAIL"] * 2 * more
-    error = runs.DivergedError("epoch 1")
-    with pytest.raises(search.SearchError, match="none of 2 trials was finished, all diverged"):
+    error = DivergedError("epoch 1")
+    with pytest.raises(SearchError, match="none of 2 trials was finished, all diverged"):
         tune(trials=2)
 
 
@@ -361,7 +372,7 @@ def ctrl_c(monkeypatch):
 
 
 def test_ctrl_c_here_leaves_a_trial_to_be_continued(store, ctrl_c):
-    options = {"trials": 2, "settings": {"epochs": 6}, "place": search.Place(workers=0)}
+    options = {"trials": 2, "config": {"epochs": 6}, "compute": Compute(workers=0)}
     with pytest.raises(KeyboardInterrupt):
         tune(**options)
     assert [state for *_, state in trials_of(store)] == ["RUNNING"]
@@ -371,24 +382,24 @@ def test_ctrl_c_here_leaves_a_trial_to_be_continued(store, ctrl_c):
 
 
 def test_ctrl_c_here_leaves_a_sweep_to_be_continued(store, ctrl_c, tmp_path):
-    options = {"csv": tmp_path / "runs.csv", "place": search.Place(workers=0)}
+    options = {"csv": tmp_path / "runs.csv", "compute": Compute(workers=0)}
     path = write(tmp_path, RUNS.replace("epochs: 1", "epochs: 6, evaluate_every: 1"))
     with pytest.raises(KeyboardInterrupt):
-        search.sweep(path, **options)
-    assert runs.table().empty
-    assert len(search.sweep(path, **options)) == 9
+        sweep(path, **options)
+    assert store_module.table().empty
+    assert len(sweep(path, **options)) == 9
 
 
 def test_a_file_that_is_no_table_of_runs_is_refused_before_anything_starts(store, tmp_path):
     (tmp_path / "runs.csv").write_text("a,b\n1,2\n")
-    for start in (tune, lambda **more: search.sweep(write(tmp_path, RUNS), **more)):
+    for start in (tune, lambda **more: sweep(write(tmp_path, RUNS), **more)):
         with pytest.raises(ValueError, match=r"runs\.csv: no column key"):
             start(csv=tmp_path / "runs.csv")
-    assert not list(store.glob("*")) or runs.table().empty
+    assert not list(store.glob("*")) or store_module.table().empty
 
 
 def test_a_results_file_that_is_open_elsewhere_stops_no_sweep(store, tmp_path, monkeypatch, capsys):
-    put, refused = runs.put, []
+    put, refused = results.write_whole, []
 
     def once(path, content):
         if path.name == "runs.csv" and not refused:
@@ -396,29 +407,27 @@ def test_a_results_file_that_is_open_elsewhere_stops_no_sweep(store, tmp_path, m
             raise PermissionError("used by another process")
         put(path, content)
 
-    monkeypatch.setattr(runs, "put", once)
+    monkeypatch.setattr(results, "write_whole", once)
     csv = tmp_path / "runs.csv"
-    search.sweep(write(tmp_path, RUNS), csv=csv, place=search.Place(workers=0))
+    sweep(write(tmp_path, RUNS), csv=csv, compute=Compute(workers=0))
     assert refused and len(pd.read_csv(csv)) == 9
     assert "runs.csv is not written now: used by another process" in capsys.readouterr().err
 
 
 def test_one_client_at_a_study_and_another_is_told_who(store, at_once, monkeypatch):
-    begun, refused, train = threading.Event(), threading.Event(), search._train
+    begun, refused, train = threading.Event(), threading.Event(), workers._train
 
     def wait(run, **more):
         begun.set()
         assert refused.wait(60)
         return train(run, **more)
 
-    monkeypatch.setattr(search, "_train", wait)
+    monkeypatch.setattr(workers, "_train", wait)
     with ThreadPoolExecutor(1) as other:
         first = other.submit(tune, trials=1)
         assert begun.wait(60)
         try:
-            with pytest.raises(
-                search.SearchError, match=rf"synthetic/mf/sl.*process {os.getpid()} on"
-            ):
+            with pytest.raises(SearchError, match=rf"synthetic/mf/sl.*process {os.getpid()} on"):
                 tune(trials=2)
         finally:
             refused.set()
@@ -429,11 +438,11 @@ def test_one_client_at_a_study_and_another_is_told_who(store, at_once, monkeypat
 
 def test_other_studies_are_not_waited_for(store):
     store.mkdir()
-    with search._alone_at("a", "one", store):
+    with tuning._alone_at("a", "one", store):
         for study, storage in (("b", "one"), ("a", "another")):
-            with search._alone_at(study, storage, store):
+            with tuning._alone_at(study, storage, store):
                 pass
-        with pytest.raises(search.SearchError), search._alone_at("a", "one", store):
+        with pytest.raises(SearchError), tuning._alone_at("a", "one", store):
             pass
 
 
@@ -443,7 +452,7 @@ def test_clients_that_begin_at_once_make_one_storage(store):
 
     def begin(_):
         together.wait()
-        return search._studies(f"sqlite:///{store / 'studies.sqlite'}", store).get_all_studies()
+        return tuning._studies(f"sqlite:///{store / 'studies.sqlite'}", store).get_all_studies()
 
     with ThreadPoolExecutor(4) as clients:
         assert list(clients.map(begin, range(4))) == [[]] * 4
@@ -452,22 +461,22 @@ def test_clients_that_begin_at_once_make_one_storage(store):
 def test_a_killed_client_leaves_no_lock(store):
     store.mkdir()
     code = (
-        "import pathlib, sys, time; from drrl_core.lab import search\n"
-        "with search._alone_at('study', 'url', pathlib.Path(sys.argv[1])):\n"
+        "import pathlib, sys, time; from drrl_core.lab import tune as tuning\n"
+        "with tuning._alone_at('study', 'url', pathlib.Path(sys.argv[1])):\n"
         "    print('locked', flush=True); time.sleep(100)"
     )
     line = [sys.executable, "-c", code, str(store)]
     process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "locked\n"
-        with pytest.raises(search.SearchError, match=f"process {process.pid} on"):
-            search._alone_at("study", "url", store).__enter__()
+        with pytest.raises(SearchError, match=f"process {process.pid} on"):
+            tuning._alone_at("study", "url", store).__enter__()
     finally:
         process.kill()
         process.communicate()
-    (left,) = store.glob("*.lock")
+    (left,) = store.glob("*.owner")
     assert str(process.pid) in left.read_text()
-    with search._alone_at("study", "url", store):
+    with tuning._alone_at("study", "url", store):
         assert left.read_text().startswith(f"process {os.getpid()} on")
 
 
@@ -485,9 +494,9 @@ def test_the_storage_is_written_nowhere_else(store, at_once, tmp_path, capsys):
     ("options", "match"),
     [
         ({"variant": "drl"}, "no variant 'drl'; did you mean 'drrl'"),
-        ({"settings": {"temprature": 1}}, "did you mean.*temperature"),
-        ({"settings": {"lr": -1}}, "lr must lie in"),
-        ({"variant": "drrl-exact", "settings": {"dual": "fixed"}}, "its own dual.*drrl-fixed"),
+        ({"config": {"temprature": 1}}, "did you mean.*temperature"),
+        ({"config": {"lr": -1}}, "lr must lie in"),
+        ({"variant": "drrl-exact", "config": {"dual": "fixed"}}, "its own dual.*drrl-fixed"),
     ],
 )
 def test_tune_refuses_before_it_starts(store, options, match):
@@ -499,16 +508,16 @@ def test_tune_refuses_before_it_starts(store, options, match):
 def test_tune_refuses_data_without_valid_pairs(store, tmp_path):
     (tmp_path / "own.csv").write_text("user,item\n1,2\n1,3\n2,2\n")
     with pytest.raises(ValueError, match="no valid pairs"):
-        search.tune(str(tmp_path / "own.csv"), "sl")
+        tuning.tune(str(tmp_path / "own.csv"), "sl")
 
 
 def test_place_keeps_to_the_cores_there_are():
     cores = len(os.sched_getaffinity(0))
-    assert search.Place(threads=10**6).share() == cores
-    assert search.Place(workers=10**6, threads=8).share() == 1
-    assert search.Place(scheduler="tcp://far", threads=10**6).share() == 10**6
+    assert Compute(threads=10**6).share() == cores
+    assert Compute(workers=10**6, threads=8).share() == 1
+    assert Compute(scheduler="tcp://far", threads=10**6).share() == 10**6
     with pytest.raises(ValueError, match="workers must be at least 0"):
-        search.Place(workers=-1)
+        Compute(workers=-1)
 
 
 # --------------------------------------------------------------------------- results
@@ -518,23 +527,23 @@ def test_merging_keeps_a_budget_and_no_row_twice(store, at_once, tmp_path):
     path = tmp_path / "new" / "runs.csv"
     tuned = tune(trials=2, csv=path)
     before = path.read_text()
-    search.merge(search.results(), path)  # of these runs alone: no budget
+    results.merge(results.kept_rows(), path)  # of these runs alone: no budget
     assert path.read_text() == before
-    run = runs.configure("synthetic", "ccl", settings=TINY)
-    record = runs.get_or_train(run, progress=False).record
-    search.merge(search.results([record["key"]]), path)
+    run = configure("synthetic", "ccl", config=TINY)
+    record = store_module.get_or_train(run, progress=False).record
+    results.merge(results.kept_rows([record["key"]]), path)
     found = pd.read_csv(path).set_index("key")
     assert len(found) == 3 and math.isnan(found.loc[record["key"], "trials"])
     assert (found.loc[tuned["key"], "trials"] == 2).all()
 
 
 def test_several_merge_into_one_file_at_once(store, tmp_path):
-    runs.get_or_train(runs.configure("synthetic", "ccl", settings=TINY), progress=False)
-    row, path, together = search.results(), tmp_path / "runs.csv", threading.Barrier(8)
+    store_module.get_or_train(configure("synthetic", "ccl", config=TINY), progress=False)
+    row, path, together = results.kept_rows(), tmp_path / "runs.csv", threading.Barrier(8)
 
     def add(number):
         together.wait()
-        search.merge(row.assign(key=f"{number:016x}"), path)
+        results.merge(row.assign(key=f"{number:016x}"), path)
 
     with ThreadPoolExecutor(8) as clients:
         list(clients.map(add, range(8)))
@@ -561,19 +570,19 @@ def write(tmp_path, text: str) -> Path:
 
 
 def test_a_sweep_is_the_grid_each_once(store, at_once, tmp_path, monkeypatch):
-    found = search.sweep(write(tmp_path, RUNS), csv=tmp_path / "runs.csv")
+    found = sweep(write(tmp_path, RUNS), csv=tmp_path / "runs.csv")
     # two losses, two rates, two seeds; then τ = 0.1, while τ = 0.2 is the first of all
     assert list(found["loss"]) == ["sl"] * 4 + ["ccl"] * 4 + ["sl"]
     assert list(found["seed"]) == [0, 1] * 4 + [0]
     rates = [json.loads(text).get("train.lr") for text in found["settings"]]
     assert rates == [0.01, 0.01, 0.003, 0.003] * 2 + [0.01]
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 9 and found["trials"].isna().all()
-    monkeypatch.setattr(runs, "execute", None)
-    pd.testing.assert_frame_equal(search.sweep(tmp_path / "sweep.yaml"), found)
+    monkeypatch.setattr(workers, "execute", None)
+    pd.testing.assert_frame_equal(sweep(tmp_path / "sweep.yaml"), found)
 
 
 def test_a_stopped_sweep_has_written_what_it_has(store, at_once, tmp_path, monkeypatch):
-    execute, csv = runs.execute, tmp_path / "runs.csv"
+    execute, csv = workers.execute, tmp_path / "runs.csv"
     before = []
 
     def third_is_stopped(run, **options):
@@ -582,33 +591,36 @@ def test_a_stopped_sweep_has_written_what_it_has(store, at_once, tmp_path, monke
         before.append(run)
         return execute(run, **options)
 
-    monkeypatch.setattr(runs, "execute", third_is_stopped)
+    monkeypatch.setattr(workers, "execute", third_is_stopped)
     with pytest.raises(KeyboardInterrupt):
-        search.sweep(write(tmp_path, RUNS), csv=csv)
+        sweep(write(tmp_path, RUNS), csv=csv)
     assert len(pd.read_csv(csv)) == 2
-    monkeypatch.setattr(runs, "execute", execute)
-    assert len(search.sweep(tmp_path / "sweep.yaml", csv=csv)) == len(pd.read_csv(csv)) == 9
+    monkeypatch.setattr(workers, "execute", execute)
+    assert len(sweep(tmp_path / "sweep.yaml", csv=csv)) == len(pd.read_csv(csv)) == 9
 
 
 def test_a_sweep_lists_what_failed_and_keeps_the_rest(store, at_once, tmp_path, monkeypatch):
-    execute = runs.execute
+    execute = workers.execute
 
     def not_ccl(run, **options):
         if run.loss == "ccl":
-            raise runs.DivergedError("epoch 1")
+            raise DivergedError("epoch 1")
         return execute(run, **options)
 
-    monkeypatch.setattr(runs, "execute", not_ccl)
-    with pytest.raises(search.SearchError, match="4 of 9 failed") as error:
-        search.sweep(write(tmp_path, RUNS))
+    monkeypatch.setattr(workers, "execute", not_ccl)
+    with pytest.raises(SearchError, match="4 of 9 failed") as error:
+        sweep(write(tmp_path, RUNS))
     assert str(error.value).count("ccl on mf, synthetic (dim=4, epochs=1") == 4
-    assert len(runs.table()) == 5
+    assert len(store_module.table()) == 5
 
 
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("- dataset: synthetic\n  los: sl", "block 1: 'los' is none of its keys: loss"),
+        (
+            "- dataset: synthetic\n  los: sl",
+            "block 1: 'los' is none of its keys; did you mean 'loss'",
+        ),
         ("- {loss: sl}", "block 1: expected a mapping with either dataset or notebook"),
         ("- {dataset: synthetic, notebook: '00'}", "either dataset or notebook"),
         ("just text", "block 1: expected a mapping"),
@@ -629,10 +641,10 @@ def test_a_sweep_lists_what_failed_and_keeps_the_rest(store, at_once, tmp_path, 
 )
 def test_a_sweep_is_checked_before_anything_starts(store, tmp_path, text, match):
     with pytest.raises(ValueError, match=match):
-        search.sweep(write(tmp_path, text))
+        sweep(write(tmp_path, text))
     assert not store.exists()
     with pytest.raises(ValueError, match=r"nowhere\.yaml cannot be read"):
-        search.sweep(tmp_path / "nowhere.yaml")
+        sweep(tmp_path / "nowhere.yaml")
 
 
 def test_a_sweep_over_a_notebook(store, at_once, tmp_path, monkeypatch):
@@ -652,7 +664,7 @@ def test_a_sweep_over_a_notebook(store, at_once, tmp_path, monkeypatch):
     text = f"notebook: {tmp_path}/own.ipynb\nout: {tmp_path}/out\n"
     text += "parameters: {epochs: [1, 2], lr: 1e-3}"  # which YAML takes for text
     for _ in range(3):  # the second time what had failed is done again, then nothing
-        assert search.sweep(write(tmp_path, text)).empty
+        assert sweep(write(tmp_path, text)).empty
     assert ran == [("own", {"epochs": n, "lr": 0.001}) for n in (1, 2, 1)]
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert [
@@ -678,7 +690,7 @@ def test_the_commands_print_what_they_found_and_fail_where_something_did(
         assert f"{row['key']} drrl-exact" in out and f"{row['test_ndcg@20']:.4f}"[:5] in out
     code, _, err = drrl("sweep", write(tmp_path, "- {dataset: synthetic, loss: sll}"))
     assert code == 2 and "block 1: no loss is called 'sll'" in err and "Traceback" not in err
-    monkeypatch.setattr(runs, "execute", None)
+    monkeypatch.setattr(workers, "execute", None)
     code, out, err = drrl("sweep", write(tmp_path, "- {dataset: synthetic}"))
     assert code == 2 and "1 of 1 failed" in err and "Traceback" not in err and not out
 
@@ -698,9 +710,9 @@ def counted(tmp_path_factory):
     """A folder with `runs.csv`, and the store of its runs."""
     home = tmp_path_factory.mktemp("counted")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_process", lambda: ThreadPoolExecutor(1))
-        place = search.Place(home / "runs")
-        search.sweep(write(home, COUNTING), csv=home / "results" / "runs.csv", place=place)
+        patch.setattr(workers, "_process", lambda: ThreadPoolExecutor(1))
+        place = Compute(home / "runs")
+        sweep(write(home, COUNTING), csv=home / "results" / "runs.csv", compute=place)
     return home
 
 
@@ -713,7 +725,7 @@ def test_harvest_takes_from_the_store_what_the_scorecard_asks(counted, tmp_path)
     folder = shutil.copytree(counted / "results", tmp_path / "results")
     found = pd.read_csv(folder / "runs.csv", index_col="key")
     few = {"users": 20, "store": counted / "runs"}
-    assert search.harvest(folder, **few) == {}
+    assert results.harvest(folder, **few) == {}
     skew = pd.read_csv(folder / "skew.csv")
     along = skew[skew["order"].notna()]
     assert along["order"].tolist() == [1.2, 2, 4, math.inf] and set(along["held"]) == {"radius=0.5"}
@@ -727,8 +739,8 @@ def test_harvest_takes_from_the_store_what_the_scorecard_asks(counted, tmp_path)
     assert written.keys() - {"skew.csv"} == {f"{key}.csv.gz" for key in [best, *sl]}
     for key in [best, *sl]:
         table = pd.read_csv(folder / "per_user" / f"{key}.csv.gz", index_col="user")
-        whole = runs.load(key, store=counted / "runs")
-        pd.testing.assert_frame_equal(table, runs.accuracy_by_user(whole), rtol=1e-4)
+        whole = store_module.load(key, store=counted / "runs")
+        pd.testing.assert_frame_equal(table, results.accuracy_by_user(whole), rtol=1e-4)
         plain = whole.fit.test[["recall@20", "ndcg@20"]]
         pd.testing.assert_frame_equal(table[["recall@20", "ndcg@20"]], plain, rtol=1e-4)
         assert found.loc[key, "test_ndcg@20_b"] == pytest.approx(
@@ -739,38 +751,38 @@ def test_harvest_takes_from_the_store_what_the_scorecard_asks(counted, tmp_path)
     path = folder / "per_user" / f"{best}.csv.gz"  # one from before popularity was put back
     table = pd.read_csv(path, index_col="user")[["recall@20", "ndcg@20"]]
     table.to_csv(path, float_format="%.5g")
-    assert search.harvest(folder, **few) == {} and harvested(folder) == written
+    assert results.harvest(folder, **few) == {} and harvested(folder) == written
     (folder / "skew.csv").unlink()
-    assert search.harvest(folder, **few) == {} and harvested(folder) == written
+    assert results.harvest(folder, **few) == {} and harvested(folder) == written
 
 
 def test_harvest_keeps_what_the_store_has_not_and_what_counts_no_more(counted, tmp_path):
     folder = shutil.copytree(counted / "results", tmp_path / "results")
     csv, few = folder / "runs.csv", {"users": 20, "store": counted / "runs"}
-    search.harvest(folder, **few)
+    results.harvest(folder, **few)
     before = harvested(folder)
     nowhere = tmp_path / "nowhere"
-    assert search.harvest(folder, store=nowhere) == {} and harvested(folder) == before
+    assert results.harvest(folder, store=nowhere) == {} and harvested(folder) == before
 
     (folder / "skew.csv").unlink()
-    missing = search.harvest(folder, store=nowhere)
+    missing = results.harvest(folder, store=nowhere)
     assert len(missing) == 6 and all("no run in" in why for why in missing.values())
     assert pd.read_csv(folder / "skew.csv").empty
     (folder / "skew.csv").write_bytes(before["skew.csv"])
     rows = pd.read_csv(csv)
     for some in (rows[rows["loss"] == "sl"], rows[:0]):  # measured, though none is read now
         some.to_csv(csv, index=False)
-        assert search.harvest(folder, store=nowhere) == {} and harvested(folder) == before
+        assert results.harvest(folder, store=nowhere) == {} and harvested(folder) == before
     rows.to_csv(csv, index=False)
-    assert search.harvest(folder, store=nowhere) == {} and harvested(folder) == before
+    assert results.harvest(folder, store=nowhere) == {} and harvested(folder) == before
     with pytest.raises(ValueError, match=r"has no runs\.csv: drrl tune and"):
-        search.harvest(tmp_path)
+        results.harvest(tmp_path)
 
 
 def test_weights_are_harvested_over_all_users():
     data = datasets.load("synthetic")
-    run = runs.configure("synthetic", "sl", settings=TINY | {"temperature": 0.3, "epochs": 8})
-    outcome = runs.execute(run, data=data, progress=False)
+    run = configure("synthetic", "sl", config=TINY | {"temperature": 0.3, "epochs": 8})
+    outcome = execute(run, data=data, progress=False)
     users, items = (t.detach().double().numpy() for t in trainer.tables(outcome.model))
     users, items = (t / np.linalg.norm(t, axis=1, keepdims=True) for t in (users, items))
     k1, k2 = [], []
@@ -781,21 +793,21 @@ def test_weights_are_harvested_over_all_users():
             negatives = np.setdiff1d(np.arange(data.n_items), train)
             k1.append(weight[negatives].max() / weight[negatives].mean())
             k2.append(weight[test].mean() / weight[negatives].mean() if len(test) else np.nan)
-    found = search._skew(outcome, None)
+    found = results.mean_weights(outcome, None)
     assert found["users"] == len(k1) > 900 and found["truncated"] == 0
     assert found["k1"] == pytest.approx(np.mean(k1), rel=1e-4)
     assert found["k2"] == pytest.approx(np.nanmean(k2), rel=1e-4)
-    assert search._skew(outcome, 10)["users"] == 10
+    assert results.mean_weights(outcome, 10)["users"] == 10
 
 
 @pytest.mark.parametrize("name", spaces.variants(8))
 def test_the_weights_of_every_loss_can_be_harvested(name):
     line = spaces.variants(8)[name]
     point = {key: each.low for key, each in line.space.items()}
-    settings = spaces.settings_of(line, point) | TINY | {"epochs": 1}
+    settings = spaces.config_of(line, point) | TINY | {"epochs": 1}
     settings |= {"negatives": 1} if losses.lookup(line.loss).negatives == 1 else {}
-    run = runs.configure("synthetic", line.loss, settings=settings)
-    found = search._skew(runs.execute(run, progress=False), 5)
+    run = configure("synthetic", line.loss, config=settings)
+    found = results.mean_weights(execute(run, progress=False), 5)
     assert found["k1"] >= 1 and found["k2"] >= 0 and 0 <= found["truncated"] < 1
 
 
@@ -806,39 +818,39 @@ def test_a_row_tells_of_its_run(counted):
     rows = pd.read_csv(counted / "results" / "runs.csv")
     data_hash = datasets.load("synthetic").hash
     for _, row in rows.iterrows():
-        assert runs.key(spaces.run_of(row), data_hash) == row["key"]
+        assert key_of(results.run_of(row), data_hash) == row["key"]
 
 
-def points(blocks: list[dict], tmp_path: Path) -> list[runs.Run]:
-    path = search.write_plan(blocks, tmp_path / "sweeps" / "plan.yaml")
+def points(blocks: list[dict], tmp_path: Path) -> list[Run]:
+    path = plans.write_plan(blocks, tmp_path / "sweeps" / "plan.yaml")
     assert "&" not in path.read_text()  # lists are written out where they stand
     return [
-        runs.configure(each["dataset"], each["loss"], each["backbone"], each["settings"])
-        for _, each in search._read(path)
+        configure(each["dataset"], each["loss"], each["backbone"], each["settings"])
+        for _, each in sweeps._read(path)
     ]
 
 
 def test_the_plan_of_noise_is_each_final_again_at_every_ratio(counted, tmp_path):
-    rows = evidence.read_runs(counted / "results" / "runs.csv")
-    found = points(search.noise_plan(rows, (0, 0.3), range(2)), tmp_path)
+    rows = results.read_runs(counted / "results" / "runs.csv")
+    found = points(plans.noise_plan(rows, (0, 0.3), range(2)), tmp_path)
     assert [run.loss for run in found] == ["drrl"] * 4 + ["sl"] * 4
     assert [(run.train.noise, run.train.seed) for run in found[4:]] == [
         *((0, 0), (0, 1), (0.3, 0), (0.3, 1))
     ]
     data_hash = datasets.load("synthetic").hash
-    plain = {runs.key(run, data_hash) for run in found if run.train.noise == 0}
-    finals = evidence.selected_runs(rows[rows["noise"] == 0])
+    plain = {key_of(run, data_hash) for run in found if run.train.noise == 0}
+    finals = results.selected_runs(rows[rows["noise"] == 0])
     assert {*finals["key"]} <= plain  # those are not trained again
-    found = points(search.noise_plan(rows, (0, 0.3), range(1), radii=(0.4, 0.8)), tmp_path)
+    found = points(plans.noise_plan(rows, (0, 0.3), range(1), radii=(0.4, 0.8)), tmp_path)
     assert {run.loss for run in found} == {"drrl"}
-    sizes = [(run.loss_parameters["radius"], run.train.noise) for run in found]
+    sizes = [(run.loss_config["radius"], run.train.noise) for run in found]
     assert sizes == [(0.4, 0), (0.4, 0.3), (0.8, 0), (0.8, 0.3)]
-    sizes = {tuple(run.loss_parameters[name] for name in evidence.SIZES[1:]) for run in found}
+    sizes = {tuple(run.loss_config[name] for name in results.SIZES[1:]) for run in found}
     assert sizes == {(None, None, None)}
 
 
 def test_the_plan_of_orders_holds_the_radius_and_then_c(counted, tmp_path):
-    rows = evidence.read_runs(counted / "results" / "runs.csv")
+    rows = results.read_runs(counted / "results" / "runs.csv")
     (final,) = rows[rows["loss"] == "drrl"].head(1).to_dict("records")
     own = {"loss.radius": 0.5, "train.lr": 0.003}
     made = [
@@ -849,31 +861,31 @@ def test_the_plan_of_orders_holds_the_radius_and_then_c(counted, tmp_path):
     ]
     made += [made[0] | {"noise": 0.1, "valid_ndcg@20": 0.95}]
     rows = pd.concat([pd.DataFrame(made), rows[rows["loss"] == "sl"]])
-    found = points(search.order_plan(rows, (4, 1.5)), tmp_path)
-    assert [run.loss_parameters["order"] for run in found[::3]] == [1.5, 2, 4] * 2
-    assert {run.loss_parameters["radius"] for run in found[:9]} == {0.5}
-    assert {run.loss_parameters["weight"] for run in found[9:]} == {1.284}  # e^(ρ/γ*) = e^.25
+    found = points(plans.order_plan(rows, (4, 1.5)), tmp_path)
+    assert [run.loss_config["order"] for run in found[::3]] == [1.5, 2, 4] * 2
+    assert {run.loss_config["radius"] for run in found[:9]} == {0.5}
+    assert {run.loss_config["weight"] for run in found[9:]} == {1.284}  # e^(ρ/γ*) = e^.25
     assert {run.train.lr for run in found} == {0.003} and len({str(run) for run in found}) == 18
-    assert search.order_plan(rows, between=(5, 9)) == []
+    assert plans.order_plan(rows, between=(5, 9)) == []
     lower = made[1] | {"trials": 9, "valid_ndcg@20": 0.01}  # but tuned, which no sweep's row is
-    found = points(search.order_plan(pd.concat([rows, pd.DataFrame([lower])]), (4,)), tmp_path)
-    assert {run.loss_parameters["order"] for run in found} == {3, 4}
+    found = points(plans.order_plan(pd.concat([rows, pd.DataFrame([lower])]), (4,)), tmp_path)
+    assert {run.loss_config["order"] for run in found} == {3, 4}
 
 
 def test_what_was_recorded_is_completed_and_left_as_it_was(counted, store, tmp_path):
     recorded, before = counted / "results", harvested(counted)
-    options = {"trials": 1, "seeds": 2, "settings": TINY, "place": search.Place(workers=0)}
-    e = search.complete(recorded, tmp_path / "a", "synthetic", ["bpr", "sl"], **options)
+    options = {"trials": 1, "seeds": 2, "config": TINY, "compute": Compute(workers=0)}
+    e = plans.complete(recorded, tmp_path / "a", "synthetic", ["bpr", "sl"], **options)
     assert harvested(counted) == before and len(e.runs) == 2 + 8
     cell = ("synthetic", "mf", 0.0, "ndcg@20")
     assert e.of(cell, "bpr").index.tolist() == [0, 1] and e.at(cell)["sl"] > 0
-    assert set(runs.table()["loss"]) == {"bpr"}  # sl was recorded
-    options["plan"] = lambda rows: search.noise_plan(rows, (0, 0.5), range(2))
-    e = search.complete(recorded, tmp_path / "b", "synthetic", ["bpr"], **options)
-    assert e.mean(("synthetic", "mf", 0.5, "ndcg@20"), "bpr") > 0 and len(runs.table()) == 4
-    e = search.complete(tmp_path / "none", tmp_path / "c", "synthetic", ["bpr"])
+    assert set(store_module.table()["loss"]) == {"bpr"}  # sl was recorded
+    options["plan"] = lambda rows: plans.noise_plan(rows, (0, 0.5), range(2))
+    e = plans.complete(recorded, tmp_path / "b", "synthetic", ["bpr"], **options)
+    assert e.mean(("synthetic", "mf", 0.5, "ndcg@20"), "bpr") > 0 and len(store_module.table()) == 4
+    e = plans.complete(tmp_path / "none", tmp_path / "c", "synthetic", ["bpr"])
     assert e.means.empty  # nothing recorded, nothing computed
-    assert [path.name for path in (tmp_path / "c").iterdir()] == [search.MADE]
+    assert [path.name for path in (tmp_path / "c").iterdir()] == [plans.MADE]
 
 
 def test_results_are_not_made_where_they_were_recorded(counted, tmp_path):
@@ -881,7 +893,7 @@ def test_results_are_not_made_where_they_were_recorded(counted, tmp_path):
     before = harvested(folder)
     for other in (folder, folder.parent, folder / "more"):
         with pytest.raises(ValueError, match="copy that"):
-            search.complete(folder, other, "synthetic", ["sl"])
+            plans.complete(folder, other, "synthetic", ["sl"])
     assert harvested(folder) == before and (folder / "runs.csv").exists()
 
 
@@ -897,32 +909,32 @@ def test_nothing_gives_way_but_what_was_made_here(counted, store, tmp_path):
             (folder / name).write_text(text)
         before = files_of(folder)
         with pytest.raises(ValueError, match=r"results has files that were not made here.*choose"):
-            search.complete(recorded, folder, "synthetic", ["sl"])
+            plans.complete(recorded, folder, "synthetic", ["sl"])
         assert files_of(folder) == before
         shutil.rmtree(folder)
     (tmp_path / "elsewhere").mkdir()
     folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="no folder of its own"):
-        search.complete(recorded, folder, "synthetic", ["sl"])
+        plans.complete(recorded, folder, "synthetic", ["sl"])
     folder.unlink()
     folder.mkdir()  # empty: nothing to lose
-    search.complete(recorded, folder, "synthetic", ["sl"])
+    plans.complete(recorded, folder, "synthetic", ["sl"])
     (folder / "old").touch()
-    search.complete(recorded, folder, "synthetic", ["sl"])
+    plans.complete(recorded, folder, "synthetic", ["sl"])
     assert not (folder / "old").exists()
-    assert files_of(folder).keys() - {search.MADE} == files_of(recorded).keys()
+    assert files_of(folder).keys() - {plans.MADE} == files_of(recorded).keys()
 
 
 def test_what_the_store_cannot_give_again_is_kept_under_another_name(counted, store, tmp_path):
     folder, recorded = tmp_path / "results", counted / "results"
-    options = {"trials": 1, "seeds": 1, "settings": TINY, "place": search.Place(workers=0)}
+    options = {"trials": 1, "seeds": 1, "config": TINY, "compute": Compute(workers=0)}
     for _ in range(2):
-        search.complete(recorded, folder, "synthetic", ["bpr"], **options)
+        plans.complete(recorded, folder, "synthetic", ["bpr"], **options)
     assert [path.name for path in tmp_path.glob("results*")] == ["results"]  # given again
     before = files_of(folder)
     assert "trials.csv" in before
     shutil.rmtree(store)
-    search.complete(recorded, folder, "synthetic", ["sl"])
+    plans.complete(recorded, folder, "synthetic", ["sl"])
     assert files_of(tmp_path / "results-1") == before
     assert "bpr" not in (folder / "runs.csv").read_text()
     assert files_of(folder)["trials.csv"] == before["trials.csv"]
@@ -932,11 +944,11 @@ def test_a_file_of_one_s_own_is_completed_and_swept(store, tmp_path):
     users, items = datasets.load("synthetic").train.nonzero()
     own = tmp_path / "own.csv"
     pd.DataFrame({"user": users, "item": items}).to_csv(own, index=False)
-    options = {"trials": 1, "seeds": 1, "settings": TINY, "place": search.Place(workers=0)}
-    options["plan"] = lambda rows: search.noise_plan(rows, (0, 0.5), range(1))
+    options = {"trials": 1, "seeds": 1, "config": TINY, "compute": Compute(workers=0)}
+    options["plan"] = lambda rows: plans.noise_plan(rows, (0, 0.5), range(1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of users and items without a train pair
-        e = search.complete("none", tmp_path / "out", str(own), ["sl"], **options)
+        e = plans.complete("none", tmp_path / "out", str(own), ["sl"], **options)
     (name,) = e.runs["dataset"].unique()
     assert e.mean((name, "mf", 0.5, "ndcg@20"), "sl") > 0
     assert e.mean((name, "mf", 0.0, "k1"), "sl") > 0
@@ -945,16 +957,16 @@ def test_a_file_of_one_s_own_is_completed_and_swept(store, tmp_path):
 
 def test_a_run_that_the_file_has_is_not_run_again(counted, store, tmp_path):
     csv = shutil.copy(counted / "results" / "runs.csv", tmp_path / "runs.csv")
-    found = search.sweep(write(tmp_path, COUNTING), csv=csv, place=search.Place(workers=0))
-    assert found.empty and runs.table().empty
+    found = sweep(write(tmp_path, COUNTING), csv=csv, compute=Compute(workers=0))
+    assert found.empty and store_module.table().empty
 
 
 def test_without_workers_this_process_does_it():
     def here(fail: bool) -> int:
         return 1 // (not fail) + os.getpid()
 
-    jobs = [search.Job(fail, here, {"fail": fail}) for fail in (True, False)]
-    found = dict(search.carry_out(iter(jobs), search.Place(workers=0)))
+    jobs = [Job(fail, here, {"fail": fail}) for fail in (True, False)]
+    found = dict(run_jobs(iter(jobs), Compute(workers=0)))
     assert found[False] == 1 + os.getpid() and isinstance(found[True], ZeroDivisionError)
 
 
@@ -973,10 +985,10 @@ def die(times: int, log: str) -> int:
 def test_a_job_that_kills_its_workers_is_given_up_and_nobody_else_is(tmp_path):
     logs = {name: str(tmp_path / name) for name in ("bad", "once", "good")}
     times = {"bad": 99, "once": 1, "good": 0}
-    jobs = [search.Job(name, die, {"times": times[name], "log": log}) for name, log in logs.items()]
-    found = dict(search.carry_out(iter(jobs), search.Place(workers=2)))
+    jobs = [Job(name, die, {"times": times[name], "log": log}) for name, log in logs.items()]
+    found = dict(run_jobs(iter(jobs), Compute(workers=2)))
     assert (found["once"], found["good"]) == (2, 1)
-    assert isinstance(found["bad"], search.SearchError) and "3 workers" in str(found["bad"])
+    assert isinstance(found["bad"], SearchError) and "3 workers" in str(found["bad"])
     assert Path(logs["bad"]).stat().st_size == 3
 
 
@@ -1006,20 +1018,20 @@ def when_under_way(store: Path, act) -> threading.Thread:
 def check_long_sweep(found: pd.DataFrame, monkeypatch) -> None:
     """Every run once, and one of them to the last bit as if nothing had happened."""
     assert list(found["seed"]) == [0, 1, 2] and found["key"].nunique() == 3
-    assert list(runs.table()["key"].sort_values()) == sorted(found["key"])
+    assert list(store_module.table()["key"].sort_values()) == sorted(found["key"])
     settings = json.loads(found["settings"][0]) | {"negatives": 16}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        wanted = runs.execute(runs.configure("synthetic", settings=settings), progress=False)
+        wanted = execute(configure("synthetic", config=settings), progress=False)
     finally:
         torch.set_num_threads(threads)
     assert wanted.record["test"]["ndcg@20"] == found["test_ndcg@20"][0]
 
 
 def test_a_killed_worker_costs_the_sweep_nothing(store, tmp_path, monkeypatch):
-    kept, keep = [], runs.keep
-    monkeypatch.setattr(runs, "keep", lambda files, **o: kept.append(1) or keep(files, **o))
+    kept, keep = [], store_module.save
+    monkeypatch.setattr(store_module, "save", lambda files, **o: kept.append(1) or keep(files, **o))
     killed = []
 
     def kill():
@@ -1028,8 +1040,8 @@ def test_a_killed_worker_costs_the_sweep_nothing(store, tmp_path, monkeypatch):
         victim.kill()
 
     thread = when_under_way(store, kill)
-    place = search.Place(workers=2)
-    found = search.sweep(write(tmp_path, LONG), place=place)
+    place = Compute(workers=2)
+    found = sweep(write(tmp_path, LONG), compute=place)
     thread.join()
     assert len(killed) == 1 and len(kept) == 3
     check_long_sweep(found, monkeypatch)
@@ -1038,16 +1050,16 @@ def test_a_killed_worker_costs_the_sweep_nothing(store, tmp_path, monkeypatch):
 
 def test_a_killed_worker_costs_a_cluster_nothing(store, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
-    elsewhere, kept, keep = tmp_path / "elsewhere", [], runs.keep
-    monkeypatch.setattr(runs, "keep", lambda files, **o: kept.append(1) or keep(files, **o))
+    elsewhere, kept, keep = tmp_path / "elsewhere", [], store_module.save
+    monkeypatch.setattr(store_module, "save", lambda files, **o: kept.append(1) or keep(files, **o))
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     options |= {"env": {"DRRL_RUNS": str(elsewhere)}, "local_directory": str(tmp_path / "dask")}
     with distributed.LocalCluster(**options) as cluster:
         pids = {nanny.pid for nanny in cluster.workers.values()}
         victim = min(pids)
         thread = when_under_way(elsewhere, lambda: os.kill(victim, signal.SIGKILL))
-        place = search.Place(scheduler=cluster.scheduler_address)
-        found = search.sweep(write(tmp_path, LONG), place=place)
+        place = Compute(scheduler=cluster.scheduler_address)
+        found = sweep(write(tmp_path, LONG), compute=place)
         thread.join()
         assert {nanny.pid for nanny in cluster.workers.values()} != pids  # it really was
     assert len(kept) == 3
@@ -1056,9 +1068,9 @@ def test_a_killed_worker_costs_a_cluster_nothing(store, tmp_path, monkeypatch):
 
 
 def test_a_worker_of_a_cluster_with_other_data_is_refused(store, at_once):
-    run = runs.configure("synthetic", settings=TINY)
-    job = search.Place().job(search.Task("a run"), run, "another hash")
-    ((_, error),) = search.carry_out(iter([job]), search.Place())
+    run = configure("synthetic", config=TINY)
+    job = Compute().job(Task("a run"), run, "another hash")
+    ((_, error),) = run_jobs(iter([job]), Compute())
     assert isinstance(error, datasets.DataError) and "synthetic is other data" in str(error)
 
 
@@ -1078,4 +1090,4 @@ def test_the_command_continues_after_ctrl_c_and_after_a_kill(store, tmp_path):
     done = subprocess.run(line, **seen)
     assert done.returncode == 0, done.stderr
     assert [state for *_, state in trials_of(store)] == ["COMPLETE"] * 3
-    assert len(runs.table()) == 3 and not list(store.glob("*.checkpoint"))
+    assert len(store_module.table()) == 3 and not list(store.glob("*.checkpoint"))

@@ -20,12 +20,14 @@ from pandas.testing import assert_frame_equal
 from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array
 
-from drrl_core import backbones, datasets, dro, losses
+from drrl_core import backbones, common, datasets, dro, losses
 from drrl_core.datasets import Interactions
-from drrl_core.lab import runs, spaces
-from drrl_core.lab.runs import RunError, configure, execute, get_or_train, parse_value
-from drrl_core.paper import evidence
-from drrl_core.train import metrics, popularity, trainer
+from drrl_core.lab import recommend, results
+from drrl_core.lab import run as lab_run
+from drrl_core.lab import store as kept
+from drrl_core.lab.run import Outcome, configure, execute, key_of, parse_value
+from drrl_core.lab.store import RunError, get_or_train
+from drrl_core.train import diagnose, metrics, popularity, trainer
 from drrl_core.train.trainer import DivergedError, TrainConfig, tables
 
 RECORD = [
@@ -66,8 +68,8 @@ def small(*, truth: bool = True, seed: int = 0) -> Interactions:
     return Interactions("small", 20, 30, *splits, truth=liked)
 
 
-def outcome_of(loss: str = "sl", data: Interactions | None = None, **settings) -> runs.Outcome:
-    run = configure("synthetic", loss, settings=SMALL | settings)
+def outcome_of(loss: str = "sl", data: Interactions | None = None, **settings) -> Outcome:
+    run = configure("synthetic", loss, config=SMALL | settings)
     return execute(run, data=data or small(), device="cpu", progress=False)
 
 
@@ -98,9 +100,9 @@ def test_parse_value(text, value):
 def test_defaults_are_those_of_the_loss_the_backbone_and_the_protocol():
     run = configure("synthetic", "bpr")
     assert run.train == TrainConfig(negatives=1, similarity="dot")
-    assert (run.loss_parameters, run.backbone_parameters) == ({}, {"dim": 64})
+    assert (run.loss_config, run.backbone_config) == ({}, {"dim": 64})
     assert configure("synthetic").train == TrainConfig()
-    assert configure("x", "drrl").loss_parameters == losses.hyperparameters("drrl")
+    assert configure("x", "drrl").loss_config == losses.hyperparameters("drrl")
 
 
 @pytest.mark.parametrize(
@@ -116,26 +118,30 @@ def test_defaults_are_those_of_the_loss_the_backbone_and_the_protocol():
     ],
 )
 def test_a_setting_goes_where_its_name_says(name, group, key, value):
-    before, after = (
-        configure("synthetic", "ccl", settings=s).parameters for s in ({}, {name: value})
-    )
+    before, after = (configure("synthetic", "ccl", config=s).config for s in ({}, {name: value}))
     assert after[group].pop(key) == value != before[group].pop(key)
     assert after == before
 
 
 def test_whole_numbers_and_numpy_numbers_become_plain_ones():
     settings = {"epochs": 3.0, "lr": 1, "negatives": np.int64(7), "margin": np.float32(0.5)}
-    run = configure("synthetic", "ccl", settings=settings)
-    found = run.train.epochs, run.train.lr, run.train.negatives, run.loss_parameters["margin"]
+    run = configure("synthetic", "ccl", config=settings)
+    found = run.train.epochs, run.train.lr, run.train.negatives, run.loss_config["margin"]
     assert found == (3, 1.0, 7, 0.5) and [type(v) for v in found] == [int, float, int, float]
 
 
 REFUSED = {
-    "unknown": ({"lrr": 1}, r"'lrr' is no setting of ccl on mf: did you mean lr\?"),
-    "another group's": ({"loss.lr": 1}, r"'loss.lr' is no setting .*: did you mean train.lr\?"),
+    "unknown": ({"lrr": 1}, r"'lrr' is no setting of ccl on mf: did you mean 'lr'"),
+    "another group's": ({"loss.lr": 1}, r"'loss.lr' is no setting .*: did you mean 'train.lr'\?"),
     "another loss's": ({"temperature": 1}, "'temperature' is no setting of ccl"),
-    "no such group": ({"model.dim": 1}, "'model.dim' is no setting .*: did you mean backbone.dim"),
-    "no idea": ({"zzzzzz": 1}, "'zzzzzz' is no setting of ccl on mf: loss.margin, loss.weight, ba"),
+    "no such group": (
+        {"model.dim": 1},
+        "'model.dim' is no setting .*: did you mean 'backbone.dim'",
+    ),
+    "no idea": (
+        {"zzzzzz": 1},
+        "'zzzzzz' is no setting of ccl on mf: there are: loss.margin, loss.weight, ba",
+    ),
     "twice": ({"lr": 1, "train.lr": 1}, "'lr' and 'train.lr' are one setting: give it once"),
     "text": ({"lr": "fast"}, "lr must be of type float, not 'fast'"),
     "true": ({"epochs": True}, "epochs must be of type int, not True"),
@@ -154,7 +160,7 @@ REFUSED = {
 def test_settings_that_are_refused(case):
     settings, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
-        configure("synthetic", "ccl", settings=settings)
+        configure("synthetic", "ccl", config=settings)
 
 
 @pytest.mark.parametrize(
@@ -172,12 +178,12 @@ def test_settings_that_are_refused(case):
 )
 def test_settings_that_drrl_refuses(settings, message):
     with pytest.raises(ValueError, match=message):
-        configure("synthetic", "drrl", settings=settings)
+        configure("synthetic", "drrl", config=settings)
 
 
 def test_an_optional_setting_may_be_a_number_or_none():
-    run = configure("synthetic", "drrl", settings={"radius": 1, "weight": None})
-    assert run.loss_parameters["radius"] == 1 and run.loss_parameters["weight"] is None
+    run = configure("synthetic", "drrl", config={"radius": 1, "weight": None})
+    assert run.loss_config["radius"] == 1 and run.loss_config["weight"] is None
 
 
 def test_a_name_that_two_have_must_say_whose(monkeypatch):
@@ -186,10 +192,10 @@ def test_a_name_that_two_have_must_say_whose(monkeypatch):
             super().__init__(*sizes, dim=dim)
 
     monkeypatch.setitem(backbones.REGISTRY, "slow", backbones.Backbone(Slow))
-    with pytest.raises(ValueError, match=r"'lr' is ambiguous: .* backbone.lr or train.lr\?"):
+    with pytest.raises(ValueError, match=r"'lr' is ambiguous: .* 'backbone.lr' or 'train.lr'\?"):
         configure("synthetic", "sl", "slow", {"lr": 0.1})
     run = configure("synthetic", "sl", "slow", {"backbone.lr": 0.1, "train.lr": 0.2})
-    assert run.backbone_parameters["lr"] == 0.1 and run.train.lr == 0.2
+    assert run.backbone_config["lr"] == 0.1 and run.train.lr == 0.2
 
 
 def test_unknown_losses_and_backbones_are_refused():
@@ -227,8 +233,8 @@ def test_the_record_is_complete_and_plain_json():
     assert record["versions"]["torch"] == torch.__version__
     assert record["versions"]["python"] == platform.python_version()
     assert record["raised"] == ""
-    run = configure("x", "ccl", settings={**given, "dim": 4, "margin": 0.1})
-    assert record["key"] == runs.key(run, data.hash)
+    run = configure("x", "ccl", config={**given, "dim": 4, "margin": 0.1})
+    assert record["key"] == key_of(run, data.hash)
     age = datetime.now(UTC) - datetime.fromisoformat(record["finished"])
     assert 0 <= age.total_seconds() < 60
     assert record["commit"] is None or re.fullmatch("[0-9a-f]{7,40}(-dirty)?", record["commit"])
@@ -255,7 +261,7 @@ def test_one_seed_one_result_another_another():
 
 def test_the_seed_decides_the_start(monkeypatch):
     starts = []
-    monkeypatch.setattr(runs, "fit", lambda model, *_, **__: starts.append(model.users) or 1 / 0)
+    monkeypatch.setattr(lab_run, "fit", lambda model, *_, **__: starts.append(model.users) or 1 / 0)
     state = torch.get_rng_state()
     for seed in (0, 0, 1):
         with pytest.raises(ZeroDivisionError):
@@ -269,7 +275,7 @@ def test_options_and_data_dir_are_passed_on(monkeypatch, tmp_path):
     monkeypatch.setattr(
         datasets, "load", lambda name, data_dir: asked.append((name, data_dir)) or small()
     )
-    run = configure("amazon-beauty", settings=SMALL)
+    run = configure("amazon-beauty", config=SMALL)
     execute(run, data_dir=tmp_path, progress=False, on_epoch=rows.append, device="cpu")
     assert asked == [("amazon-beauty", tmp_path)] and len(rows) == 2
 
@@ -300,7 +306,7 @@ def sets_of(data: Interactions, user: int) -> tuple[set, set]:
 def test_false_negatives_are_liked_and_never_trained_on(truth):
     data, some = small(truth=truth), 0
     for user in range(data.n_users):
-        found = runs.false_negatives(data, user)
+        found = diagnose.false_negatives(data, user)
         train, expected = sets_of(data, user)
         assert found.dtype == bool and set(np.flatnonzero(found).tolist()) == expected
         assert not found[list(train)].any()
@@ -319,7 +325,7 @@ WEIGHTS = {  # each example's ∂L/∂n_j, up to a factor; naive, one positive p
 HYPER = {"ccl": {"margin": 0.1}, "drrl": {"start": 0.1, "dual": "fixed"}}
 
 
-def naive_view(outcome: runs.Outcome, user: int) -> dict[int, tuple[float, float, bool]]:
+def naive_view(outcome: Outcome, user: int) -> dict[int, tuple[float, float, bool]]:
     """Item -> (score, weight, false negative), pair by pair."""
     name = outcome.record["loss"]
     users, items = (table.double() for table in outcome.model())
@@ -338,7 +344,7 @@ def naive_view(outcome: runs.Outcome, user: int) -> dict[int, tuple[float, float
 def test_negatives_of_a_user_are_those_of_naive_loops(name):
     outcome = outcome_of(name, **HYPER.get(name, {}))
     for user in (2, 11):
-        view, expected = runs.negatives_of(outcome, user), naive_view(outcome, user)
+        view, expected = diagnose.negatives_of(outcome, user), naive_view(outcome, user)
         assert list(view) == ["score", "weight", "false_negative"] and view.index.name == "item"
         assert view.index.tolist() == list(expected)
         score, weight, false = map(list, zip(*expected.values(), strict=True))
@@ -351,7 +357,7 @@ def test_negatives_of_a_user_are_those_of_naive_loops(name):
 def test_every_loss_shows_its_weights():
     for name in losses.REGISTRY:
         outcome = outcome_of(name, epochs=1)
-        view = runs.negatives_of(outcome, 2)
+        view = diagnose.negatives_of(outcome, 2)
         total = view["weight"].sum()
         assert total == pytest.approx(len(view), rel=1e-4) or total == 0, name
 
@@ -359,13 +365,13 @@ def test_every_loss_shows_its_weights():
 def test_weights_are_those_of_the_model_in_evaluation_mode():
     outcome, modes = outcome_of(), []
     outcome.model.register_forward_pre_hook(lambda model, _: modes.append(model.training))
-    runs.negatives_of(outcome, 2)
+    diagnose.negatives_of(outcome, 2)
     assert modes == [False] and outcome.model.training
 
 
 def test_a_user_without_train_pairs_listens_to_nobody():
     with pytest.raises(ValueError, match="user 0 has no train pair"):
-        runs.negatives_of(outcome_of(), 0)
+        diagnose.negatives_of(outcome_of(), 0)
 
 
 @pytest.mark.parametrize("truth", [True, False])
@@ -377,7 +383,7 @@ def test_attention_is_the_mean_over_users_of_naive_loops(truth):
         false = [w for _, w, f in view if f]
         weights = [w for _, w, _ in view]
         expected.append([max(weights), sum(false) / len(false), weights.count(0) / len(weights)])
-    found = runs.attention(outcome)
+    found = diagnose.attention(outcome)
     assert list(found) == ["k1", "k2", "truncated"]
     assert list(found.values()) == pytest.approx(np.mean(expected, axis=0).tolist(), rel=1e-5)
     assert 0 < found["truncated"] < 1
@@ -385,12 +391,12 @@ def test_attention_is_the_mean_over_users_of_naive_loops(truth):
 
 def test_attention_counts_the_users_whose_negatives_are_all_truncated():
     outcome = outcome_of("ccl")
-    tops = sorted(runs.negatives_of(outcome, user)["score"].max() for user in range(2, 20))
+    tops = sorted(diagnose.negatives_of(outcome, user)["score"].max() for user in range(2, 20))
     outcome.loss.hyper["margin"] = (tops[8] + tops[9]) / 2  # nine users on either side
-    views = [runs.negatives_of(outcome, user) for user in range(2, 20)]
+    views = [diagnose.negatives_of(outcome, user) for user in range(2, 20)]
     alive = [view for view in views if view["weight"].any()]
     assert len(alive) == 9
-    found = runs.attention(outcome)
+    found = diagnose.attention(outcome)
     share = np.mean([(view["weight"] == 0).mean() for view in views])
     assert found["truncated"] == pytest.approx(share)
     assert found["k1"] == pytest.approx(np.mean([view["weight"].max() for view in alive]))
@@ -400,9 +406,9 @@ def test_attention_counts_the_users_whose_negatives_are_all_truncated():
 
 @pytest.mark.parametrize("users, expected", [(1, 1), (7, 7), (17, 17), (18, 18), (200, 18)])
 def test_attention_asks_as_many_users_as_it_says(users, expected, monkeypatch):
-    outcome, asked, original = outcome_of(), [], runs._listening
-    monkeypatch.setattr(runs, "_listening", lambda *a: asked.extend(a[-1]) or original(*a))
-    runs.attention(outcome, users=users)
+    outcome, asked, original = outcome_of(), [], diagnose._listening
+    monkeypatch.setattr(diagnose, "_listening", lambda *a: asked.extend(a[-1]) or original(*a))
+    diagnose.attention(outcome, users=users)
     assert len(set(asked)) == len(asked) == expected
     assert set(asked) <= set(range(2, 20)) and np.diff(asked, prepend=2).max() <= 18 / expected + 1
 
@@ -410,7 +416,7 @@ def test_attention_asks_as_many_users_as_it_says(users, expected, monkeypatch):
 def test_attention_of_nobody_is_nan():
     none = csr_array((20, 30))
     outcome = outcome_of(data=replace(small(truth=False), valid=none, test=none))
-    assert all(math.isnan(value) for value in runs.attention(outcome).values())
+    assert all(math.isnan(value) for value in diagnose.attention(outcome).values())
 
 
 def test_typical_user():
@@ -418,13 +424,13 @@ def test_typical_user():
     test = [[1] * 5] * 3 + [[0, 0, 0, 0, 1], [0, 0, 1, 0, 0], [1, 0, 0, 1, 1], [0, 1, 1, 1, 1]]
     data = Interactions("x", 7, 5, csr_array(train), csr_array((7, 5)), csr_array(test))
     # Of 1, 2, 2 and 4 train pairs the median is 2, and user 5 has more test pairs than user 4.
-    assert runs.typical_user(data) == 5
+    assert diagnose.typical_user(data) == 5
 
 
 @pytest.mark.parametrize("name", ["sl", "ccl"])
 def test_by_user_is_naive_loops_user_by_user(name):
     outcome = outcome_of(name, **HYPER.get(name, {}))
-    found = runs.by_user(outcome)
+    found = diagnose.by_user(outcome)
     assert found.index.tolist() == list(range(1, 20)) and found.index.name == "user"
     test = outcome.data.test.toarray() > 0
     for user in (1, 2, 7, 19):
@@ -440,21 +446,21 @@ def test_by_user_is_naive_loops_user_by_user(name):
             "k2_test": sum(held) / len(held) if held else math.nan,
         }
         assert found.loc[user].to_dict() == pytest.approx(row, rel=1e-4, nan_ok=True)
-    assert runs.by_user(outcome, users=5).index.tolist() == [1, 5, 10, 14, 19]
+    assert diagnose.by_user(outcome, users=5).index.tolist() == [1, 5, 10, 14, 19]
     assert (found["k2_test"] - found["k2"]).abs().max() > 0.01
 
 
 def test_by_user_of_the_deaf_says_that_all_is_truncated():
-    found = runs.by_user(outcome_of("ccl", margin=0.999, epochs=1), users=3)
+    found = diagnose.by_user(outcome_of("ccl", margin=0.999, epochs=1), users=3)
     assert (found["truncated"] == 1).all()
     assert found.drop(columns="truncated").isna().all(axis=None)
 
 
 def test_turned_is_the_worst_case_of_each_user_s_own_scores():
     outcome = outcome_of("sl")
-    found = runs.turned(outcome, [1, 3.0, math.inf], radius=0.4, users=3)
+    found = diagnose.sweep_orders(outcome, [1, 3.0, math.inf], radius=0.4, users=3)
     assert found.index.names == ["order", "user"] and len(found) == 9
-    view = runs.negatives_of(outcome, 10)
+    view = diagnose.negatives_of(outcome, 10)
     f = torch.tensor(view["score"].to_numpy()).double()
     for order in (1.0, 3.0, math.inf):
         worst = dro.worst_case(f, order=order, radius=0.4)
@@ -465,28 +471,28 @@ def test_turned_is_the_worst_case_of_each_user_s_own_scores():
         assert row["truncated"] == pytest.approx((w == 0).mean() if order > 1 else 0)
         assert row["effective_share"] == pytest.approx(1 / np.mean(w**2))
         assert row["k2"] == pytest.approx(w[view["false_negative"]].mean())
-    at_c = runs.turned(outcome, [3.0], radius=0.4, hold="weight", users=3)
+    at_c = diagnose.sweep_orders(outcome, [3.0], radius=0.4, hold="weight", users=3)
     assert at_c["radius"].to_numpy() == pytest.approx(0.3)
 
 
 def test_turned_at_each_user_s_own_radius_starts_from_the_loss_s_own_weights():
     outcome = outcome_of("sl")
-    own, found = runs.by_user(outcome), runs.turned(outcome, [1.0, 5.0], users=None)
+    own, found = diagnose.by_user(outcome), diagnose.sweep_orders(outcome, [1.0, 5.0], users=None)
     for name in ("k1", "k2", "k2_test", "effective_share"):
         np.testing.assert_allclose(found.loc[1.0, name], own[name], rtol=1e-4)
-    radius = runs.places(outcome, users=None)["radius"]
+    radius = diagnose.radii_by_user(outcome, users=None)["radius"]
     np.testing.assert_allclose(found.loc[5.0, "radius"], radius, atol=1e-6)
     deaf = outcome_of("ccl", margin=0.999, epochs=1)
-    assert runs.turned(deaf, [2.0], users=3).empty
+    assert diagnose.sweep_orders(deaf, [2.0], users=3).empty
 
 
 def test_margins_are_naive_minimisation_of_the_bound_user_by_user():
     outcome = outcome_of("drrl", order=2, weight=1.5, start=0.1, dual_lr=0.1)
-    frame = runs.margins(outcome, users=5)
+    frame = diagnose.margins(outcome, users=5)
     assert frame.index.tolist() == [1, 5, 10, 14, 19] and frame.index.name == "user"
-    scores = runs.scores_of(outcome, frame.index.to_numpy())
+    scores = diagnose.scores_of(outcome, frame.index.to_numpy())
     for (user, row), own in zip(frame.iterrows(), scores, strict=True):
-        f = runs.negatives_of(outcome, user)["score"].to_numpy()
+        f = diagnose.negatives_of(outcome, user)["score"].to_numpy()
         assert own[own > -math.inf] == pytest.approx(f, abs=1e-6)
 
         def bound(beta, f=f):
@@ -501,12 +507,12 @@ def test_margins_are_naive_minimisation_of_the_bound_user_by_user():
 
 def test_margins_of_the_ablations_and_of_no_ball():
     shared = outcome_of("drrl", weight=1.5, dual="shared", dual_lr=0.1)
-    assert runs.margins(shared)["beta"].unique().tolist() == [shared.loss.beta.item()]
-    exact = runs.margins(outcome_of("drrl", radius=0.5, dual="exact"))
+    assert diagnose.margins(shared)["beta"].unique().tolist() == [shared.loss.beta.item()]
+    exact = diagnose.margins(outcome_of("drrl", radius=0.5, dual="exact"))
     assert (exact["beta"] != exact["best"]).all()  # a row's is not that of all negatives
     assert (exact["gap"] >= 0).all() and exact["gap"].max() > 1e-6
     none = outcome_of("drrl", weight=1.0, start=0.0)
-    frame, scores = runs.margins(none), runs.scores_of(none, np.arange(1, 20))
+    frame, scores = diagnose.margins(none), diagnose.scores_of(none, np.arange(1, 20))
     assert (frame["best"] == -math.inf).all()
     f = scores[3][scores[3] > -math.inf]
     bound = frame["beta"][4] + math.sqrt(np.mean(np.maximum(f - frame["beta"][4], 0) ** 2))
@@ -518,16 +524,16 @@ def test_margins_of_the_ablations_and_of_no_ball():
 )
 def test_margins_where_there_is_none(loss, settings):
     with pytest.raises(ValueError, match="weight"):
-        runs.margins(outcome_of(loss, epochs=1, **settings))
+        diagnose.margins(outcome_of(loss, epochs=1, **settings))
 
 
 @pytest.mark.parametrize("loss", losses.REGISTRY)
 def test_users_are_heard_one_by_one_or_together(loss, monkeypatch):
     outcome = outcome_of(loss)
-    together = runs.diagnostics(outcome.model, outcome.loss, outcome.data)
-    monkeypatch.setattr(runs, "TILE", 1)  # a user at a time
-    alone = runs.diagnostics(outcome.model, outcome.loss, outcome.data)
-    assert list(alone) == list(runs.DIAGNOSTICS[: 6 if loss == "drrl" else 4])
+    together = diagnose.diagnostics(outcome.model, outcome.loss, outcome.data)
+    monkeypatch.setattr(diagnose, "TILE", 1)  # a user at a time
+    alone = diagnose.diagnostics(outcome.model, outcome.loss, outcome.data)
+    assert list(alone) == list(diagnose.DIAGNOSTICS[: 6 if loss == "drrl" else 4])
     assert list(alone.values()) == pytest.approx(list(together.values()), rel=1e-5, nan_ok=True)
 
 
@@ -564,21 +570,21 @@ def test_diagnostics_are_those_of_naive_loops():
                 "gap": bound - ball(scores, 2 * math.log(1.5)),
             }
         )
-    found = runs.diagnostics(outcome.model, outcome.loss, outcome.data, users=3)
+    found = diagnose.diagnostics(outcome.model, outcome.loss, outcome.data, users=3)
     expected = pd.DataFrame(rows).mean().to_dict()
-    assert list(found) == list(expected) == list(runs.DIAGNOSTICS)
+    assert list(found) == list(expected) == list(diagnose.DIAGNOSTICS)
     assert list(found.values()) == pytest.approx(list(expected.values()), rel=2e-5, abs=1e-6)
     assert found["gap"] > 1e-3 and outcome.loss.beta[[2, 10, 19]].std() > 1e-4
 
 
-def negatives(outcome: runs.Outcome, user: int) -> tuple[list[bool], list[int]]:
+def negatives(outcome: Outcome, user: int) -> tuple[list[bool], list[int]]:
     """Whether each negative is a false one, and which item it is."""
     train, false = sets_of(outcome.data, user)
     rest = [j for j in range(outcome.data.n_items) if j not in train]
     return [j in false for j in rest], rest
 
 
-def naive_view_of_drrl(outcome: runs.Outcome, user: int) -> list[tuple[float, float]]:
+def naive_view_of_drrl(outcome: Outcome, user: int) -> list[tuple[float, float]]:
     users, items = (t.double() / t.double().norm(dim=1, keepdim=True) for t in outcome.model())
     scores = [(users[user] @ items[j]).item() for j in negatives(outcome, user)[1]]
     excess = [max(x - outcome.loss.beta[user].item(), 0) for x in scores]
@@ -598,7 +604,7 @@ def naive_view_of_drrl(outcome: runs.Outcome, user: int) -> list[tuple[float, fl
 )
 def test_beta_and_gap_of_every_kind_of_drrl(settings, positive):
     outcome = outcome_of("drrl", **settings)
-    found = runs.diagnostics(outcome.model, outcome.loss, outcome.data)
+    found = diagnose.diagnostics(outcome.model, outcome.loss, outcome.data)
     assert math.isfinite(found["beta"])
     if positive is None:  # there is no ball
         assert math.isnan(found["gap"])
@@ -609,21 +615,27 @@ def test_beta_and_gap_of_every_kind_of_drrl(settings, positive):
 def test_diagnostics_of_nobody_are_nan():
     none = csr_array((20, 30))
     outcome = outcome_of(data=replace(small(truth=False), valid=none, test=none))
-    found = runs.diagnostics(outcome.model, outcome.loss, outcome.data)
-    assert list(found) == list(runs.DIAGNOSTICS[:4])
+    found = diagnose.diagnostics(outcome.model, outcome.loss, outcome.data)
+    assert list(found) == list(diagnose.DIAGNOSTICS[:4])
     assert all(math.isnan(value) for value in found.values())
 
 
 def test_diagnostics_stand_in_the_history_of_evaluated_epochs_and_change_nothing():
-    run = configure("x", "drrl", settings=SMALL | {"epochs": 5, "evaluate_every": 2})
+    run = configure("x", "drrl", config=SMALL | {"epochs": 5, "evaluate_every": 2})
     rows, options = [], {"data": small(), "device": "cpu", "progress": False}
     outcome = execute(run, diagnose=True, on_epoch=lambda row: rows.append(dict(row)), **options)
     history = outcome.fit.history
-    assert [set(runs.DIAGNOSTICS) <= set(row) for row in rows] == [False, True, False, True, True]
+    assert [set(diagnose.DIAGNOSTICS) <= set(row) for row in rows] == [
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]
     assert history["k1"].notna().tolist() == [False, True, False, True, True]
-    last = runs.diagnostics(outcome.model, outcome.loss, outcome.data)
+    last = diagnose.diagnostics(outcome.model, outcome.loss, outcome.data)
     best = history.set_index("epoch").loc[outcome.fit.best_epoch]
-    assert {name: best[name] for name in runs.DIAGNOSTICS} == last
+    assert {name: best[name] for name in diagnose.DIAGNOSTICS} == last
     plain = execute(run, **options)
     assert same_learnt(plain, outcome) and plain.record["test"] == outcome.record["test"]
 
@@ -633,14 +645,14 @@ def test_diagnostics_stand_in_the_history_of_evaluated_epochs_and_change_nothing
 
 def test_equal_runs_have_one_key_however_they_were_written():
     settings = {"radius": 1, "lr": 0.5, "epochs": 3, "train.dual_lr": 1, "dim": 8}
-    first = runs.key(configure("synthetic", "drrl", settings=settings), "data")
+    first = key_of(configure("synthetic", "drrl", config=settings), "data")
     assert re.fullmatch("[0-9a-f]{16}", first)
     turned = dict(reversed(settings.items()))
     other = {"loss.radius": 1.0, "train.lr": np.float32(0.5), "train.epochs": 3.0, "dual_lr": 1.0}
     other |= {"backbone.dim": np.int64(8), "seed": 0, "order": 2}  # and defaults, said aloud
     for again in (turned, other):
-        assert runs.key(configure("synthetic", "drrl", settings=again), "data") == first
-    assert runs.key(configure("./elsewhere.csv", "drrl", settings=settings), "data") == first
+        assert key_of(configure("synthetic", "drrl", config=again), "data") == first
+    assert key_of(configure("./elsewhere.csv", "drrl", config=settings), "data") == first
 
 
 def test_every_setting_the_data_and_the_version_change_the_key(monkeypatch):
@@ -649,78 +661,76 @@ def test_every_setting_the_data_and_the_version_change_the_key(monkeypatch):
     variants.append((replace(base, backbone="lightgcn"), "data"))
     words = {"sampler": "catalogue", "similarity": "dot", "mask": "train+valid", "dual": "shared"}
     words |= {"precision": "high", "optimiser": "row-sparse-adam"}
-    for group, part in base.parameters.items():
+    for group, part in base.config.items():
         for name, value in part.items():
             new = words.get(name) or ((value or 1) + 1 if name != "noise" else 0.5)
             if group == "train":
                 changed = replace(base, train=replace(base.train, **{name: new}))
             else:
-                changed = replace(base, **{f"{group}_parameters": part | {name: new}})
+                changed = replace(base, **{f"{group}_config": part | {name: new}})
             variants.append((changed, "data"))
     for order in (math.inf, 2.5, 2**60, 2**60 + 1):
-        variants.append((replace(base, loss_parameters={"order": order}), "data"))
-    keys = [runs.key(base, "data"), *(runs.key(*variant) for variant in variants)]
+        variants.append((replace(base, loss_config={"order": order}), "data"))
+    keys = [key_of(base, "data"), *(key_of(*variant) for variant in variants)]
     monkeypatch.setattr(trainer, "VERSION", 2)
-    keys.append(runs.key(base, "data"))
+    keys.append(key_of(base, "data"))
     line = losses.REGISTRY[base.loss]
     monkeypatch.setitem(losses.REGISTRY, base.loss, line._replace(version=line.version + 1))
-    keys.append(runs.key(base, "data"))
+    keys.append(key_of(base, "data"))
     line = backbones.REGISTRY[base.backbone]
     monkeypatch.setitem(backbones.REGISTRY, base.backbone, line._replace(version=2))
-    keys.append(runs.key(base, "data"))
+    keys.append(key_of(base, "data"))
     assert len(set(keys)) == len(keys) > 35
 
 
 def test_what_is_recorded_keeps_its_key():
     """Every recorded run is found again under its key, but for those of an earlier version."""
-    rows = evidence.read_as_text(Path(__file__).parents[2] / "data" / "results" / "runs.csv")
+    rows = results.read_as_text(Path(__file__).parents[2] / "data" / "results" / "runs.csv")
     assert len(rows) > 600
     for _, row in rows.iterrows():
-        raised = runs.raised(row["backbone"], row["loss"])
+        version = lab_run.raised(row["backbone"], row["loss"])
         row = pd.Series({**row, "seed": int(row["seed"]), "negatives": int(row["negatives"])})
-        same = runs.key(spaces.run_of(row), row["data_hash"]) == row["key"]
-        assert same == (row["raised"] == raised), row["key"]
+        same = key_of(results.run_of(row), row["data_hash"]) == row["key"]
+        assert same == (row["raised"] == version), row["key"]
     assert not {*rows["loss"][rows["raised"] != ""]} - {"advinfonce", "llpauc"}
 
 
 def test_the_record_tells_of_popularity_put_back():
-    outcome = execute(configure("synthetic", settings=SMALL), progress=False)
+    outcome = execute(configure("synthetic", config=SMALL), progress=False)
     data, found = outcome.data, outcome.record["popularity"]
     splits = data.train, data.valid, data.test
     assert found == popularity.report(*tables(outcome.model), *splits)
-    masked = configure("synthetic", settings=SMALL | {"mask": "train+valid"})
+    masked = configure("synthetic", config=SMALL | {"mask": "train+valid"})
     again = execute(masked, progress=False)
     wanted = {"masks": (data.train, data.valid)}
     assert again.record["popularity"] == popularity.report(*tables(again.model), *splits, **wanted)
-    dot = execute(configure("synthetic", "bpr", settings=SMALL), progress=False)
+    dot = execute(configure("synthetic", "bpr", config=SMALL), progress=False)
     wanted = {"similarity": "dot"}
     assert dot.record["popularity"] == popularity.report(*tables(dot.model), *splits, **wanted)
-    columns = runs.added_columns(outcome.record)
-    assert {*columns} | {*evidence.NEEDED} == {*evidence.RUNS}
+    columns = results.added_columns(outcome.record)
+    assert {*columns} | {*results.NEEDED} == {*results.RUNS}
     for name in ("recall@20", "ndcg@20"):
         assert columns[f"test_{name}_b"] == found["test"][name]
         assert columns[f"valid_{name}_b"] == found["valid"][name]
     assert found["valid"]["ndcg@20"] >= outcome.record["valid"]["ndcg@20"]  # b = 0 is among them
     for each in (outcome, again, dot):
-        means = runs.accuracy_by_user(each).mean()
+        means = results.accuracy_by_user(each).mean()
         for name in ("recall@20", "ndcg@20"):
             assert means[name] == pytest.approx(each.record["test"][name])
             assert means[f"{name}_b"] == pytest.approx(each.record["popularity"]["test"][name])
-    stopped = execute(
-        configure("synthetic", settings=SMALL), progress=False, on_epoch=lambda _: True
-    )
+    stopped = execute(configure("synthetic", config=SMALL), progress=False, on_epoch=lambda _: True)
     assert stopped.record["popularity"] is None
-    assert runs.added_columns(stopped.record) == {"raised": ""}
+    assert results.added_columns(stopped.record) == {"raised": ""}
 
 
 def test_where_runs_are_kept(monkeypatch, tmp_path):
-    assert runs.store_folder(tmp_path) == tmp_path and runs.store_folder("~/x").is_absolute()
+    assert kept.store_folder(tmp_path) == tmp_path and kept.store_folder("~/x").is_absolute()
     monkeypatch.setenv("DRRL_RUNS", str(tmp_path / "mine"))
-    assert runs.store_folder() == tmp_path / "mine" and runs.store_folder("a") == Path("a")
+    assert kept.store_folder() == tmp_path / "mine" and kept.store_folder("a") == Path("a")
     monkeypatch.delenv("DRRL_RUNS")
-    assert runs.store_folder() == Path(__file__).parents[2] / "data" / "runs"
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "site-packages/drrl_core/lab/runs.py"))
-    assert runs.store_folder().name == "runs" and "drrl" in str(runs.store_folder())
+    assert kept.store_folder() == Path(__file__).parents[2] / "data" / "runs"
+    monkeypatch.setattr(common, "__file__", str(tmp_path / "site-packages/drrl_core/common.py"))
+    assert kept.store_folder().name == "runs" and "drrl" in str(kept.store_folder())
 
 
 # ---------------------------------------------------------------------------- the store
@@ -732,17 +742,17 @@ def stored(loss: str = "sl", backbone: str = "mf", *, data=None, options=None, *
     return get_or_train(run, **options)
 
 
-def untimed(outcome: runs.Outcome) -> dict:
+def untimed(outcome: Outcome) -> dict:
     changing = ("seconds", "seconds_per_epoch", "finished")
     return {name: value for name, value in outcome.record.items() if name not in changing}
 
 
-def same_learnt(*outcomes: runs.Outcome) -> bool:
+def same_learnt(*outcomes: Outcome) -> bool:
     states = [{**o.model.state_dict(), **o.loss.state_dict()} for o in outcomes]
     return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def assert_same(a: runs.Outcome, b: runs.Outcome, *, timed: bool = True) -> None:
+def assert_same(a: Outcome, b: Outcome, *, timed: bool = True) -> None:
     """Bit for bit."""
     assert a.record == b.record if timed else untimed(a) == untimed(b)
     for name in ("valid", "test", "history"):
@@ -753,7 +763,7 @@ def assert_same(a: runs.Outcome, b: runs.Outcome, *, timed: bool = True) -> None
     assert a.fit.best_epoch == b.fit.best_epoch and same_learnt(a, b)
     for table_a, table_b in zip(tables(a.model), tables(b.model), strict=True):
         assert torch.equal(table_a, table_b)
-    assert str(runs.attention(a)) == str(runs.attention(b))
+    assert str(diagnose.attention(a)) == str(diagnose.attention(b))
 
 
 CASES = [(loss, "mf") for loss in losses.REGISTRY] + [("sl", "lightgcn"), ("drrl", "xsimgcl")]
@@ -766,12 +776,12 @@ def test_a_served_run_equals_the_trained_one(loss, backbone, store, monkeypatch)
     trained = stored(loss, backbone, data=data, **settings)
     options = {"data": data, "device": "cpu", "progress": False}
     alone = execute(configure("x", loss, backbone, SMALL | settings), **options)
-    monkeypatch.setattr(runs, "fit", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(lab_run, "fit", lambda *_, **__: 1 / 0)
     served = stored(loss, backbone, data=data, **settings)
     assert (trained.served, served.served, alone.served) == (False, True, False)
     assert_same(served, trained)
     assert_same(served, alone, timed=False)
-    view, seen = (runs.negatives_of(outcome, 2) for outcome in (alone, served))
+    view, seen = (diagnose.negatives_of(outcome, 2) for outcome in (alone, served))
     assert_frame_equal(view, seen, check_exact=True)
 
     (home,) = store.iterdir()  # neither a checkpoint nor a draft is left
@@ -806,8 +816,8 @@ def test_nothing_held_out_is_kept_too(store):
 
 def test_an_infinite_order_is_found_again(store):
     record = stored("drrl", order=math.inf, weight=2).record
-    assert runs.load(record["key"], data=small()).loss.hyper["order"] == math.inf
-    assert runs.table()["loss.order"].tolist() == [math.inf]
+    assert kept.load(record["key"], data=small()).loss.hyper["order"] == math.inf
+    assert kept.table()["loss.order"].tolist() == [math.inf]
 
 
 SCRIPT = """
@@ -815,7 +825,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 sys.path[:0] = [{tests!r}, {root!r}]
 import torch
-from test_runs import stored
+from test_run import stored
 torch.set_num_threads(1)
 kill_at, ready, go = int(sys.argv[1]), *map(Path, sys.argv[2:])
 ready.touch()
@@ -927,7 +937,7 @@ def test_what_was_stopped_is_not_kept_but_continued(options, store, tmp_path):
     stopped = stored(options=options, **settings)
     assert stopped.record["finished"] is None and not stopped.served
     assert [path.suffix for path in store.iterdir()] == [".checkpoint"]
-    assert runs.table().empty
+    assert kept.table().empty
     whole = stored(options={"store": tmp_path / "other"}, **settings)
     found = stored(**settings)
     assert found.record["finished"] and len(found.fit.history) == 4
@@ -951,9 +961,9 @@ def test_a_full_disk_leaves_nothing_half_written(store, monkeypatch):
 def test_a_checkpoint_of_the_same_run_under_another_path_is_continued(store):
     options = {"data": small(), "device": "cpu", "progress": False}
     settings = SMALL | {"epochs": 4, "evaluate_every": 1}
-    run = configure("films.csv", "drrl", settings=settings | {"radius": 1})
+    run = configure("films.csv", "drrl", config=settings | {"radius": 1})
     get_or_train(run, on_epoch=stop_at_epoch_2, **options)
-    same = configure("./films.csv", "drrl", settings=settings | {"radius": 1.0})
+    same = configure("./films.csv", "drrl", config=settings | {"radius": 1.0})
     epochs = []
     get_or_train(same, on_epoch=lambda row: epochs.append(row["epoch"]), **options)
     assert epochs == [3, 4]
@@ -975,7 +985,7 @@ def test_a_damaged_record_is_reported_and_left_alone(name, how, store):
         (home / name).write_bytes(content[:20] + b"#" + content[21:])
     before = {path: path.read_bytes() for path in home.iterdir()}
 
-    asked = [stored, lambda: runs.load(home.name, data=small())]
+    asked = [stored, lambda: kept.load(home.name, data=small())]
     asked.append(lambda: stored(options={"diagnose": True}))
     for ask in asked:
         with pytest.raises(RunError, match=rf"{home}/\S+: .*\. Move {home} away") as error:
@@ -983,7 +993,7 @@ def test_a_damaged_record_is_reported_and_left_alone(name, how, store):
         assert name == "SHA256SUMS" or str(home / name) in str(error.value)
     if name == "record.json" or (name == "SHA256SUMS" and how == "missing"):
         with pytest.warns(UserWarning, match="left out: .*Move"):
-            assert runs.table().empty
+            assert kept.table().empty
     assert {path: path.read_bytes() for path in home.iterdir()} == before
 
 
@@ -991,7 +1001,7 @@ def test_a_run_that_cannot_be_rebuilt_is_reported(store, monkeypatch):
     key = stored("drrl").record["key"]
     monkeypatch.delitem(losses.REGISTRY, "drrl")
     with pytest.raises(RunError, match=r"of commit .*, and cannot be rebuilt here"):
-        runs.load(key, data=small())
+        kept.load(key, data=small())
 
 
 # ---------------------------------------------------------------------------- diagnostics, kept
@@ -1018,7 +1028,7 @@ def test_diagnostics_asked_for_later_are_added_and_change_nothing_else(store, tm
     assert sorted(path.name for path in home.iterdir()) == sorted(
         ["SHA256SUMS", "diagnostics.csv", *FILES]
     )
-    kept = later.fit.history.drop(columns=list(runs.DIAGNOSTICS))
+    kept = later.fit.history.drop(columns=list(diagnose.DIAGNOSTICS))
     assert_frame_equal(kept, first.fit.history, check_exact=True)
     at_once = stored("drrl", options={"diagnose": True, "store": tmp_path / "other"})
     assert_same(later, at_once, timed=False)
@@ -1037,14 +1047,14 @@ def test_epochs_without_diagnostics_are_no_start_for_a_run_that_wants_them(store
 
 FIRST = ["key", "dataset", "backbone", "loss", "seed", "sampler", "negatives"]
 LAST = [
-    *["best_epoch", "valid.recall@20", "valid.ndcg@20", "test.recall@20", "test.ndcg@20"],
+    *["best_epoch", "valid_recall@20", "valid_ndcg@20", "test_recall@20", "test_ndcg@20"],
     *["seconds", "device", "finished"],
 ]
 
 
 def test_the_table_of_an_empty_store_has_its_columns(store):
     for _ in range(2):
-        found = runs.table()
+        found = kept.table()
         assert found.empty and list(found) == FIRST + LAST
         store.mkdir(exist_ok=True)
 
@@ -1054,7 +1064,7 @@ def test_the_table_has_a_row_a_run_and_a_column_a_parameter(store):
     outcomes.append(stored("sl", sampler="catalogue", lr=0.02))
     (store / "notes").mkdir()
     (store / "0123456789abcdef").write_text("no folder")
-    found = runs.table()
+    found = kept.table()
     assert list(found)[:7] == FIRST and list(found)[-len(LAST) :] == LAST
     between = list(found)[7:-9]
     groups = [name.split(".")[0] for name in between]
@@ -1066,8 +1076,8 @@ def test_the_table_has_a_row_a_run_and_a_column_a_parameter(store):
     for outcome in outcomes:
         row, record = found.loc[outcome.record["key"]], outcome.record
         assert (row["loss"], row["backbone"]) == (record["loss"], record["backbone"])
-        assert row["test.ndcg@20"] == record["test"]["ndcg@20"]
-        assert row["valid.recall@20"] == record["valid"]["recall@20"]
+        assert row["test_ndcg@20"] == record["test"]["ndcg@20"]
+        assert row["valid_recall@20"] == record["valid"]["recall@20"]
         assert row["best_epoch"] == record["best_epoch"] and row["seconds"] == record["seconds"]
     chosen = found.loc[[outcome.record["key"] for outcome in outcomes]]
     assert chosen["loss.margin"].fillna(-1).tolist() == [0.1, -1, -1]
@@ -1087,29 +1097,29 @@ def test_load_by_the_first_digits(store):
         key = outcome.record["key"]
         short = next(key[:n] for n in range(17) if sum(k.startswith(key[:n]) for k in keys) == 1)
         for name in (key, short):
-            assert_same(runs.load(name, data=small()), outcome)
-        assert runs.record(short) == outcome.record
+            assert_same(kept.load(name, data=small()), outcome)
+        assert kept.record(short) == outcome.record
     shared = next(d for d in "0123456789abcdef" if sum(k.startswith(d) for k in keys) > 1)
     with pytest.raises(RunError, match=rf"runs have a key that starts with '{shared}': {shared}"):
-        runs.load(shared)
+        kept.load(shared)
     with pytest.raises(RunError, match=r"no run in .* has a key that starts with 'xyz'"):
-        runs.load("xyz")
+        kept.load("xyz")
 
 
 def test_load_finds_the_data_or_says_what_is_wrong(store):
-    run = configure("synthetic", settings={"epochs": 1, "dim": 4})
+    run = configure("synthetic", config={"epochs": 1, "dim": 4})
     trained = get_or_train(run, device="cpu", progress=False)
-    assert_same(runs.load(trained.record["key"], device="cpu"), trained)
+    assert_same(kept.load(trained.record["key"], device="cpu"), trained)
     with pytest.raises(RunError, match="was trained on other data than this synthetic"):
-        runs.load(trained.record["key"], data=small())
+        kept.load(trained.record["key"], data=small())
     key = stored().record["key"]
     with pytest.raises(RunError, match=f"{key}: give the data it was trained on: unknown data"):
-        runs.load(key)
+        kept.load(key)
 
 
 def test_compare_sets_two_runs_side_by_side(store):
     a, b = stored("sl"), stored("ccl")
-    found = runs.compare(a.record["key"], b.record["key"])
+    found = kept.compare(a.record["key"], b.record["key"])
     assert found.index.names == ["split", "metric"]
     for split in ("valid", "test"):
         for name in ("recall@20", "ndcg@20"):
@@ -1120,14 +1130,14 @@ def test_compare_sets_two_runs_side_by_side(store):
     assert found.filter(like="p_").notna().all(axis=None)
     other = stored(data=small(seed=1)).record["key"]
     with pytest.raises(RunError, match="were trained on different data"):
-        runs.compare(a.record["key"], other)
+        kept.compare(a.record["key"], other)
 
 
 def test_the_commit_is_none_without_git(monkeypatch, tmp_path):
-    runs._commit.cache_clear()
+    lab_run.commit.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert runs._commit() is None
-    runs._commit.cache_clear()
+    assert lab_run.commit() is None
+    lab_run.commit.cache_clear()
 
 
 # ---------------------------------------------------------------------------- real data
@@ -1145,7 +1155,7 @@ def test_two_epochs_on_amazon_beauty_beat_popularity():
     popular = metrics.evaluate(
         everyone, popularity, data.valid, masks=(data.train,), similarity="dot"
     )
-    run = configure("amazon-beauty", "sl", settings={"epochs": 2, "lr": 0.01})
+    run = configure("amazon-beauty", "sl", config={"epochs": 2, "lr": 0.01})
     record = execute(run, data=data, device="cpu", progress=False).record
     assert record["valid"]["ndcg@20"] > 1.5 * popular["ndcg@20"].mean() > 0.005
 
@@ -1174,7 +1184,7 @@ def test_recommendations_are_those_of_naive_loops(loss, known):
         left = [(-items[i] @ users[user], i) for i in range(data.n_items) if i not in taken]
         for place, (score, i) in enumerate(sorted(left)[:5], 1):
             expected.append((data.user_ids[user], place, data.item_ids[i], -score))
-    found = runs.recommend(outcome, k=5, known=known)
+    found = recommend.recommend(outcome, k=5, known=known)
     assert list(found) == ["user", "rank", "item", "score"]
     assert [*zip(found["user"], found["rank"], found["item"], strict=True)] == [
         row[:3] for row in expected
@@ -1185,7 +1195,7 @@ def test_recommendations_are_those_of_naive_loops(loss, known):
 def test_recommended_test_items_are_the_hits_of_the_record():
     data = small()
     outcome, wanted = outcome_of("sl", data), metrics.seekers(data.test)
-    found = runs.recommend(outcome, k=20, users=wanted)
+    found = recommend.recommend(outcome, k=20, users=wanted)
     hits = [
         (u, i) in {*zip(*data.test.nonzero(), strict=True)}
         for u, i in zip(found["user"], found["item"], strict=True)
@@ -1201,7 +1211,7 @@ def test_a_user_with_few_candidates_gets_as_many():
     train[3, [4, 9]] = 0
     empty = csr_array(train.shape)
     data = Interactions("few", 20, 30, csr_array(train), empty, empty)
-    found = runs.recommend(outcome_of("sl", data), k=40)
+    found = recommend.recommend(outcome_of("sl", data), k=40)
     assert {*found.loc[found["user"] == 3, "item"]} == {4, 9}
     assert (found.groupby("user").size() == 30 - np.diff(data.train.indptr)[1:]).all()
 
@@ -1212,25 +1222,25 @@ def test_a_user_with_few_candidates_gets_as_many():
 )
 def test_what_recommend_refuses(wrong, why):
     with pytest.raises(ValueError, match=why):
-        runs.recommend(outcome_of(), **wrong)
+        recommend.recommend(outcome_of(), **wrong)
 
 
 def test_many_users_are_scored_in_parts(monkeypatch):
     outcome = outcome_of()
-    whole = runs.recommend(outcome, k=7)
-    monkeypatch.setattr(runs, "TILE", 100)
-    assert_frame_equal(runs.recommend(outcome, k=7), whole)
+    whole = recommend.recommend(outcome, k=7)
+    monkeypatch.setattr(recommend, "TILE", 100)
+    assert_frame_equal(recommend.recommend(outcome, k=7), whole)
 
 
 @pytest.mark.parametrize("loss", ["sl", "bpr"])
 def test_export_reads_back_under_ones_own_ids(loss, tmp_path):
     data = own_ids(small())
     outcome = outcome_of(loss, data)
-    written = runs.export(outcome, tmp_path / "new" / "folder", k=4)
+    written = recommend.export(outcome, tmp_path / "new" / "folder", k=4)
     assert {path.parent for path in written.values()} == {tmp_path / "new" / "folder"}
     options = {"dtype": {"user": str, "item": str}, "keep_default_na": False}
     table = pd.read_csv(written["recommendations"], **options)
-    assert_frame_equal(table, runs.recommend(outcome, k=4), check_dtype=False)
+    assert_frame_equal(table, recommend.recommend(outcome, k=4), check_dtype=False)
     with np.load(written["embeddings"], allow_pickle=False) as stored:
         vectors = dict(stored)
     assert vectors["user_ids"].tolist() == data.user_ids.tolist()
@@ -1245,7 +1255,7 @@ def test_export_reads_back_under_ones_own_ids(loss, tmp_path):
 
 
 def test_export_numbers_those_who_came_without_ids(tmp_path):
-    written = runs.export(outcome_of(), tmp_path, k=2)
+    written = recommend.export(outcome_of(), tmp_path, k=2)
     with np.load(written["embeddings"]) as stored:
         assert stored["user_ids"].tolist() == list(range(20))
     assert pd.read_csv(written["recommendations"])["user"].unique().tolist() == list(range(1, 20))
@@ -1253,10 +1263,10 @@ def test_export_numbers_those_who_came_without_ids(tmp_path):
 
 def test_negative_scores_are_scores_of_negatives():
     outcome = outcome_of()
-    found = runs.negative_scores(outcome, negatives=50, users=4)
+    found = diagnose.negative_scores(outcome, negatives=50, users=4)
     assert found.shape == (4, 50)
     known = np.arange(1, 20)
     for row, user in zip(found, known[[0, 6, 12, 18]], strict=True):
-        own = runs.negatives_of(outcome, user)["score"].to_numpy()
+        own = diagnose.negatives_of(outcome, user)["score"].to_numpy()
         assert np.isin(row.numpy(), own.astype(np.float64)).all()
-    assert torch.equal(found, runs.negative_scores(outcome, negatives=50, users=4))
+    assert torch.equal(found, diagnose.negative_scores(outcome, negatives=50, users=4))

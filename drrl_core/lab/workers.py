@@ -1,0 +1,352 @@
+"""Workers: jobs computed by local processes or by a Dask cluster, and what they leave put away.
+
+A worker trains and returns the files of the finished run; the client alone saves them, so that no
+worker need see the client's disk. What a worker does write is the checkpoint of the run in hand, in
+the store's folder as the worker sees it: at home that is the store itself, and on a cluster the
+worker's own `$DRRL_RUNS`, which may well be a shared disk. Whatever is killed, client or worker,
+continues from there.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from drrl_core import datasets
+from drrl_core.common import need
+from drrl_core.lab import store as kept
+from drrl_core.lab import trials
+from drrl_core.lab.results import kept_rows, merge
+from drrl_core.lab.run import Outcome, Run, execute, key_of
+from drrl_core.train.trainer import DivergedError
+
+MOST_DEATHS = 3  # of the workers of one job, which is then given up
+
+
+class SearchError(Exception):
+    """Some of what was asked for could not be run; all the rest was, and is kept."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What computes runs, and where they are kept.
+
+    Attributes:
+        store: see `store.store_folder`.
+        data_dir: see `datasets.data_folder`; on a cluster, of the workers.
+        device: "auto", "cpu", "cuda", ...
+        workers: how many at a time; by default one, or as many as the cluster has. 0: at home,
+            this process itself, which saves a process's start and lacks its shelter.
+        threads: of each; at home no more than keeps all workers to the cores there are.
+        scheduler: a Dask scheduler's address. Whoever reaches it can run any code on its workers:
+            keep it to a trusted network, or use TLS (`tls://` and Dask's own configuration).
+    """
+
+    store: str | Path | None = None
+    data_dir: str | Path | None = None
+    device: str = "auto"
+    workers: int | None = None
+    threads: int = 1
+    scheduler: str | None = None
+
+    def __post_init__(self):
+        for name, least in (("workers", 0), ("threads", 1)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
+
+    def share(self) -> int:
+        """Threads a worker."""
+        able = hasattr(os, "sched_getaffinity")
+        cores = len(os.sched_getaffinity(0)) if able else os.cpu_count()
+        most = cores // (self.workers or 1)
+        return self.threads if self.scheduler else max(1, min(self.threads, most))
+
+    def job(self, task: "Task", run: Run, data_hash: str, rivals: list | None = None) -> "Job":
+        """The training of a run, see `_train`."""
+        options = {
+            "run": run,
+            "data_hash": data_hash,
+            "data_dir": self.data_dir and str(self.data_dir),
+            "store": None if self.scheduler else str(kept.store_folder(self.store)),
+            "device": self.device,
+            "threads": self.share(),
+            "rivals": rivals,
+        }
+        return Job(task, _train, options)
+
+
+LOCAL = Compute()  # one process beside this one
+
+
+class Task(NamedTuple):
+    """What a job is to a sweep or a study: a name to show, a run's key, a study's trial."""
+
+    name: str
+    key: str | None = None
+    trial: object = None
+
+
+class Job(NamedTuple):
+    """Something to compute: `function(**arguments)`, and what it is to whoever asked for it."""
+
+    what: object
+    function: Callable
+    arguments: dict
+
+
+_one_at_a_time = threading.Lock()  # torch's random state is the process's
+
+
+def run_jobs(jobs: Iterator[Job], compute: Compute) -> Iterator[tuple[object, object]]:
+    """Compute jobs, as many at a time as there are workers; each is asked for when one is free.
+
+    At home every worker is a pool of one process, so that when one dies it is known what it was
+    at: that is computed again, and given up when it has cost three workers. Dask does the same on
+    a cluster, by its own setting `allowed-failures`. When the caller stops early, or Ctrl-C does,
+    workers are stopped at once.
+
+    Args:
+        jobs: what to compute; may be a generator that looks at what came before.
+        compute: how many workers, and whose.
+
+    Yields:
+        what of the job, and its result, or the exception that it ended with.
+
+    >>> list(run_jobs(iter([Job("a", dict, {"b": 1})]), Compute()))
+    [('a', {'b': 1})]
+    """
+    client = None
+    if compute.scheduler:
+        client = need("distributed", "cluster").Client(compute.scheduler)
+        executor = client.get_executor(pure=False)
+        free: list[Executor] = [executor] * (compute.workers or max(1, len(client.nthreads())))
+    elif compute.workers == 0:
+        free = [_ThisProcess()]
+    else:
+        free = [_process() for _ in range(compute.workers or 1)]
+    running, again = {}, deque()
+    try:
+        while True:
+            while free and (again or (job := next(jobs, None))):
+                job, deaths = again.popleft() if again else (job, 0)
+                executor = free.pop()
+                try:
+                    future = executor.submit(job.function, **job.arguments)
+                except BrokenProcessPool:  # it died while it had nothing to do
+                    executor = _process()
+                    future = executor.submit(job.function, **job.arguments)
+                running[future] = job, executor, deaths
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job, executor, deaths = running.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    executor.shutdown(wait=False)
+                    executor = _process()
+                    if deaths + 1 < MOST_DEATHS:
+                        again.append((job, deaths + 1))
+                        free.append(executor)
+                        continue
+                    why = "out of memory, or a script without `if __name__ == '__main__':`"
+                    result = SearchError(f"{MOST_DEATHS} workers died of it: {why}, perhaps")
+                except Exception as error:
+                    result = error
+                free.append(executor)
+                yield job.what, result
+    finally:
+        for future in running:
+            future.cancel()
+        if client:
+            client.close()
+        else:
+            for executor in {*free, *(executor for _, executor, _ in running.values())}:
+                if running and (processes := getattr(executor, "_processes", None)):
+                    for process in processes.values():
+                        process.kill()
+                executor.shutdown(cancel_futures=True)
+
+
+def _process() -> ProcessPoolExecutor:
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=_settle)
+
+
+def _settle() -> None:
+    """A local worker leaves Ctrl-C to the client, and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+class _ThisProcess(Executor):
+    """This process: a job is done when it has been submitted."""
+
+    def submit(self, function: Callable, /, **arguments) -> Future:
+        future = Future()
+        try:
+            future.set_result(function(**arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def collect(
+    jobs: Iterator[Job], compute: Compute, bar: tqdm, tell: Callable = lambda *_: None
+) -> list:
+    """Carry out jobs of Tasks, keep the runs that finish; returns a line for each that failed.
+
+    `tell(what, result)` hears of each, when what it left is kept.
+    """
+    failed = []
+    with closing(run_jobs(jobs, compute)) as done:
+        try:
+            for what, result in done:
+                try:
+                    if isinstance(result, Exception):
+                        raise result
+                    if files := result.get("files"):
+                        kept.save(files, store=compute.store)
+                except Exception as error:
+                    line = f"{what.name}: {type(error).__name__}: {error}"
+                    bar.write(f"failed: {line}", file=sys.stderr)
+                    if not (what.trial and isinstance(error, DivergedError)):
+                        failed.append(line)
+                    result = error
+                tell(what, result)
+                bar.update()
+        except KeyboardInterrupt:
+            bar.write("stopped; the same command continues", file=sys.stderr)
+            raise
+    return failed
+
+
+def complain(failed: list[str], total: int) -> None:
+    if failed:
+        listed = "\n  ".join(failed)
+        raise SearchError(f"{len(failed)} of {total} failed, all others are kept:\n  {listed}")
+
+
+def _train(
+    run: Run,
+    *,
+    data_hash: str,
+    data_dir: str | None,
+    store: str | None,
+    device: str,
+    threads: int,
+    rivals: list[trials.Curve] | None = None,
+) -> dict[str, Any]:
+    """A worker's part of a run: train it, and return what there is to keep.
+
+    Args:
+        run: what to run.
+        data_hash: of the data it is to be trained on.
+        store: the folder of its checkpoint; None: this machine's own, see `store.store_folder`.
+        data_dir, device: as in `run.execute`.
+        threads: how many torch may use.
+        rivals: stop where `trials.judge` by these says so; what a run that continues from a
+            checkpoint reached before is judged too. None: never.
+
+    Returns:
+        values, a list of (epoch, valid NDCG@20); value, that of the best epoch, None where it was
+        stopped; files, as `store.files_of`, where it was not; seconds.
+
+    Raises:
+        KeyboardInterrupt: of which `fit` makes the best so far; here the run is to be continued.
+    """
+    with _one_at_a_time:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        data, low = _load(run.dataset, data_dir, data_hash), False
+        checkpoint = kept.checkpoint_of(key_of(run, data.hash), store)
+        judge = None
+        if rivals is not None:
+            judge = trials.judge(rivals, run.train.epochs)
+            if over := trials.stopped(_reached(checkpoint), judge):  # killed before it said so
+                return {"values": over, "value": None, "seconds": None}
+
+        def below(row: dict[str, Any]) -> bool:
+            nonlocal low
+            low = judge is not None and "ndcg@20" in row and judge(row["epoch"], row["ndcg@20"])
+            return low
+
+        try:
+            outcome = execute(
+                run,
+                device=device,
+                data=data,
+                on_epoch=below,
+                checkpoint=checkpoint,
+                progress=False,
+            )
+        finally:
+            torch.set_num_threads(before)
+    if low:
+        return valid_curve(outcome) | {"value": None}
+    if not outcome.record["finished"]:
+        raise KeyboardInterrupt
+    return valid_curve(outcome) | {"files": kept.files_of(outcome)}
+
+
+@lru_cache(2)
+def _load(name: str, data_dir: str | None, data_hash: str) -> datasets.Interactions:
+    """The client's data, as this worker finds them."""
+    data = datasets.load(name, data_dir=data_dir)
+    if data.hash != data_hash:
+        raise datasets.DataError(f"{name} is other data here than where the work was asked for")
+    return data
+
+
+def _reached(checkpoint: Path) -> trials.Curve:
+    """What a run had reached by its checkpoint: valid NDCG@20 by epoch."""
+    try:
+        found = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+        rows = found["state"]["history"]
+        return [(row["epoch"], row["ndcg@20"]) for row in rows if "ndcg@20" in row]
+    except Exception:  # there is none; or it is damaged, which `fit` has words for
+        return []
+
+
+def valid_curve(outcome: Outcome) -> dict:
+    """What a study is told of a run: valid NDCG@20 by epoch, and where it counts."""
+    rows = outcome.fit.history[["epoch", "ndcg@20"]].dropna()
+    values = [(int(epoch), float(value)) for epoch, value in rows.itertuples(index=False)]
+    about = outcome.record
+    return {"values": values, "value": about["valid"]["ndcg@20"], "seconds": about["seconds"]}
+
+
+def merge_row(
+    csv: str | Path | None,
+    task: Task,
+    compute: Compute,
+    bar: "tqdm[Any]",
+    trials: int | None = None,
+) -> None:
+    """Merge a kept run into a file of runs, where there is to be one."""
+    if csv and task.key:
+        with unless_open_elsewhere(csv, bar):
+            merge(kept_rows([task.key], trials=trials, store=compute.store), csv)
+
+
+@contextmanager
+def unless_open_elsewhere(csv: str | Path, bar: tqdm) -> Iterator[None]:
+    """Say so where a file cannot be written now: it is written again in the end."""
+    try:
+        yield
+    except OSError as error:
+        bar.write(f"{csv} is not written now: {error}", file=sys.stderr)
