@@ -23,7 +23,7 @@ import math
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -34,9 +34,7 @@ from drrl_core.lab.spaces import Range, Search
 from drrl_core.lab.store import lock_of
 
 if TYPE_CHECKING:  # an extra
-    from optuna import Study, Trial
-    from optuna.distributions import FloatDistribution
-    from optuna.trial import FrozenTrial
+    from optuna import Study
 
 COLUMNS = (
     *("study", "number", "dataset", "data_hash", "backbone", "variant", "from", "source"),
