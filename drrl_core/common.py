@@ -52,6 +52,15 @@ def on_disk(path: Path) -> None:
         os.close(handle)
 
 
+def cores() -> int:
+    """How many cores this process may use.
+
+    >>> cores() >= 1
+    True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def checkout() -> Path | None:
     """The checkout of the project that this runs from; None where the package was installed.
 

@@ -93,16 +93,16 @@ def _cells(block: object, path: str | Path, number: int) -> Iterator[Cell]:
     if again is True and (any(counts) or settings):
         raise ValueError(f"{where}: again trains what was tuned: no trials, seeds or settings")
 
-    def each(value: object) -> list:
+    def each(value: object) -> list[Any]:
         return value if isinstance(value, list) else [value]
 
     outer = (each(block["dataset"]), each(block.get("backbone", "mf")), each(block["loss"]))
-    for *names, loss in itertools.product(*outer):
+    for dataset, backbone, loss in itertools.product(*outer):
         if loss not in spaces.variants(2):
             raise ValueError(f"{where}: there is no loss {loss!r} to tune")
         for values in itertools.product(*map(each, settings.values())):
             own = dict(zip(settings, values, strict=True))
-            yield Cell(*names, loss, *counts, again=again, config=own)
+            yield Cell(dataset, backbone, loss, counts[0], counts[1], again, own)
 
 
 def recorded(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
@@ -160,7 +160,7 @@ def status(path: str | Path, results: str | Path) -> pd.DataFrame:
     data set and backbone; NaN where nothing is. Trials that are pruned take less.
     """
     rows = read_runs(Path(results) / "runs.csv")
-    columns = {"cell": [], "missing": [], "hours": []}
+    columns: dict[str, list[Any]] = {"cell": [], "missing": [], "hours": []}
     for cell in read(path):
         left = missing(cell, rows)
         columns["cell"].append(str(cell))

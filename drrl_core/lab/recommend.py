@@ -121,6 +121,8 @@ def export(
     }
     recommend(trained, k=k, known=known).to_csv(written["recommendations"], index=False)
     users, items = (table.numpy() for table in ranking_tables(trained))
-    ids = dict(zip(("user_ids", "item_ids"), labels(trained.data), strict=True))
-    np.savez_compressed(written["embeddings"], users=users, items=items, **ids)
+    user_ids, item_ids = labels(trained.data)
+    np.savez_compressed(
+        written["embeddings"], users=users, items=items, user_ids=user_ids, item_ids=item_ids
+    )
     return written

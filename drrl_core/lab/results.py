@@ -104,12 +104,7 @@ def read_as_text(path: str | Path) -> pd.DataFrame:
     Raises:
         ValueError: it is no table of runs, or has a run twice, which would count as another seed.
     """
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no table of runs: {error}") from None
-    need_columns(rows, NEEDED, path)
-    rows = rows.reindex(columns=RUNS, fill_value="")
+    rows = read_text(path, "runs", NEEDED).reindex(columns=[*RUNS], fill_value="")
     if (twice := rows["key"].duplicated()).any():
         raise ValueError(f"{path}: {rows['key'][twice].iloc[0]} stands in two rows: keep one")
     return rows
@@ -119,6 +114,16 @@ def _current(rows: pd.DataFrame) -> np.ndarray:
     """Which rows the same configuration would give again today, bool."""
     told = zip(rows["raised"].fillna(""), rows["backbone"], rows["loss"], strict=True)
     return np.array([text == raised(*names) for text, *names in told], bool)
+
+
+def read_text(path: str | Path, kind: str, columns: Iterable[str]) -> pd.DataFrame:
+    """A CSV file, each value as its text; ValueError where it is no table of its kind."""
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no table of {kind}: {error}") from None
+    need_columns(rows, columns, path)
+    return rows
 
 
 def need_columns(rows: pd.DataFrame, columns: Iterable[str], path: str | Path) -> None:
@@ -338,7 +343,9 @@ def harvest(
     plain = selected[selected["noise"] == 0].assign(order=math.nan, held="")
     weighed = pd.concat([plain, *order_sweeps(rows)])
     before = read_skew(folder / "skew.csv")
-    values = before.drop_duplicates("key").set_index("key")[[*WEIGHED]].to_dict("index")
+    values: dict[Any, Any] = (
+        before.drop_duplicates("key").set_index("key")[[*WEIGHED]].to_dict("index")
+    )
 
     @cache
     def load(name: str) -> datasets.Interactions:
@@ -382,7 +389,7 @@ def read_skew(path: str | Path) -> pd.DataFrame:
 
 
 def _write_skew(
-    path: Path, weighed: pd.DataFrame, values: dict[str, dict[str, float]], before: pd.DataFrame
+    path: Path, weighed: pd.DataFrame, values: dict[Any, Any], before: pd.DataFrame
 ) -> None:
     """Write what was measured of the runs that are weighed now, and what was there of others."""
     ids = ["dataset", "backbone", "variant", "held", "order", "seed", "key"]

@@ -134,7 +134,7 @@ def parse_value(text: str) -> Value:
     return text
 
 
-def _typed(name: str, value: object, default: Value) -> Value:
+def _typed(name: str, value: Any, default: Value) -> Value:
     """The value as the default's type, or ValueError."""
     value = value.item() if isinstance(value, np.generic) else value
     number = isinstance(value, int | float) and not isinstance(value, bool) and value == value
@@ -399,7 +399,9 @@ def execute(
     return Outcome(strict_json(record), result, model, loss, data)
 
 
-def _record(run: Run, data: datasets.Interactions, result: Fit, where: torch.device) -> dict:
+def _record(
+    run: Run, data: datasets.Interactions, result: Fit, where: torch.device
+) -> dict[str, Any]:
     """What is written down of a run, but for what is told of a finished one alone."""
     return {
         "key": key_of(run, data.hash),

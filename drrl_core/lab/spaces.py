@@ -156,8 +156,8 @@ class Search:
         """
         space, default = self.variant.space, losses.hyperparameters(self.variant.loss)
         default = flat({"loss": default, "train": asdict(TrainConfig())})
-        own = self.run().flat_config
-        own |= {name: default[name] for name in self.searched} | config
+        own: dict[str, Any] = self.run().flat_config
+        own |= {**{name: default[name] for name in self.searched}, **config}
         if "loss.radius" in space:
             order = own["loss.order"]
             if "loss.order-1" in space:

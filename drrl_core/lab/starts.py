@@ -64,7 +64,7 @@ def known(
 
 def distinct(starts: Iterable[Start], search: Search) -> list[Start]:
     """Each point once, to four digits."""
-    seen = {}
+    seen: dict[str, Start] = {}
     for each in starts:
         seen.setdefault(str(config_of(search.variant, each.point)), each)
     return [*seen.values()]

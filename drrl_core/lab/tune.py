@@ -29,11 +29,12 @@ from drrl_core.lab.workers import (
     Job,
     SearchError,
     Task,
+    Tell,
     collect,
     complain,
     merge_row,
-    unless_open_elsewhere,
     valid_curve,
+    written_later,
 )
 from drrl_core.train.trainer import DivergedError
 
@@ -42,7 +43,6 @@ if TYPE_CHECKING:  # an extra
     from optuna.trial import FrozenTrial
 
 Csv = str | Path | None
-Tell = Callable[[Task, Any], None]
 
 
 def tune(
@@ -116,7 +116,7 @@ def tune(
     with _alone_at(search.study, url, folder):
         study, failed = _searched(search, trials, _studies(url, folder), csv, compute)
         done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-        done.sort(key=lambda trial: (-trial.value, trial.number))
+        done.sort(key=lambda trial: (-float(trial.value or 0), trial.number))
         keys, spent = [trial.user_attrs["key"] for trial in done], table.spent(study)
         if done:
             more, lost = _seeded(search, done[0], seeds, spent, csv, compute)
@@ -149,8 +149,7 @@ def _searched(
 
     def save() -> None:
         if csv:
-            with unless_open_elsewhere(csv, bar):
-                table.merge(table.rows_of(study, search), csv)
+            written_later(csv, bar, lambda: table.merge(table.rows_of(study, search), csv))
 
     def tell(task: Task, result: Any) -> None:
         _tell(study, task, result, compute)
@@ -273,7 +272,7 @@ def _rows(keys: list[str], spent: int, store: Path, csv: Csv) -> pd.DataFrame:
         text = read_as_text(csv)[[*RUNS]]
         more = text[text["key"].isin({*keys} - {*found["key"]})].assign(trials=spent)
         more = more.replace({name: {"": "nan"} for name in ADDED})
-        kinds: dict[str, Any] = dict.fromkeys([n for n in more if "@" in n or n in ADDED], float)
+        kinds: dict[str, Any] = dict.fromkeys([n for n in RUNS if "@" in n or n in ADDED], float)
         kinds |= {"seconds": float}
         kinds |= {"seed": int, "negatives": int, "best_epoch": int, "trials": "Int64"}
         parts = [part for part in (found, more.astype(kinds)) if len(part)]

@@ -13,12 +13,12 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ import torch
 from tqdm import tqdm
 
 from drrl_core import datasets
-from drrl_core.common import need
+from drrl_core.common import cores, need
 from drrl_core.lab import store as kept
 from drrl_core.lab import trials
 from drrl_core.lab.results import kept_rows, merge
@@ -62,19 +62,19 @@ class Compute:
     threads: int = 1
     scheduler: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (("workers", 0), ("threads", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
 
     def share(self) -> int:
         """Threads a worker."""
-        able = hasattr(os, "sched_getaffinity")
-        cores = len(os.sched_getaffinity(0)) if able else os.cpu_count()
-        most = cores // (self.workers or 1)
+        most = cores() // (self.workers or 1)
         return self.threads if self.scheduler else max(1, min(self.threads, most))
 
-    def job(self, task: "Task", run: Run, data_hash: str, rivals: list | None = None) -> "Job":
+    def job(
+        self, task: "Task", run: Run, data_hash: str, rivals: list[trials.Curve] | None = None
+    ) -> "Job":
         """The training of a run, see `_train`."""
         options = {
             "run": run,
@@ -96,21 +96,21 @@ class Task(NamedTuple):
 
     name: str
     key: str | None = None
-    trial: object = None
+    trial: Any = None
 
 
 class Job(NamedTuple):
     """Something to compute: `function(**arguments)`, and what it is to whoever asked for it."""
 
-    what: object
-    function: Callable
-    arguments: dict
+    what: Any
+    function: Callable[..., Any]
+    arguments: dict[str, Any]
 
 
-_one_at_a_time = threading.Lock()  # torch's random state is the process's
+Tell = Callable[[Task, Any], None]  # hears a job's result, or the exception that it ended with
 
 
-def run_jobs(jobs: Iterator[Job], compute: Compute) -> Iterator[tuple[object, object]]:
+def run_jobs(jobs: Iterator[Job], compute: Compute) -> Generator[tuple[Any, Any], None, None]:
     """Compute jobs, as many at a time as there are workers; each is asked for when one is free.
 
     At home every worker is a pool of one process, so that when one dies it is known what it was
@@ -125,24 +125,27 @@ def run_jobs(jobs: Iterator[Job], compute: Compute) -> Iterator[tuple[object, ob
     Yields:
         what of the job, and its result, or the exception that it ended with.
 
-    >>> list(run_jobs(iter([Job("a", dict, {"b": 1})]), Compute()))
+    >>> list(run_jobs(iter([Job("a", dict, {"b": 1})]), Compute(workers=0)))
     [('a', {'b': 1})]
     """
+    if compute.workers == 0 and not compute.scheduler:
+        for job in jobs:
+            yield job.what, _result(partial(job.function, **job.arguments))
+        return
     client = None
     if compute.scheduler:
         client = need("distributed", "cluster").Client(compute.scheduler)
-        executor = client.get_executor(pure=False)
-        free: list[Executor] = [executor] * (compute.workers or max(1, len(client.nthreads())))
-    elif compute.workers == 0:
-        free = [_ThisProcess()]
+        one = client.get_executor(pure=False)
+        free: list[Executor] = [one] * (compute.workers or max(1, len(client.nthreads())))
     else:
         free = [_process() for _ in range(compute.workers or 1)]
-    running, again = {}, deque()
+    running: dict[Future[Any], tuple[Job, Executor, int]] = {}
+    again: deque[tuple[Job, int]] = deque()
+    new = ((job, 0) for job in jobs)
     try:
         while True:
-            while free and (again or (job := next(jobs, None))):
-                job, deaths = again.popleft() if again else (job, 0)
-                executor = free.pop()
+            while free and (next_one := again.popleft() if again else next(new, None)):
+                (job, deaths), executor = next_one, free.pop()
                 try:
                     future = executor.submit(job.function, **job.arguments)
                 except BrokenProcessPool:  # it died while it had nothing to do
@@ -153,9 +156,8 @@ def run_jobs(jobs: Iterator[Job], compute: Compute) -> Iterator[tuple[object, ob
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job, executor, deaths = running.pop(future)
-                try:
-                    result = future.result()
-                except BrokenProcessPool:
+                result = _result(future.result)
+                if isinstance(result, BrokenProcessPool):
                     executor.shutdown(wait=False)
                     executor = _process()
                     if deaths + 1 < MOST_DEATHS:
@@ -164,8 +166,6 @@ def run_jobs(jobs: Iterator[Job], compute: Compute) -> Iterator[tuple[object, ob
                         continue
                     why = "out of memory, or a script without `if __name__ == '__main__':`"
                     result = SearchError(f"{MOST_DEATHS} workers died of it: {why}, perhaps")
-                except Exception as error:
-                    result = error
                 free.append(executor)
                 yield job.what, result
     finally:
@@ -174,11 +174,15 @@ def run_jobs(jobs: Iterator[Job], compute: Compute) -> Iterator[tuple[object, ob
         if client:
             client.close()
         else:
-            for executor in {*free, *(executor for _, executor, _ in running.values())}:
-                if running and (processes := getattr(executor, "_processes", None)):
-                    for process in processes.values():
-                        process.kill()
-                executor.shutdown(cancel_futures=True)
+            _stop([*free, *(executor for _, executor, _ in running.values())], kill=bool(running))
+
+
+def _result(compute: Callable[[], Any]) -> Any:
+    """What a call returns, or the exception that it ends with."""
+    try:
+        return compute()
+    except Exception as error:
+        return error
 
 
 def _process() -> ProcessPoolExecutor:
@@ -189,45 +193,45 @@ def _process() -> ProcessPoolExecutor:
 def _settle() -> None:
     """A local worker leaves Ctrl-C to the client, and does not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=_end_with_the_client, daemon=True).start()
 
 
-class _ThisProcess(Executor):
-    """This process: a job is done when it has been submitted."""
+def _end_with_the_client() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
-    def submit(self, function: Callable, /, **arguments) -> Future:
-        future = Future()
-        try:
-            future.set_result(function(**arguments))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+
+def _stop(executors: list[Executor], *, kill: bool) -> None:
+    for executor in executors:
+        for process in [*(getattr(executor, "_processes", None) or {}).values()] if kill else []:
+            process.kill()
+        executor.shutdown(cancel_futures=True)
 
 
 def collect(
-    jobs: Iterator[Job], compute: Compute, bar: tqdm, tell: Callable = lambda *_: None
-) -> list:
-    """Carry out jobs of Tasks, keep the runs that finish; returns a line for each that failed.
+    jobs: Iterator[Job], compute: Compute, bar: "tqdm[Any]", tell: Tell = lambda *_: None
+) -> list[str]:
+    """Compute jobs of Tasks, save the runs that finish; returns a line for each that failed.
 
-    `tell(what, result)` hears of each, when what it left is kept.
+    `tell(task, result)` hears of each, when what it left is kept.
     """
     failed = []
     with closing(run_jobs(jobs, compute)) as done:
         try:
-            for what, result in done:
+            for task, result in done:
                 try:
                     if isinstance(result, Exception):
                         raise result
                     if files := result.get("files"):
                         kept.save(files, store=compute.store)
                 except Exception as error:
-                    line = f"{what.name}: {type(error).__name__}: {error}"
+                    line = f"{task.name}: {type(error).__name__}: {error}"
                     bar.write(f"failed: {line}", file=sys.stderr)
-                    if not (what.trial and isinstance(error, DivergedError)):
+                    if not (task.trial and isinstance(error, DivergedError)):
                         failed.append(line)
                     result = error
-                tell(what, result)
+                tell(task, result)
                 bar.update()
         except KeyboardInterrupt:
             bar.write("stopped; the same command continues", file=sys.stderr)
@@ -236,9 +240,37 @@ def collect(
 
 
 def complain(failed: list[str], total: int) -> None:
+    """Raise SearchError with the lines of what failed, if anything did."""
     if failed:
         listed = "\n  ".join(failed)
         raise SearchError(f"{len(failed)} of {total} failed, all others are kept:\n  {listed}")
+
+
+def written_later(csv: str | Path, bar: "tqdm[Any]", write: Callable[[], None]) -> None:
+    """Write a file, or say that it cannot be written now: it is written again in the end."""
+    try:
+        write()
+    except OSError as error:
+        bar.write(f"{csv} is not written now: {error}", file=sys.stderr)
+
+
+def merge_row(
+    csv: str | Path | None,
+    task: Task,
+    compute: Compute,
+    bar: "tqdm[Any]",
+    trials: int | None = None,
+) -> None:
+    """Merge a kept run into a file of runs, where there is to be one."""
+    if csv and task.key:
+
+        def write() -> None:
+            merge(kept_rows([str(task.key)], trials=trials, store=compute.store), str(csv))
+
+        written_later(csv, bar, write)
+
+
+_one_at_a_time = threading.Lock()  # torch's random state is the process's
 
 
 def _train(
@@ -270,22 +302,20 @@ def _train(
         KeyboardInterrupt: of which `fit` makes the best so far; here the run is to be continued.
     """
     with _one_at_a_time:
-        before = torch.get_num_threads()
+        before, low = torch.get_num_threads(), False
         torch.set_num_threads(threads)
-        data, low = _load(run.dataset, data_dir, data_hash), False
-        checkpoint = kept.checkpoint_of(key_of(run, data.hash), store)
-        judge = None
-        if rivals is not None:
-            judge = trials.judge(rivals, run.train.epochs)
-            if over := trials.stopped(_reached(checkpoint), judge):  # killed before it said so
-                return {"values": over, "value": None, "seconds": None}
-
-        def below(row: dict[str, Any]) -> bool:
-            nonlocal low
-            low = judge is not None and "ndcg@20" in row and judge(row["epoch"], row["ndcg@20"])
-            return low
-
         try:
+            data = _load(run.dataset, data_dir, data_hash)
+            checkpoint = kept.checkpoint_of(key_of(run, data.hash), store)
+            judge = None if rivals is None else trials.judge(rivals, run.train.epochs)
+            if judge and (over := trials.stopped(_reached(checkpoint), judge)):
+                return {"values": over, "value": None, "seconds": None}  # killed before it said so
+
+            def below(row: dict[str, Any]) -> bool:
+                nonlocal low
+                low = bool(judge and "ndcg@20" in row and judge(row["epoch"], row["ndcg@20"]))
+                return low
+
             outcome = execute(
                 run,
                 device=device,
@@ -314,39 +344,16 @@ def _load(name: str, data_dir: str | None, data_hash: str) -> datasets.Interacti
 
 def _reached(checkpoint: Path) -> trials.Curve:
     """What a run had reached by its checkpoint: valid NDCG@20 by epoch."""
-    try:
+    with suppress(Exception):  # there is none; or it is damaged, which `fit` has words for
         found = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
         rows = found["state"]["history"]
         return [(row["epoch"], row["ndcg@20"]) for row in rows if "ndcg@20" in row]
-    except Exception:  # there is none; or it is damaged, which `fit` has words for
-        return []
+    return []
 
 
-def valid_curve(outcome: Outcome) -> dict:
+def valid_curve(outcome: Outcome) -> dict[str, Any]:
     """What a study is told of a run: valid NDCG@20 by epoch, and where it counts."""
     rows = outcome.fit.history[["epoch", "ndcg@20"]].dropna()
     values = [(int(epoch), float(value)) for epoch, value in rows.itertuples(index=False)]
     about = outcome.record
     return {"values": values, "value": about["valid"]["ndcg@20"], "seconds": about["seconds"]}
-
-
-def merge_row(
-    csv: str | Path | None,
-    task: Task,
-    compute: Compute,
-    bar: "tqdm[Any]",
-    trials: int | None = None,
-) -> None:
-    """Merge a kept run into a file of runs, where there is to be one."""
-    if csv and task.key:
-        with unless_open_elsewhere(csv, bar):
-            merge(kept_rows([task.key], trials=trials, store=compute.store), csv)
-
-
-@contextmanager
-def unless_open_elsewhere(csv: str | Path, bar: tqdm) -> Iterator[None]:
-    """Say so where a file cannot be written now: it is written again in the end."""
-    try:
-        yield
-    except OSError as error:
-        bar.write(f"{csv} is not written now: {error}", file=sys.stderr)

@@ -148,7 +148,7 @@ def noise_plan(
     """
     finals = selected_runs(rows[rows["noise"] == 0])
     one = finals.drop_duplicates(["dataset", "backbone", "variant"])
-    changed = {"train.noise": [*map(float, ratios)], "train.sampler": "per-row"}
+    changed: dict[str, object] = {"train.noise": [*map(float, ratios)], "train.sampler": "per-row"}
     if radii is not None:
         one = one[one["loss"] == "drrl"]
         one = one[[evidence.ball(row) is not None for _, row in one.iterrows()]]
@@ -190,11 +190,11 @@ def order_plan(
             continue
         chosen.add(group)
         sizes = {"radius": radius, "weight": dro.weight_from_radius(radius, order)}
-        free = {f"loss.{name}": None for name in SIZES}
+        free: dict[str, object] = {f"loss.{name}": None for name in SIZES}
         for name, size in sizes.items():
             held = {f"loss.{name}": float(f"{float(size):.4g}")}
-            held["loss.order"] = sorted({*map(float, orders), order})
-            blocks.append(_again(row, seeds, free | held))
+            along = {"loss.order": sorted({*map(float, orders), order})}
+            blocks.append(_again(row, seeds, free | held | along))
     return blocks
 
 
@@ -202,7 +202,7 @@ def _again(selected: pd.Series, seeds: Iterable[int], changed: Mapping[str, obje
     """A block of a sweep: a selected run once more, but for what is changed (None: left out)."""
     own = run_of(selected).flat_config
     names = [*json.loads(selected["settings"]), "train.sampler", "train.negatives"]
-    settings = {name: own[name] for name in names} | changed
+    settings = {**{name: own[name] for name in names}, **changed}
     settings = {name: value for name, value in settings.items() if value is not None}
     outer = {name: selected[name] for name in ("dataset", "backbone", "loss")}
     return outer | {"settings": settings | {"train.seed": [*seeds]}}

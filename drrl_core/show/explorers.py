@@ -509,8 +509,8 @@ def margins(
     """A user's bound β + c·‖(f-β)₊‖, the path of SGD on it and the exact β; beside it all users.
 
     Args:
-        epochs: epoch -> scores (u, n) of users' negatives, -inf = masked (`diagnose.scores_of`), and
-            the β (u,) that each had then.
+        epochs: epoch -> scores (u, n) of users' negatives, -inf = masked (`diagnose.scores_of`),
+            and the β (u,) that each had then.
         order: γ in (1, inf]. weight: c >= 1, dimensionless; as trained.
         negatives: N, how many a training row draws; the exact β of such rows can be shown too.
         users: their names; 0, 1, ... unless given.

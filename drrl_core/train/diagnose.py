@@ -5,7 +5,7 @@ A user's negatives are all items without a train pair, not the few that a step s
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -82,7 +82,7 @@ def diagnostics(
     """
     known = askable(data, users)
     found = _by_user(model, loss, data, similarity, known).drop(columns="k2_test")
-    return {name: float(value) for name, value in found.mean().items()}
+    return {str(name): float(value) for name, value in found.mean().items()}
 
 
 def by_user(trained: Trained, *, users: int | None = None) -> pd.DataFrame:
@@ -115,8 +115,8 @@ def _by_user(
     similarity: str,
     users: np.ndarray,
 ) -> pd.DataFrame:
-    owned = isinstance(loss, losses.DrRL)
-    columns = [*(DIAGNOSTICS if owned else DIAGNOSTICS[:4]), "k2_test"]
+    own = DIAGNOSTICS if isinstance(loss, losses.DrRL) else DIAGNOSTICS[:4]
+    columns = [*own, "k2_test"]
     rows = [pd.DataFrame(columns=columns, dtype=float)]
     for some, scores, weights in _listening(model, loss, data, similarity, users):
         kept, weights = scores > -math.inf, weights.double()
@@ -131,10 +131,10 @@ def _by_user(
             row[name] = (weights * false).sum(-1) / false.sum(-1)
         for name in ("k1", "k2", "k2_test", "effective_share"):  # of nobody's weights: no mean
             row[name] = row[name].where(heard, math.nan)
-        if owned:
+        if isinstance(loss, losses.DrRL):
             row["beta"], row["gap"] = _duals(loss, scores, some)
-        row = {name: row[name].cpu().numpy() for name in columns}
-        rows.append(pd.DataFrame(row, index=some))
+        found = {name: row[name].cpu().numpy() for name in columns}
+        rows.append(pd.DataFrame(found, index=some))
     return pd.concat(rows[1:] or rows).rename_axis("user")
 
 
@@ -142,7 +142,8 @@ def _by_user(
 def _duals(loss: losses.DrRL, scores: Tensor, users: np.ndarray) -> tuple[Tensor, Tensor]:
     """Each user's β and duality gap on its scores, -inf = masked; float64, score."""
     scores, index = scores.double(), torch.from_numpy(users).to(scores.device)
-    family = {name: value for name, value in loss.hyper.items() if name != "epsilon"}
+    family: dict[str, Any] = {**loss.hyper}
+    family.pop("epsilon", None)
     ball = family.pop("weight", 1.0)
     if ball >= 1:
         if not family.keys() & {"radius", "temperature"}:
@@ -255,7 +256,7 @@ def sweep_orders(
     rows = [pd.DataFrame(columns=columns, dtype=float)]
     for some, scores, _ in _listening(*_parts(trained), known):
         scores = scores.double()
-        size = radius if own is None else torch.tensor(own[some].to_numpy()).to(scores)
+        size: Any = radius if own is None else torch.tensor(own[some].to_numpy()).to(scores)
         false = {
             name: false_negatives(trained.data, some, split)
             for name, split in FALSE_NEGATIVES.items()
@@ -266,8 +267,8 @@ def sweep_orders(
             row |= {name: getattr(worst, name) for name in read}
             for name, marks in false.items():
                 row[name] = dro.k2(worst.weights, torch.from_numpy(marks).to(scores.device))
-            row = {name: value.cpu().numpy() for name, value in row.items()}
-            rows.append(pd.DataFrame({"order": float(order), "user": some, **row}))
+            found = {name: value.cpu().numpy() for name, value in row.items()}
+            rows.append(pd.DataFrame({"order": float(order), "user": some, **found}))
     return pd.concat(rows[1:] or rows).set_index(["order", "user"]).sort_index()
 
 
@@ -289,10 +290,11 @@ def radii_by_user(trained: Trained, *, users: int | None = 200) -> pd.DataFrame:
 
     Source: Eq. 5, 6 and 9 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025.
     """
-    order = ORDERS.get(getattr(trained.loss, "function", None))
     if isinstance(trained.loss, losses.DrRL):
-        order = trained.loss.hyper["order"]
-    if order is None:
+        order = float(trained.loss.hyper["order"] or 1)
+    elif (function := getattr(trained.loss, "function", None)) in ORDERS:
+        order = ORDERS[function]
+    else:
         raise ValueError(f"{trained.loss} has no order: give a run of sl, ccl or drrl")
     known, radii = _some_users(trained.data, users), []
     for _, _, weights in _listening(*_parts(trained), known):
@@ -327,7 +329,8 @@ def margins(trained: Trained, *, users: int | None = 200) -> pd.DataFrame:
     >>> bool((frame["gap"] >= 0).all())
     True
     """
-    loss, pairs = trained.loss, np.diff(trained.data.train.indptr)
+    loss: Any = trained.loss
+    pairs = np.diff(trained.data.train.indptr)
     hyper = getattr(loss, "hyper", {})
     if not {"weight", "radius"} & hyper.keys() or hyper["order"] == 1:
         raise ValueError("no margin: give a run of drrl with order > 1 and a weight or a radius")
@@ -376,7 +379,8 @@ def false_negatives(
     else:
         liked = (data.valid[several] + data.test[several]).toarray() > 0
     liked[data.train[several].nonzero()] = False
-    return liked if np.ndim(users) else liked[0]
+    marks: np.ndarray = liked if np.ndim(users) else liked[0]
+    return marks
 
 
 def askable(data: Interactions, users: int) -> np.ndarray:
@@ -437,7 +441,8 @@ def _some_users(data: Interactions, count: int | None) -> np.ndarray:
 
 def _evenly(users: np.ndarray, count: int | None) -> np.ndarray:
     count = len(users) if count is None else min(count, len(users))
-    return users[np.linspace(0, len(users) - 1, count).astype(int)]
+    chosen: np.ndarray = users[np.linspace(0, len(users) - 1, count).astype(int)]
+    return chosen
 
 
 def _listening(
@@ -468,8 +473,11 @@ def _listening(
         pos = scores[owner, items]
         scores[owner, items] = -math.inf
 
-        def of_users(pos, neg, batch, owner=owner):
-            return loss(pos, neg.index_select(0, owner), batch)
+        def of_users(
+            pos: Tensor, neg: Tensor, batch: losses.Batch, owner: Tensor = owner
+        ) -> Tensor:
+            value: Tensor = loss(pos, neg.index_select(0, owner), batch)
+            return value
 
         batch = losses.Batch(index[owner], items, everything)
         weights = losses.negative_weights(of_users, pos, scores, batch)

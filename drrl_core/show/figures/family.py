@@ -234,7 +234,8 @@ def orders_by_user(
     """Quantities against the order: the mean over the users, and the middle 80% of them.
 
     Args:
-        columns: heading (or a loss) -> a table as `diagnose.sweep_orders` gives it; one column of panels.
+        columns: heading (or a loss) -> a table as `diagnose.sweep_orders` gives it; one
+            column of panels.
         quantities: names in QUANTITIES; one row of panels each.
         dots: heading -> a row for each trained model: index order, the quantities as columns.
     """
