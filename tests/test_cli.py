@@ -190,7 +190,7 @@ MISTAKES = {
     "runs compare 0 1": "has a key that starts with '0'",
     "train sinthetic": "unknown data set 'sinthetic'. Did you mean 'synthetic'?",
     "train nowhere.csv": "nowhere.csv: cannot be read",
-    "train synthetic --set lrr=1": "'lrr' is no setting of sl on mf: did you mean lr?",
+    "train synthetic --set lrr=1": "'lrr' is no setting of sl on mf: did you mean 'lr'?",
     "train synthetic --set lr=fast": "lr must be of type float, not 'fast'",
     "train synthetic --set lr=-1": "lr must lie in (0, inf), not -1",
     "train synthetic --set temperature=0": "temperature must lie in (0, inf",

@@ -16,12 +16,10 @@ means a cell for each of its values, and so does one inside `settings`:
 popularity was recorded (see `results.added_columns`).
 """
 
-import itertools
 import math
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,11 +32,12 @@ from drrl_core.lab import spaces
 from drrl_core.lab.results import harvest, read_runs, run_of, selected_runs
 from drrl_core.lab.run import Run, configure
 from drrl_core.lab.store import RunError
-from drrl_core.lab.sweep import read_yaml, train
+from drrl_core.lab.sweep import read_blocks, train
 from drrl_core.lab.tune import tune
 from drrl_core.lab.workers import LOCAL, Compute, SearchError
 
-KEYS = ("dataset", "backbone", "loss", "settings", "trials", "seeds", "again")
+BLOCK: dict[str, Any] = {"dataset": None, "backbone": "mf", "loss": None, "trials": 0, "seeds": 0}
+BLOCK |= {"again": False, "settings": {}}
 
 
 @dataclass(frozen=True)
@@ -71,38 +70,25 @@ def read(path: str | Path) -> list[Cell]:
     >>> [str(cell) for cell in read(path)]
     ['synthetic, mf, sl (2 trials, 2 seeds)', 'synthetic, mf, ccl (2 trials, 2 seeds)']
     """
-    blocks = read_yaml(path)
-    if not isinstance(blocks, list) or not blocks:
+    cells = [_cell(where, block) for where, block in read_blocks(path, [BLOCK])]
+    if not cells:
         raise ValueError(f"{path}: expected a list of blocks, each with a dataset and a loss")
-    return [cell for number, block in enumerate(blocks, 1) for cell in _cells(block, path, number)]
+    return cells
 
 
-def _cells(block: object, path: str | Path, number: int) -> Iterator[Cell]:
-    where = f"{path}, block {number}"
-    if not isinstance(block, dict) or not {"dataset", "loss"} <= block.keys():
-        raise ValueError(f"{where}: expected a mapping with dataset and loss, not {block!r}")
-    if odd := block.keys() - {*KEYS}:
-        raise ValueError(f"{where}: {min(odd)!r} is none of its keys: {', '.join(KEYS)}")
-    again, counts = block.get("again", False), [block.get(name, 0) for name in ("trials", "seeds")]
-    settings = block.get("settings", {})
-    if not isinstance(settings, dict) or any("." not in str(name) for name in settings):
+def _cell(where: str, block: dict[str, Any]) -> Cell:
+    cell = Cell(**{"config" if name == "settings" else name: v for name, v in block.items()})
+    counts = [cell.trials, cell.seeds]
+    if any("." not in str(name) for name in cell.config):
         raise ValueError(f"{where}: settings are full names and values, such as train.noise: 0.1")
     good = all(isinstance(n, int) and not isinstance(n, bool) and n > 1 for n in counts)
-    if again is not True and not good:
+    if cell.again is not True and not good:
         raise ValueError(f"{where}: trials and seeds must be whole numbers from 2, not {counts}")
-    if again is True and (any(counts) or settings):
+    if cell.again is True and (any(counts) or cell.config):
         raise ValueError(f"{where}: again trains what was tuned: no trials, seeds or settings")
-
-    def each(value: object) -> list[Any]:
-        return value if isinstance(value, list) else [value]
-
-    outer = (each(block["dataset"]), each(block.get("backbone", "mf")), each(block["loss"]))
-    for dataset, backbone, loss in itertools.product(*outer):
-        if loss not in spaces.variants(2):
-            raise ValueError(f"{where}: there is no loss {loss!r} to tune")
-        for values in itertools.product(*map(each, settings.values())):
-            own = dict(zip(settings, values, strict=True))
-            yield Cell(dataset, backbone, loss, counts[0], counts[1], again, own)
+    if cell.loss not in spaces.variants(2):
+        raise ValueError(f"{where}: there is no loss {cell.loss!r} to tune")
+    return cell
 
 
 def recorded(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:

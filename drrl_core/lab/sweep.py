@@ -1,7 +1,7 @@
 """Sweeps: every configuration of a file, trained into the store."""
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from drrl_core.lab.results import kept_rows, keys_in, merge
 from drrl_core.lab.run import Run, changes, configure, key_of, parse_value
 from drrl_core.lab.workers import LOCAL, Compute, Job, Task, collect, complain, merge_row
 
-BLOCKS: dict[str, dict[str, Any]] = {
-    "dataset": {"dataset": None, "backbone": "mf", "loss": "sl", "settings": {}},
-    "notebook": {"notebook": None, "out": "out/sweep", "parameters": {}},
-}
+BLOCKS: list[dict[str, Any]] = [
+    {"dataset": None, "backbone": "mf", "loss": "sl", "settings": {}},
+    {"notebook": None, "out": "out/sweep", "parameters": {}},
+]
 
 
 def sweep(
@@ -60,7 +60,7 @@ def sweep(
     """
     wanted, jobs = {}, []
     data_hash = cache(lambda name: datasets.load(name, data_dir=compute.data_dir).hash)
-    for where, each in _read(path):
+    for where, each in read_blocks(path):
         try:
             if "notebook" in each:
                 if notebook is None:
@@ -127,37 +127,47 @@ def train(
     return found
 
 
-def read_yaml(path: str | Path) -> Any:
-    """What a YAML file says; ValueError where it cannot be read."""
+def read_blocks(
+    path: str | Path, kinds: Sequence[Mapping[str, Any]] = BLOCKS
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The configurations of a YAML file, a block or a list of blocks, in order.
+
+    Args:
+        path: the file.
+        kinds: a block's keys and their defaults, None where it must have the key. The last is a
+            mapping, or a list of mappings; a list in it, as under any other key, is a choice.
+
+    Yields:
+        Where in the file, to be told in a message; and one choice of each key of a block.
+
+    Raises:
+        ValueError: the file cannot be read, or a block is of no kind; names the block.
+    """
     yaml = need("yaml", "tune")
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        blocks = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
-
-
-def _read(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where in the file, and one configuration, for every point of every block's grid."""
-    blocks = read_yaml(path)
+    required = [[name for name, value in kind.items() if value is None] for kind in kinds]
     for number, block in enumerate(blocks if isinstance(blocks, list) else [blocks], 1):
         where = f"{path}, block {number}"
-        if not isinstance(block, dict) or len(kind := BLOCKS.keys() & block.keys()) != 1:
-            raise ValueError(f"{where}: expected a mapping with either dataset or notebook")
-        defaults = BLOCKS[kind.pop()]
-        for name in block:
-            if name not in defaults:
-                meant = did_you_mean(name, defaults)
-                raise ValueError(f"{where}: {name!r} is none of its keys; {meant}")
-        inner = list(defaults)[-1]
-        points = block.pop(inner, None) or {}
-        for choice in points if isinstance(points, list) else [points]:
-            if not isinstance(choice, dict):
-                raise ValueError(f"{where}, {inner}: expected names and values, not {choice!r}")
-        outer = {name: block.get(name, value) for name, value in defaults.items() if name != inner}
-        for each in _grid(outer):
+        given = block.keys() if isinstance(block, dict) else set()
+        fits = [kind for kind, names in zip(kinds, required, strict=True) if {*names} <= given]
+        if len(fits) != 1:
+            wanted = " or ".join(" and ".join(names) for names in required)
+            either = "either " if len(kinds) > 1 else ""
+            raise ValueError(f"{where}: expected a mapping with {either}{wanted}, not {block!r}")
+        for name in given - fits[0].keys():
+            raise ValueError(
+                f"{where}: {name!r} is none of its keys; {did_you_mean(name, fits[0])}"
+            )
+        *outer, inner = fits[0]
+        points = block.get(inner) or {}
+        for each in _grid({name: block.get(name, fits[0][name]) for name in outer}):
             for choice in points if isinstance(points, list) else [points]:
-                for point in _grid(choice):
-                    yield where, each | {inner: point}
+                if not isinstance(choice, dict):
+                    raise ValueError(f"{where}, {inner}: expected names and values, not {choice!r}")
+                yield from ((where, each | {inner: point}) for point in _grid(choice))
 
 
 def _grid(given: dict[str, Any]) -> list[dict[str, Any]]:

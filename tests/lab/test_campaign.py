@@ -135,7 +135,8 @@ def test_the_time_is_told_by_what_is_recorded(here):
     ("text", "match"),
     [
         ("a: [", "cannot be read"),
-        ("{}", "expected a list of blocks"),
+        ("[]", "expected a list of blocks"),
+        ("{}", "block 1: expected a mapping with dataset and loss"),
         ("- {loss: sl}", "block 1: expected a mapping with dataset and loss"),
         ("- {dataset: synthetic, loss: sl, trails: 3}", "'trails' is none of its keys"),
         ("- {dataset: synthetic, loss: sell, trials: 3, seeds: 3}", "no loss 'sell'"),

@@ -826,7 +826,7 @@ def points(blocks: list[dict], tmp_path: Path) -> list[Run]:
     assert "&" not in path.read_text()  # lists are written out where they stand
     return [
         configure(each["dataset"], each["loss"], each["backbone"], each["settings"])
-        for _, each in sweeps._read(path)
+        for _, each in sweeps.read_blocks(path)
     ]
 
 
