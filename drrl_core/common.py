@@ -3,7 +3,8 @@
 import difflib
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,24 +22,35 @@ def did_you_mean(word: object, known: Iterable[str], *, most: int = 1) -> str:
     return f"there are: {', '.join(known)}"
 
 
-def write_whole(path: Path, content: bytes) -> None:
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
     """Write a file whole or not at all, whenever the process may be stopped; makes its folder.
+
+    Yields:
+        A draft to write to, which takes the file's place at the end of the block.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "new", "file")
-    >>> write_whole(path, b"all of it")
-    >>> path.read_bytes(), len(list(path.parent.iterdir()))
-    (b'all of it', 1)
+    >>> with whole_file(path) as draft:
+    ...     _ = draft.write_text("all of it")
+    >>> path.read_text(), len(list(path.parent.iterdir()))
+    ('all of it', 1)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        draft.write_bytes(content)
+        yield draft
         on_disk(draft)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
     on_disk(path.parent)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file's content whole or not at all, see `whole_file`."""
+    with whole_file(path) as draft:
+        draft.write_bytes(content)
 
 
 def on_disk(path: Path) -> None:

@@ -31,7 +31,7 @@ LAYERS = {
     "lab": {"backbones", "common", "datasets", "dro", "losses", "train"},
     "paper": {"common", "datasets", "dro", "lab", "losses", "train"},
     "show": {"dro"},
-    "pages": {"lab"},
+    "pages": {"common", "lab"},
     "cli": {"datasets", "lab", "pages", "paper"},
 }
 # What a practitioner imports. It knows nothing of the rest, and loads none of what the rest needs.
