@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from tqdm import tqdm
 
 from drrl_core import dro
 from drrl_core.common import own_file
@@ -27,8 +26,9 @@ from drrl_core.lab import store as kept
 from drrl_core.lab.results import read_runs, run_of
 from drrl_core.lab.run import Outcome, Run, changes, key_of
 from drrl_core.lab.spaces import Search, Variant, config_of
+from drrl_core.lab.sweep import into_store
 from drrl_core.lab.trials import spent
-from drrl_core.lab.workers import Compute, Task, collect
+from drrl_core.lab.workers import Compute
 from drrl_core.train.diagnose import negative_scores
 from drrl_core.train.trainer import TrainConfig
 
@@ -241,10 +241,7 @@ def _optimum(
             raise
     run, trials = _best_recorded(search, csv)
     key = key_of(run, search.data.hash)
-    if not (kept.store_folder(compute.store) / key).exists():
-        task = Task(f"{search.name}'s optimum in {csv}", key)
-        with tqdm(desc=task.name, total=1, unit="run") as bar:
-            collect(iter([compute.job(task, run, search.data.hash)]), compute, bar)
+    into_store({key: run}, f"{search.name}'s optimum in {csv}", compute=compute)
     outcome = kept.load(key, store=compute.store, data=search.data)
     return outcome, f"{search.name}'s {trials} trials"
 

@@ -104,6 +104,31 @@ def train(
     Raises:
         SearchError: some failed: a message lists them, after all others are done.
     """
+    failed, total = into_store(wanted, name, csv=csv, done=done, more=more, compute=compute)
+    folder = kept.store_folder(compute.store)
+    found = kept_rows([key for key in wanted if (folder / key).exists()], store=folder)
+    if csv:
+        merge(found, csv)
+    complain(failed, total)
+    return found
+
+
+def into_store(
+    wanted: Mapping[str, Run],
+    name: str,
+    *,
+    csv: str | Path | None = None,
+    done: Collection[str] = (),
+    more: Collection[Job] = (),
+    compute: Compute = LOCAL,
+    trials: int | None = None,
+) -> tuple[list[str], int]:
+    """Train the runs that the store has not: a line for each that failed, and how many there were.
+
+    Args:
+        wanted, name, csv, done, more, compute: as in `train`.
+        trials: the budget of the tuning that the runs belong to.
+    """
     folder, jobs = kept.store_folder(compute.store), [*more]
     data_hash = cache(lambda dataset: datasets.load(dataset, data_dir=compute.data_dir).hash)
     for key, run in wanted.items():
@@ -113,18 +138,13 @@ def train(
             shown = ", ".join(f"{name.partition('.')[2]}={value}" for name, value in changed)
             task = Task(f"{run.loss} on {run.backbone}, {run.dataset} ({shown})", key)
             jobs.append(compute.job(task, run, data_hash(run.dataset)))
-    with tqdm(desc=name, total=len(jobs), unit="run") as bar:
+    with tqdm(desc=name, total=len(jobs), unit="run", disable=not jobs) as bar:
 
         def tell(task: Task, result: Any) -> None:
             if not isinstance(result, Exception):
-                merge_row(csv, task, compute, bar)
+                merge_row(csv, task, compute, bar, trials)
 
-        failed = collect(iter(jobs), compute, bar, tell)
-    found = kept_rows([key for key in wanted if (folder / key).exists()], store=folder)
-    if csv:
-        merge(found, csv)
-    complain(failed, len(jobs))
-    return found
+        return collect(iter(jobs), compute, bar, tell), len(jobs)
 
 
 def read_blocks(

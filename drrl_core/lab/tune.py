@@ -23,6 +23,7 @@ from drrl_core.lab import trials as table
 from drrl_core.lab.results import ADDED, RUNS, kept_rows, keys_in, merge, read_as_text
 from drrl_core.lab.run import key_of
 from drrl_core.lab.spaces import Search
+from drrl_core.lab.sweep import into_store
 from drrl_core.lab.workers import (
     LOCAL,
     Compute,
@@ -119,8 +120,19 @@ def tune(
         done.sort(key=lambda trial: (-float(trial.value or 0), trial.number))
         keys, spent = [trial.user_attrs["key"] for trial in done], table.spent(study)
         if done:
-            more, lost = _seeded(search, done[0], seeds, spent, csv, compute)
-            keys, failed = [*more, *keys], failed + lost
+            best = search.run(table.trial_point(done[0]))
+            trains = [replace(best.train, seed=best.train.seed + more) for more in range(1, seeds)]
+            others = [replace(best, train=train) for train in trains]
+            wanted = {key_of(run, data.hash): run for run in others}
+            lost, _ = into_store(
+                wanted,
+                "further seeds",
+                csv=csv,
+                done=keys_in(csv),
+                compute=compute,
+                trials=spent,
+            )
+            keys, failed = [*wanted, *keys], failed + lost
     found = _rows(keys, spent, folder, csv)
     if csv:
         merge(found, csv)
@@ -241,28 +253,6 @@ def _tell(study: "Study", task: Task, result: Any, compute: Compute) -> None:
         over = result["value"] is None
     if over:
         kept.checkpoint_of(str(task.key), compute.store).unlink(missing_ok=True)
-
-
-def _seeded(
-    search: Search, best: "FrozenTrial", seeds: int, spent: int, csv: Csv, compute: Compute
-) -> tuple[list[str], list[str]]:
-    """The best trial with further seeds: the runs' keys, and a line for each that failed."""
-    run, store = search.run(table.trial_point(best)), kept.store_folder(compute.store)
-    first = run.train.seed
-    others = [replace(run, train=replace(run.train, seed=first + more)) for more in range(1, seeds)]
-    keys = {key_of(each, search.data.hash): each for each in others}
-    jobs = [
-        compute.job(Task(f"seed {each.train.seed}", key), each, search.data.hash)
-        for key, each in keys.items()
-        if key not in keys_in(csv) and not (store / key).exists()
-    ]
-    with tqdm(desc="further seeds", total=len(jobs), unit="run", disable=not jobs) as bar:
-
-        def tell(task: Task, result: Any) -> None:
-            if not isinstance(result, Exception):
-                merge_row(csv, task, compute, bar, trials=spent)
-
-        return [*keys], collect(iter(jobs), compute, bar, tell)
 
 
 def _rows(keys: list[str], spent: int, store: Path, csv: Csv) -> pd.DataFrame:

@@ -242,8 +242,8 @@ def collect(
 def complain(failed: list[str], total: int) -> None:
     """Raise SearchError with the lines of what failed, if anything did."""
     if failed:
-        listed = "\n  ".join(failed)
-        raise SearchError(f"{len(failed)} of {total} failed, all others are kept:\n  {listed}")
+        head = f"{len(failed)} of {total} failed, all others are kept:"
+        raise SearchError("\n  ".join([head, *failed]))
 
 
 def written_later(csv: str | Path, bar: "tqdm[Any]", write: Callable[[], None]) -> None:
