@@ -105,8 +105,8 @@ def tune(
         if number < 1:
             raise ValueError(f"{what} must be at least 1, not {number}")
     if csv:  # refused now, not when all is done
-        keys_in(csv)
         table.read_beside(csv)
+        keys_in(csv)
     need("optuna", "tune").logging.set_verbosity(30)  # warnings
     data = datasets.load(dataset, data_dir=compute.data_dir)
     if not data.valid.nnz:

@@ -57,12 +57,12 @@ from pathlib import Path
 
 import optuna, torch
 from drrl_core import datasets
-from drrl_core.lab import tune as tuning, workers
+from drrl_core.lab import tune as tuning, workers as pools
 
 torch.set_num_threads(1)
 datasets.load("synthetic")
 fork = multiprocessing.get_context("fork")
-workers._process = lambda: ProcessPoolExecutor(1, fork, workers._settle)
+pools._process = lambda: ProcessPoolExecutor(1, fork, pools._settle)
 home, rng = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
 small = {"epochs": 14, "patience": 14, "evaluate_every": 1, "negatives": 8, "dim": 4}
 
@@ -280,7 +280,7 @@ def test_what_waits_is_in_the_table_too(store, tmp_path, monkeypatch):
 def test_a_table_that_is_none_is_refused_before_anything_starts(store, tmp_path):
     csv = tmp_path / "runs.csv"
     trials.beside(csv).write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"trials\.csv is no table of trials: no column study"):
+    with pytest.raises(ValueError, match=r"trials\.csv: no column study"):
         tune(csv)
     trials.beside(csv).unlink()
     tune(csv, trials=2)
