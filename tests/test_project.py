@@ -231,3 +231,16 @@ def test_every_cell_that_was_run_is_on_the_page_of_results():
     places = tables.PLACE.findall((ROOT / "docs" / "results.md").read_text())
     shown = {(dataset, backbone) for _, dataset, backbone, *_ in places}
     assert {*map(tuple, rows[["dataset", "backbone"]].drop_duplicates().to_numpy())} <= shown
+
+
+def test_the_laboratory_s_modules_use_those_that_its_page_names_above_them():
+    from drrl_core import lab
+
+    order = re.findall(r"^    (\w+) ", lab.__doc__, re.M)
+    assert {*order} == {path.stem for path in (PACKAGE / "lab").glob("*.py")} - {"__init__"}
+    for name in order:
+        for node in ast.walk(ast.parse((PACKAGE / "lab" / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("drrl_core.lab"):
+                home = node.module.removeprefix("drrl_core.lab").removeprefix(".")
+                used = {home} if home else {alias.name for alias in node.names}
+                assert used <= {*order[: order.index(name)]}, f"{name} uses {used}"
