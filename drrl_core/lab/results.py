@@ -35,7 +35,6 @@ from tqdm import tqdm
 
 from drrl_core import datasets
 from drrl_core.common import write_whole
-from drrl_core.lab import store as kept
 from drrl_core.lab.run import (
     ACCURACY,
     SPLITS,
@@ -47,6 +46,7 @@ from drrl_core.lab.run import (
     raised,
 )
 from drrl_core.lab.spaces import variant_of
+from drrl_core.lab.store import RunError, load, lock_of, record, table
 from drrl_core.train import metrics, popularity
 from drrl_core.train.diagnose import by_user
 from drrl_core.train.trainer import tables
@@ -223,8 +223,8 @@ def kept_rows(
     True
     """
     rows = []
-    for key in kept.table(store)["key"] if keys is None else keys:
-        about = kept.record(key, store=store)
+    for key in table(store)["key"] if keys is None else keys:
+        about = record(key, store=store)
         own = about["parameters"]
         plain = configure(about["dataset"], about["loss"], about["backbone"])
         settings = changes(plain.config, own)
@@ -268,7 +268,7 @@ def merge(found: pd.DataFrame, path: str | Path) -> None:
     """
     path, text = Path(path), io.StringIO(found.to_csv(index=False))
     found = pd.read_csv(text, dtype=str, keep_default_na=False)
-    with kept.lock_of(path):
+    with lock_of(path):
         if path.exists():
             before = read_as_text(path)
             known = found["key"].map(before.set_index("key")["trials"]).fillna("")
@@ -348,7 +348,7 @@ def harvest(
     )
 
     @cache
-    def load(name: str) -> datasets.Interactions:
+    def data_of(name: str) -> datasets.Interactions:
         return data[name] if name in data else datasets.load(name, data_dir=data_dir)
 
     missing = {}
@@ -360,9 +360,9 @@ def harvest(
         if not (to_write or key in to_weigh):
             continue
         try:
-            kept.record(key, store=store)  # before its data are looked for
-            outcome = kept.load(key, store=store, data=load(row["dataset"]), device="cpu")
-        except (kept.RunError, datasets.DataError) as error:
+            record(key, store=store)  # before its data are looked for
+            outcome = load(key, store=store, data=data_of(row["dataset"]), device="cpu")
+        except (RunError, datasets.DataError) as error:
             missing[key] = str(error)
             continue
         if to_write:

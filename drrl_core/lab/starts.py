@@ -21,8 +21,7 @@ import pandas as pd
 
 from drrl_core import dro
 from drrl_core.common import own_file
-from drrl_core.lab import spaces
-from drrl_core.lab import store as kept
+from drrl_core.lab import spaces, store
 from drrl_core.lab.results import read_runs, run_of
 from drrl_core.lab.run import Outcome, Run, changes, key_of
 from drrl_core.lab.spaces import Search, Variant, config_of
@@ -208,7 +207,7 @@ def optima(
         try:
             other = spaces.plan(search.data, search.dataset, loss, search.backbone, given)
             outcome, took = _optimum(other, storage, csv, compute)
-        except (KeyError, ValueError, kept.RunError):
+        except (KeyError, ValueError, store.RunError):
             why = "first tune it, with all else equal"
             say(f"{search.name} does not begin with {loss}'s optimum: {why}")
             continue
@@ -234,15 +233,15 @@ def _optimum(
     try:
         study = optuna.load_study(study_name=search.study, storage=storage)
         key = study.best_trial.user_attrs["key"]
-        outcome = kept.load(key, store=compute.store, data=search.data)
+        outcome = store.load(key, store=compute.store, data=search.data)
         return outcome, f"{search.name}'s {spent(study)} trials"
-    except (KeyError, ValueError, kept.RunError):
+    except (KeyError, ValueError, store.RunError):
         if not csv or not Path(csv).exists():
             raise
     run, trials = _best_recorded(search, csv)
     key = key_of(run, search.data.hash)
     into_store({key: run}, f"{search.name}'s optimum in {csv}", compute=compute)
-    outcome = kept.load(key, store=compute.store, data=search.data)
+    outcome = store.load(key, store=compute.store, data=search.data)
     return outcome, f"{search.name}'s {trials} trials"
 
 
@@ -257,7 +256,7 @@ def _best_recorded(search: Search, csv: str | Path) -> tuple[Run, int]:
         run = replace(run_of(row), dataset=search.dataset)
         if {*changes(own.config, run.config)} <= search.searched:
             return run, int(row["trials"])
-    raise kept.RunError(f"{csv} has no {search.name} that was tuned so")
+    raise store.RunError(f"{csv} has no {search.name} that was tuned so")
 
 
 def point_of(outcome: Outcome, variant: Variant, negatives: int) -> dict[str, float] | None:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from drrl_core import datasets
 from drrl_core.common import did_you_mean, need
-from drrl_core.lab import store as kept
+from drrl_core.lab import store
 from drrl_core.lab.results import kept_rows, keys_in, merge
 from drrl_core.lab.run import Run, changes, configure, key_of, parse_value
 from drrl_core.lab.workers import LOCAL, Compute, Job, Task, collect, complain, merge_row
@@ -105,7 +105,7 @@ def train(
         SearchError: some failed: a message lists them, after all others are done.
     """
     failed, total = into_store(wanted, name, csv=csv, done=done, more=more, compute=compute)
-    folder = kept.store_folder(compute.store)
+    folder = store.store_folder(compute.store)
     found = kept_rows([key for key in wanted if (folder / key).exists()], store=folder)
     if csv:
         merge(found, csv)
@@ -129,7 +129,7 @@ def into_store(
         wanted, name, csv, done, more, compute: as in `train`.
         trials: the budget of the tuning that the runs belong to.
     """
-    folder, jobs = kept.store_folder(compute.store), [*more]
+    folder, jobs = store.store_folder(compute.store), [*more]
     data_hash = cache(lambda dataset: datasets.load(dataset, data_dir=compute.data_dir).hash)
     for key, run in wanted.items():
         if key not in done and not (folder / key).exists():

@@ -17,8 +17,7 @@ from tqdm import tqdm
 
 from drrl_core import datasets
 from drrl_core.common import need
-from drrl_core.lab import spaces, starts
-from drrl_core.lab import store as kept
+from drrl_core.lab import spaces, starts, store
 from drrl_core.lab import trials as table
 from drrl_core.lab.results import ADDED, RUNS, kept_rows, keys_in, merge, read_as_text
 from drrl_core.lab.run import key_of
@@ -112,7 +111,7 @@ def tune(
     if not data.valid.nnz:
         raise ValueError(f"{dataset} has no valid pairs: there is nothing to select by")
     search = spaces.plan(data, dataset, variant, backbone, config or {})
-    folder = kept.store_folder(compute.store).resolve()
+    folder = store.store_folder(compute.store).resolve()
     url = storage or f"sqlite:///{folder / 'studies.sqlite'}"
     with _alone_at(search.study, url, folder):
         study, failed = _searched(search, trials, _studies(url, folder), csv, compute)
@@ -231,8 +230,8 @@ def _trials(
         shown_as = ", ".join(f"{name}={value}" for name, value in shown)
         task = Task(f"trial {trial.number} ({shown_as})", key, trial)
         rivals = table.rivals(study, trial, run.train.epochs)
-        if (kept.store_folder(compute.store) / key).exists():  # judged as if it were trained now
-            outcome = kept.load(key, store=compute.store, data=search.data, device="cpu")
+        if (store.store_folder(compute.store) / key).exists():  # judged as if it were trained now
+            outcome = store.load(key, store=compute.store, data=search.data, device="cpu")
             told, judge = valid_curve(outcome), table.judge(rivals, run.train.epochs)
             if over := table.stopped(told["values"], judge):
                 told |= {"values": over, "value": None}
@@ -252,12 +251,12 @@ def _tell(study: "Study", task: Task, result: Any, compute: Compute) -> None:
         table.tell(study, task.trial, **told)
         over = result["value"] is None
     if over:
-        kept.checkpoint_of(str(task.key), compute.store).unlink(missing_ok=True)
+        store.checkpoint_of(str(task.key), compute.store).unlink(missing_ok=True)
 
 
-def _rows(keys: list[str], spent: int, store: Path, csv: Csv) -> pd.DataFrame:
+def _rows(keys: list[str], spent: int, folder: Path, csv: Csv) -> pd.DataFrame:
     """Rows of runs, in this order, of the store's or else as the file has them."""
-    found = kept_rows([key for key in keys if (store / key).exists()], trials=spent, store=store)
+    found = kept_rows([key for key in keys if (folder / key).exists()], trials=spent, store=folder)
     if csv and Path(csv).exists():
         text = read_as_text(csv)[[*RUNS]]
         more = text[text["key"].isin({*keys} - {*found["key"]})].assign(trials=spent)
@@ -273,7 +272,7 @@ def _rows(keys: list[str], spent: int, store: Path, csv: Csv) -> pd.DataFrame:
 
 def _studies(url: str, folder: Path) -> Any:
     """Optuna's storage; its tables are made by one process: two that begin at once both fail."""
-    with kept.lock_of(folder / "studies"):
+    with store.lock_of(folder / "studies"):
         return need("optuna", "tune").storages.get_storage(url)
 
 
@@ -289,7 +288,7 @@ def _alone_at(study: str, storage: str, folder: Path) -> Iterator[None]:
     path = folder / hashlib.sha256(f"{storage} {study}".encode()).hexdigest()[:16]
     owner = path.with_suffix(".owner")
     try:
-        with kept.lock_of(path).acquire(blocking=False):
+        with store.lock_of(path).acquire(blocking=False):
             owner.write_text(f"process {os.getpid()} on {platform.node()}")
             yield
     except Timeout:

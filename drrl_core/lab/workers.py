@@ -27,8 +27,7 @@ from tqdm import tqdm
 
 from drrl_core import datasets
 from drrl_core.common import cores, need
-from drrl_core.lab import store as kept
-from drrl_core.lab import trials
+from drrl_core.lab import store, trials
 from drrl_core.lab.results import kept_rows, merge
 from drrl_core.lab.run import Outcome, Run, execute, key_of
 from drrl_core.train.trainer import DivergedError
@@ -37,12 +36,12 @@ MOST_DEATHS = 3  # of the workers of one job, which is then given up
 
 
 class SearchError(Exception):
-    """Some of what was asked for could not be run; all the rest was, and is kept."""
+    """Some of what was asked for could not be run; all the rest was, and is store."""
 
 
 @dataclass(frozen=True)
 class Compute:
-    """What computes runs, and where they are kept.
+    """What computes runs, and where they are store.
 
     Attributes:
         store: see `store.store_folder`.
@@ -80,7 +79,7 @@ class Compute:
             "run": run,
             "data_hash": data_hash,
             "data_dir": self.data_dir and str(self.data_dir),
-            "store": None if self.scheduler else str(kept.store_folder(self.store)),
+            "folder": None if self.scheduler else str(store.store_folder(self.store)),
             "device": self.device,
             "threads": self.share(),
             "rivals": rivals,
@@ -214,7 +213,7 @@ def collect(
 ) -> list[str]:
     """Compute jobs of Tasks, save the runs that finish; returns a line for each that failed.
 
-    `tell(task, result)` hears of each, when what it left is kept.
+    `tell(task, result)` hears of each, when what it left is store.
     """
     failed = []
     with closing(run_jobs(jobs, compute)) as done:
@@ -224,7 +223,7 @@ def collect(
                     if isinstance(result, Exception):
                         raise result
                     if files := result.get("files"):
-                        kept.save(files, store=compute.store)
+                        store.save(files, store=compute.store)
                 except Exception as error:
                     line = f"{task.name}: {type(error).__name__}: {error}"
                     bar.write(f"failed: {line}", file=sys.stderr)
@@ -278,7 +277,7 @@ def _train(
     *,
     data_hash: str,
     data_dir: str | None,
-    store: str | None,
+    folder: str | None,
     device: str,
     threads: int,
     rivals: list[trials.Curve] | None = None,
@@ -288,7 +287,7 @@ def _train(
     Args:
         run: what to run.
         data_hash: of the data it is to be trained on.
-        store: the folder of its checkpoint; None: this machine's own, see `store.store_folder`.
+        folder: of its checkpoint; None: this machine's own, see `store.store_folder`.
         data_dir, device: as in `run.execute`.
         threads: how many torch may use.
         rivals: stop where `trials.judge` by these says so; what a run that continues from a
@@ -306,7 +305,7 @@ def _train(
         torch.set_num_threads(threads)
         try:
             data = _load(run.dataset, data_dir, data_hash)
-            checkpoint = kept.checkpoint_of(key_of(run, data.hash), store)
+            checkpoint = store.checkpoint_of(key_of(run, data.hash), folder)
             judge = None if rivals is None else trials.judge(rivals, run.train.epochs)
             if judge and (over := trials.stopped(_reached(checkpoint), judge)):
                 return {"values": over, "value": None, "seconds": None}  # killed before it said so
@@ -330,7 +329,7 @@ def _train(
         return valid_curve(outcome) | {"value": None}
     if not outcome.record["finished"]:
         raise KeyboardInterrupt
-    return valid_curve(outcome) | {"files": kept.files_of(outcome)}
+    return valid_curve(outcome) | {"files": store.files_of(outcome)}
 
 
 @lru_cache(2)

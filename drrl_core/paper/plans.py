@@ -11,9 +11,9 @@ import pandas as pd
 
 from drrl_core import datasets, dro
 from drrl_core.common import need, write_whole
-from drrl_core.lab import store as kept
 from drrl_core.lab import trials as table
 from drrl_core.lab.results import SIZES, harvest, keys_in, read_runs, run_of, selected_runs
+from drrl_core.lab.store import table as runs_in
 from drrl_core.lab.sweep import sweep
 from drrl_core.lab.tune import tune
 from drrl_core.lab.workers import LOCAL, Compute
@@ -113,7 +113,7 @@ def copied(recorded: str | Path, folder: str | Path, *, store: str | Path | None
                 "replaced: move them, or choose another folder"
             )
         tables += [table.read(path) for path in [table.beside(csv)] if path.exists()]
-        if keys_in(csv) <= keys_in(recorded / "runs.csv") | {*kept.table(store)["key"]}:
+        if keys_in(csv) <= keys_in(recorded / "runs.csv") | {*runs_in(store)["key"]}:
             shutil.rmtree(folder)
         else:
             names = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(1))
