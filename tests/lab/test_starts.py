@@ -13,8 +13,9 @@ from torch.nn.functional import cosine_similarity, softplus
 from drrl_core import datasets, losses
 from drrl_core.lab import results, spaces, starts
 from drrl_core.lab import tune as tuning
-from drrl_core.lab.run import changes, configure, key_of, raised, strict_json
+from drrl_core.lab.run import changes, configure, execute, key_of, raised, strict_json
 from drrl_core.lab.workers import Compute
+from drrl_core.train import diagnose
 
 TINY = {"epochs": 2, "evaluate_every": 1, "negatives": 8, "dim": 4}
 
@@ -305,3 +306,46 @@ def test_a_study_begins_with_them_in_order_and_each_once(tmp_path, monkeypatch):
     points = [json.loads(text) for text in table["params"]]
     assert points[0] == printed.point and points[1]["loss.temperature"] == 0.12
     assert np.isfinite(table["value"]).all()
+
+
+# --------------------------------------------------------------------------- optima, as points
+
+
+@pytest.fixture(scope="module")
+def trained():
+    shared = {"epochs": 4, "lr": 0.01}
+    sl = configure("synthetic", "sl", config=shared | {"temperature": 0.15})
+    ccl = configure("synthetic", "ccl", config=shared | {"margin": 0.2, "weight": 8})
+    return {run.loss: execute(run, progress=False) for run in (sl, ccl)}
+
+
+@pytest.mark.parametrize(
+    "name", ["drrl", "drrl-shared", "drrl-fixed", "drrl-exact", "drrl-penalty"]
+)
+@pytest.mark.parametrize("origin", ["sl", "ccl"])
+def test_a_mapped_optimum_listens_as_the_loss_it_comes_from(trained, name, origin):
+    variant = spaces.variants(64)[name]
+    point = starts.point_of(trained[origin], variant, 64)
+    if (name, origin) == ("drrl-penalty", "ccl"):
+        assert point is None  # as the order grows the penalty becomes the plain mean
+        return
+    assert point.keys() == variant.space.keys() and point["train.lr"] == 0.01
+    settings = spaces.config_of(variant, point)
+    run = configure("synthetic", "drrl", config=settings)  # accepted
+    made = losses.make("drrl", n_users=20, n_items=1, **run.loss_config)
+    rng, rows = np.random.default_rng(1), []
+    for user in range(0, 1000, 50):
+        rows.append(rng.choice(diagnose.negatives_of(trained[origin], user)["score"], 64))
+    neg, pos = torch.tensor(np.array(rows)), torch.full((20,), 0.5)
+    found = losses.negative_weights(made, pos, neg, losses.Batch(torch.arange(20)))
+    if origin == "sl":  # w ∝ exp(f/τ)
+        wanted = 64 * torch.softmax(neg / 0.15, -1)
+    else:  # w alike above β, none below; at order 151, nearly
+        wanted = (neg > 0.2).float()
+        wanted *= 64 / wanted.sum(-1, keepdim=True)
+    if (name, origin) == ("drrl-exact", "ccl"):  # one margin is another radius for each row
+        wanted = (neg > 0.2).double().mean(-1).log().neg().median()
+        assert point["loss.radius"] == pytest.approx(wanted.item(), rel=0.15)
+        return
+    slack = 0.3 if name == "drrl-exact" else 0.05  # and one radius another τ
+    assert (found - wanted).abs().mean() < slack * wanted.abs().mean()

@@ -25,12 +25,6 @@ SMALL = {"epochs": 12, "patience": 12, "evaluate_every": 1, "negatives": 8, "dim
 HERE = Compute(workers=0)
 
 
-@pytest.fixture
-def store(monkeypatch, tmp_path):
-    monkeypatch.setenv("DRRL_RUNS", str(tmp_path / "runs"))
-    return tmp_path / "runs"
-
-
 def tune(csv, name="sl", trials=5, **more):
     options = {"trials": trials, "csv": csv, "config": SMALL, "compute": HERE} | more
     return tuning.tune("synthetic", name, **options)
