@@ -117,7 +117,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 sys.path[:0] = [{tests!r}, {root!r}]
 import torch
-from samples import ROOT, stored
+from samples import stored
 torch.set_num_threads(1)
 kill_at, ready, go = int(sys.argv[1]), *map(Path, sys.argv[2:])
 ready.touch()
