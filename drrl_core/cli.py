@@ -75,9 +75,10 @@ def train(
     ] = False,
 ):
     """Train a loss on a backbone, rank all items for every user, print the accuracy."""
-    from drrl_core.lab import runs
+    from drrl_core.lab.run import configure, execute, parse_value
+    from drrl_core.lab.store import get_or_train, store_folder
 
-    chosen = {key: runs.parse_value(text) for key, text in _pairs(settings or [], "--set").items()}
+    chosen = {key: parse_value(text) for key, text in _pairs(settings or [], "--set").items()}
     options = {
         "sampler": sampler,
         "negatives": negatives,
@@ -86,12 +87,12 @@ def train(
         "seed": seed,
     }
     chosen |= {f"train.{key}": value for key, value in options.items() if value is not None}
-    run = runs.configure(dataset, loss, backbone, chosen)
-    outcome = (runs.get_or_train if store else runs.execute)(run, device=device, data_dir=data_dir)
+    run = configure(dataset, loss, backbone, chosen)
+    outcome = (get_or_train if store else execute)(run, device=device, data_dir=data_dir)
     record = outcome.record
     if outcome.served:
         print(
-            f"served from {runs.store_folder() / record['key']}, finished {record['finished']}; "
+            f"served from {store_folder() / record['key']}, finished {record['finished']}; "
             "to train again: --no-store",
             file=sys.stderr,
         )
@@ -171,12 +172,23 @@ def tune(
     It begins with published settings and this loss's best on other data sets (those in --csv);
     tune sl and ccl before drrl, which also begins with their optima, and halfway between.
     """
-    from drrl_core.lab import runs, search
+    from drrl_core.lab import tune as tuning
+    from drrl_core.lab.run import parse_value
+    from drrl_core.lab.workers import Compute
 
-    chosen = {key: runs.parse_value(text) for key, text in _pairs(settings or [], "--set").items()}
-    place = search.Place(None, data_dir, device, workers, threads, scheduler)
-    options = {"backbone": backbone, "trials": trials, "seeds": seeds, "settings": chosen}
-    _show(search.tune(dataset, loss, **options, storage=storage, csv=csv, place=place))
+    chosen = {key: parse_value(text) for key, text in _pairs(settings or [], "--set").items()}
+    found = tuning.tune(
+        dataset,
+        loss,
+        backbone=backbone,
+        trials=trials,
+        seeds=seeds,
+        config=chosen,
+        storage=storage,
+        csv=csv,
+        compute=Compute(None, data_dir, device, workers, threads, scheduler),
+    )
+    _show(found)
 
 
 @app.command()
@@ -195,10 +207,12 @@ def sweep(
 
     A list anywhere means each of its values; the file may be a list of such blocks.
     """
-    from drrl_core.lab import search
+    from drrl_core.lab import sweep as sweeps
+    from drrl_core.lab.workers import Compute
+    from drrl_core.pages.sweeps import notebook_job
 
-    place = search.Place(None, data_dir, device, workers, threads, scheduler)
-    _show(search.sweep(file, csv=csv, place=place))
+    compute = Compute(None, data_dir, device, workers, threads, scheduler)
+    _show(sweeps.sweep(file, csv=csv, compute=compute, notebook=notebook_job))
 
 
 @app.command()
@@ -304,20 +318,20 @@ def plan(
     """
     from functools import partial
 
-    from drrl_core.lab import search
-    from drrl_core.paper import evidence
+    from drrl_core.lab.results import read_runs
+    from drrl_core.paper import plans
 
-    rows = evidence.read_runs(results / "runs.csv")
+    rows = read_runs(results / "runs.csv")
     rows = rows[(rows["dataset"] == dataset) & (rows["backbone"] == backbone)]
-    breakdown = partial(search.noise_plan, seeds=range(1), radii=search.RADII)
+    breakdown = partial(plans.noise_plan, seeds=range(1), radii=plans.RADII)
     for name, variants, make in (
-        ("noise", ("sl", "bsl-pooled", "ccl", "advinfonce", "drrl"), search.noise_plan),
+        ("noise", ("sl", "bsl-pooled", "ccl", "advinfonce", "drrl"), plans.noise_plan),
         ("breakdown", ("drrl",), breakdown),
-        ("order", ("drrl", "drrl-exact"), search.order_plan),
+        ("order", ("drrl", "drrl-exact"), plans.order_plan),
     ):
         blocks = make(rows[rows["variant"].isin(variants)])
         if blocks:
-            print(search.write_plan(blocks, out / f"{dataset}_{backbone}_{name}.yaml"))
+            print(plans.write_plan(blocks, out / f"{dataset}_{backbone}_{name}.yaml"))
         else:
             print(f"{name}: none of {', '.join(variants)} was tuned for", file=sys.stderr)
 
@@ -336,9 +350,9 @@ def harvest(
 
     Each user's accuracy, and where the loss's weight goes, for the runs that were selected.
     """
-    from drrl_core.lab import search
+    from drrl_core.lab import results as tables
 
-    missing = search.harvest(results, users=users, data_dir=data_dir)
+    missing = tables.harvest(results, users=users, data_dir=data_dir)
     for key, why in missing.items():
         print(f"{key}: {why}", file=sys.stderr)
     print(f"{results / 'skew.csv'}\n{results / 'per_user'}: {len(missing)} runs are missing")
@@ -358,7 +372,8 @@ def scorecard(
     ] = None,
 ):
     """Set every number and claim of the paper beside what was measured here."""
-    from drrl_core.paper import evidence, scorecard, tables
+    from drrl_core.lab.results import read_runs
+    from drrl_core.paper import scorecard, tables
 
     if not results.is_dir():
         raise ValueError(f"{results} is no folder of results: drrl tune --csv {results}/runs.csv")
@@ -366,7 +381,7 @@ def scorecard(
     page.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(results / "scorecard.csv", index=False, float_format="%.6g")
     page.write_text(scorecard.page(table), encoding="utf-8")
-    rows = evidence.read_runs(results / "runs.csv")
+    rows = read_runs(results / "runs.csv")
     for path in fill or ():
         path.write_text(tables.fill(path.read_text(encoding="utf-8"), rows), encoding="utf-8")
     for verdict, count in table["verdict"].value_counts().items():
@@ -391,7 +406,8 @@ def campaign(
 
     Ctrl-C or SIGTERM stops it, and the same command goes on, on another machine too.
     """
-    from drrl_core.lab import campaign, search
+    from drrl_core.lab import campaign
+    from drrl_core.lab.workers import Compute
 
     if status:
         found = campaign.status(file, results)
@@ -404,8 +420,8 @@ def campaign(
             f"in all {left['hours'].sum():.0f} h, and {left['hours'].isna().sum()} cells not known"
         )
         return
-    place = search.Place(device=device, data_dir=data_dir)
-    if failed := campaign.run(file, results, cells=cells, place=place):
+    compute = Compute(device=device, data_dir=data_dir)
+    if failed := campaign.run(file, results, cells=cells, compute=compute):
         raise ValueError(f"{len(failed)} cells failed, all others were run: {'; '.join(failed)}")
 
 
@@ -484,29 +500,29 @@ def runs_list(
     ] = False,
 ):
     """The finished runs, one a line, the latest last."""
-    from drrl_core.lab import runs
+    from drrl_core.lab import store
 
-    found = runs.table()
+    found = store.table()
     if as_csv:
         found.to_csv(sys.stdout, index=False)
         return
     columns = {
         **{name: name for name in ("key", "dataset", "backbone", "loss", "seed", "sampler")},
-        **{"best_epoch": "epoch", "valid.ndcg@20": "valid ndcg@20", "test.ndcg@20": "test ndcg@20"},
+        **{"best_epoch": "epoch", "valid_ndcg@20": "valid ndcg@20", "test_ndcg@20": "test ndcg@20"},
         **{name: name for name in ("seconds", "device", "finished")},
     }
     if len(found):
         print(found[list(columns)].rename(columns=columns).round(4).to_string(index=False))
     else:
-        print(f"no finished runs in {runs.store_folder()}", file=sys.stderr)
+        print(f"no finished runs in {store.store_folder()}", file=sys.stderr)
 
 
 @runs_app.command("show")
 def runs_show(key: Annotated[str, typer.Argument(help="A run's key, or its first digits.")]):
     """A run's record: configuration, accuracy, what it was computed with."""
-    from drrl_core.lab import runs
+    from drrl_core.lab import store
 
-    print(json.dumps(runs.record(key), indent=2))
+    print(json.dumps(store.record(key), indent=2))
 
 
 @runs_app.command("compare")
@@ -515,13 +531,13 @@ def runs_compare(
     b: Annotated[str, typer.Argument(help="Another's.")],
 ):
     """Two runs' accuracy: means over users, a - b, its 95% interval, p of no difference."""
-    from drrl_core.lab import runs
+    from drrl_core.lab import store
 
     for name, key in (("a", a), ("b", b)):
-        record = runs.record(key)
+        record = store.record(key)
         print(f"{name}  {record['key']}  {record['loss']} on {record['backbone']}, ", end="")
         print(f"{record['dataset']}, seed {record['seed']}")
-    print(runs.compare(a, b).to_string(float_format="{:.4f}".format))
+    print(store.compare(a, b).to_string(float_format="{:.4f}".format))
 
 
 def main() -> None:

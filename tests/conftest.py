@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -29,6 +30,58 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=path, args=flags)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def store(monkeypatch, tmp_path):
+    """Finished runs are kept apart for a test."""
+    monkeypatch.setenv("DRRL_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Workers are threads: no process to start, and a test can reach into them."""
+    import torch
+
+    from drrl_core.lab import workers
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(workers, "_process", lambda: ThreadPoolExecutor(1))
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """A folder with `runs.csv`, and the store of its runs."""
+    from samples import COUNTING, sweep, write
+
+    from drrl_core.lab import workers
+    from drrl_core.lab.workers import Compute
+
+    home = tmp_path_factory.mktemp("counted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "_process", lambda: ThreadPoolExecutor(1))
+        place = Compute(home / "runs")
+        sweep(write(home, COUNTING), csv=home / "results" / "runs.csv", compute=place)
+    return home
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch):
+    """Ctrl-C falls into the third evaluation, once."""
+    from drrl_core.train import metrics
+
+    evaluate, seen = metrics.evaluate, []
+
+    def interrupted(*given, **options):
+        seen.append(given)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return evaluate(*given, **options)
+
+    monkeypatch.setattr(metrics, "evaluate", interrupted)
 
 
 @pytest.hookimpl(hookwrapper=True)

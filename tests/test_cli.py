@@ -10,7 +10,7 @@ import pytest
 
 from drrl_core import cli as command
 from drrl_core import datasets, losses
-from drrl_core.paper import evidence
+from drrl_core.lab import results
 
 ROOT = Path(__file__).parents[1]
 RECORD = [
@@ -190,7 +190,7 @@ MISTAKES = {
     "runs compare 0 1": "has a key that starts with '0'",
     "train sinthetic": "unknown data set 'sinthetic'. Did you mean 'synthetic'?",
     "train nowhere.csv": "nowhere.csv: cannot be read",
-    "train synthetic --set lrr=1": "'lrr' is no setting of sl on mf: did you mean lr?",
+    "train synthetic --set lrr=1": "'lrr' is no setting of sl on mf: did you mean 'lr'?",
     "train synthetic --set lr=fast": "lr must be of type float, not 'fast'",
     "train synthetic --set lr=-1": "lr must lie in (0, inf), not -1",
     "train synthetic --set temperature=0": "temperature must lie in (0, inf",
@@ -251,10 +251,10 @@ def test_scorecard(drrl, tmp_path):
 def test_harvest(drrl, tmp_path):
     code, out, err = drrl(f"harvest --results {tmp_path}")
     assert code == 2 and f"{tmp_path} has no runs.csv" in err and not out
-    (tmp_path / "runs.csv").write_text(",".join(evidence.RUNS) + "\n")
+    (tmp_path / "runs.csv").write_text(",".join(results.RUNS) + "\n")
     code, out, _ = drrl(f"harvest --results {tmp_path} --users 9")
     assert code == 0 and out.endswith("per_user: 0 runs are missing\n")
-    assert (tmp_path / "skew.csv").read_text().startswith(",".join(evidence.SKEW))
+    assert (tmp_path / "skew.csv").read_text().startswith(",".join(results.SKEW))
 
 
 def test_plan(drrl, tmp_path):

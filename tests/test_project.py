@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import drrl_core
-from drrl_core.paper import evidence, tables
+from drrl_core.lab import results
+from drrl_core.paper import tables
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "drrl_core"
@@ -21,28 +22,20 @@ PACKAGE = ROOT / "drrl_core"
 LAYERS = {
     "__init__": {"backbones", "datasets", "dro", "losses", "train"},
     "__main__": {"cli"},
+    "common": set(),
     "dro": set(),
     "datasets": set(),
     "backbones": set(),
     "losses": {"dro"},
-    "train": {"datasets", "losses"},
-    "lab.runs": {"backbones", "datasets", "dro", "losses", "train"},
-    "paper": {"dro", "lab.runs", "losses", "train"},
+    "train": {"datasets", "dro", "losses"},
+    "lab": {"backbones", "common", "datasets", "dro", "losses", "train"},
+    "paper": {"common", "datasets", "dro", "lab", "losses", "train"},
     "show": {"dro"},
-    "pages": {"lab.runs", "show"},
-    "lab.spaces": {"datasets", "dro", "lab.runs", "losses", "train"},
-    "lab.starts": {"lab.runs", "lab.spaces", "paper", "train"},
-    "lab.trials": {"lab.runs", "lab.spaces"},
-    "lab.search": {
-        *("datasets", "dro", "pages", "paper"),
-        *("lab.runs", "lab.spaces", "lab.starts", "lab.trials"),
-    },
-    "lab.campaign": {"datasets", "lab.runs", "lab.search", "lab.spaces", "paper"},
-    "lab.doctor": {"datasets", "lab.runs"},
-    "cli": {"datasets", "lab.campaign", "lab.doctor", "lab.runs", "lab.search", "pages", "paper"},
+    "pages": {"common", "lab", "show"},
+    "cli": {"datasets", "lab", "pages", "paper"},
 }
 # What a practitioner imports. It knows nothing of the rest, and loads none of what the rest needs.
-CORE = {"dro", "losses", "backbones", "datasets", "train"}
+CORE = {"common", "dro", "losses", "backbones", "datasets", "train"}
 UPSTAIRS = LAYERS.keys() - CORE - {"__init__"}
 
 
@@ -52,9 +45,8 @@ def sources() -> dict[Path, str]:
 
 
 def room_of(path: Path) -> str:
-    """The module or the folder of the package that a file is in; in `lab`, each module."""
-    first, *rest = path.relative_to(PACKAGE).with_suffix("").parts
-    return f"lab.{rest[0]}" if first == "lab" and rest[0] != "__init__" else first
+    """The module or the folder of the package that a file is in."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
 def imports_of(source: str) -> set[str]:
@@ -63,24 +55,19 @@ def imports_of(source: str) -> set[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.level:
             assert node.level == 1  # of the same room
-        elif isinstance(node, ast.ImportFrom) and node.module in ("drrl_core", "drrl_core.lab"):
+        elif isinstance(node, ast.ImportFrom) and node.module == "drrl_core":
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("drrl_core."):
             found.add(node.module)
         elif isinstance(node, ast.Import):
             found |= {a.name for a in node.names if a.name.startswith("drrl_core.")}
-    rooms = set()
-    for name in found - {"drrl_core.__version__"}:
-        parts = name.split(".")
-        rooms.add(".".join(parts[1:3]) if parts[1] == "lab" else parts[1])
-    return rooms
+    return {name.split(".")[1] for name in found - {"drrl_core.__version__"}}
 
 
 def test_rooms_import_only_what_lies_below_them():
     found = {}
     for path, source in sources().items():
         found.setdefault(room_of(path), set()).update(imports_of(source))
-    assert found.pop("lab") == set()
     assert found.keys() == LAYERS.keys()
     for room, others in found.items():
         assert others - {room} <= LAYERS[room], f"{room} imports {others - LAYERS[room]}"
@@ -255,13 +242,26 @@ def test_the_changes_name_the_version():
 @pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
 def test_the_tables_are_what_the_records_say(name):
     page = (ROOT / name).read_text()
-    rows = evidence.read_runs(ROOT / "data" / "results" / "runs.csv")
+    rows = results.read_runs(ROOT / "data" / "results" / "runs.csv")
     assert tables.PLACE.search(page)
     assert tables.fill(page, rows) == page, "make scorecard"
 
 
 def test_every_cell_that_was_run_is_on_the_page_of_results():
-    rows = evidence.read_runs(ROOT / "data" / "results" / "runs.csv")
+    rows = results.read_runs(ROOT / "data" / "results" / "runs.csv")
     places = tables.PLACE.findall((ROOT / "docs" / "results.md").read_text())
     shown = {(dataset, backbone) for _, dataset, backbone, *_ in places}
     assert {*map(tuple, rows[["dataset", "backbone"]].drop_duplicates().to_numpy())} <= shown
+
+
+def test_the_laboratory_s_modules_use_those_that_its_page_names_above_them():
+    from drrl_core import lab
+
+    order = re.findall(r"^    (\w+) ", lab.__doc__, re.M)
+    assert {*order} == {path.stem for path in (PACKAGE / "lab").glob("*.py")} - {"__init__"}
+    for name in order:
+        for node in ast.walk(ast.parse((PACKAGE / "lab" / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("drrl_core.lab"):
+                home = node.module.removeprefix("drrl_core.lab").removeprefix(".")
+                used = {home} if home else {alias.name for alias in node.names}
+                assert used <= {*order[: order.index(name)]}, f"{name} uses {used}"

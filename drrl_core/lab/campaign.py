@@ -13,26 +13,31 @@ means a cell for each of its values, and so does one inside `settings`:
     - {dataset: amazon-beauty, loss: sl, again: true}
 
 `again` tunes nothing: it trains the selected runs of `runs.csv`, where their rows are of before
-popularity was recorded (see `runs.added_columns`).
+popularity was recorded (see `results.added_columns`).
 """
 
-import itertools
 import math
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from drrl_core import datasets
-from drrl_core.lab import runs, search, spaces
-from drrl_core.paper import evidence
+from drrl_core.lab import spaces
+from drrl_core.lab.results import harvest, read_runs, run_of, selected_runs
+from drrl_core.lab.run import Run, configure
+from drrl_core.lab.store import RunError
+from drrl_core.lab.sweep import read_blocks, train
+from drrl_core.lab.tune import tune
+from drrl_core.lab.workers import LOCAL, Compute, SearchError
 
-KEYS = ("dataset", "backbone", "loss", "settings", "trials", "seeds", "again")
+BLOCK: dict[str, Any] = {"dataset": None, "backbone": "mf", "loss": None, "trials": 0, "seeds": 0}
+BLOCK |= {"again": False, "settings": {}}
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,10 @@ class Cell:
     trials: int = 0
     seeds: int = 0
     again: bool = False
-    settings: dict = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        own = "".join(f", {name}={value}" for name, value in self.settings.items())
+        own = "".join(f", {name}={value}" for name, value in self.config.items())
         what = "again" if self.again else f"{self.trials} trials, {self.seeds} seeds"
         return f"{self.dataset}, {self.backbone}, {self.loss}{own} ({what})"
 
@@ -65,64 +70,46 @@ def read(path: str | Path) -> list[Cell]:
     >>> [str(cell) for cell in read(path)]
     ['synthetic, mf, sl (2 trials, 2 seeds)', 'synthetic, mf, ccl (2 trials, 2 seeds)']
     """
-    try:
-        import yaml
-
-        blocks = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    if not isinstance(blocks, list) or not blocks:
+    cells = [_cell(where, block) for where, block in read_blocks(path, [BLOCK])]
+    if not cells:
         raise ValueError(f"{path}: expected a list of blocks, each with a dataset and a loss")
-    return [cell for number, block in enumerate(blocks, 1) for cell in _cells(block, path, number)]
+    return cells
 
 
-def _cells(block: object, path: str | Path, number: int) -> Iterator[Cell]:
-    where = f"{path}, block {number}"
-    if not isinstance(block, dict) or not {"dataset", "loss"} <= block.keys():
-        raise ValueError(f"{where}: expected a mapping with dataset and loss, not {block!r}")
-    if odd := block.keys() - {*KEYS}:
-        raise ValueError(f"{where}: {min(odd)!r} is none of its keys: {', '.join(KEYS)}")
-    again, counts = block.get("again", False), [block.get(name, 0) for name in ("trials", "seeds")]
-    settings = block.get("settings", {})
-    if not isinstance(settings, dict) or any("." not in str(name) for name in settings):
+def _cell(where: str, block: dict[str, Any]) -> Cell:
+    cell = Cell(**{"config" if name == "settings" else name: v for name, v in block.items()})
+    counts = [cell.trials, cell.seeds]
+    if any("." not in str(name) for name in cell.config):
         raise ValueError(f"{where}: settings are full names and values, such as train.noise: 0.1")
     good = all(isinstance(n, int) and not isinstance(n, bool) and n > 1 for n in counts)
-    if again is not True and not good:
+    if cell.again is not True and not good:
         raise ValueError(f"{where}: trials and seeds must be whole numbers from 2, not {counts}")
-    if again is True and (any(counts) or settings):
+    if cell.again is True and (any(counts) or cell.config):
         raise ValueError(f"{where}: again trains what was tuned: no trials, seeds or settings")
-
-    def each(value: object) -> list:
-        return value if isinstance(value, list) else [value]
-
-    outer = (each(block["dataset"]), each(block.get("backbone", "mf")), each(block["loss"]))
-    for *names, loss in itertools.product(*outer):
-        if loss not in spaces.variants(2):
-            raise ValueError(f"{where}: there is no loss {loss!r} to tune")
-        for values in itertools.product(*map(each, settings.values())):
-            own = dict(zip(settings, values, strict=True))
-            yield Cell(*names, loss, *counts, again=again, settings=own)
+    if cell.loss not in spaces.variants(2):
+        raise ValueError(f"{where}: there is no loss {cell.loss!r} to tune")
+    return cell
 
 
 def recorded(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of a cell: of its tuning with its budget, or the selected runs to be trained again.
 
     Args:
-        rows: as `evidence.read_runs` returns them.
+        rows: as `results.read_runs` returns them.
     """
     rows = rows[(rows["dataset"] == _name(cell.dataset)) & (rows["backbone"] == cell.backbone)]
     rows = rows[rows["variant"] == cell.loss]
     if cell.again:
         rows = rows[rows["noise"] == 0]
-        return evidence.selected_runs(rows) if len(rows) else rows
+        return selected_runs(rows) if len(rows) else rows
     line = spaces.variants(2)[cell.loss]
     free = {name.removesuffix("-1") for name in line.space} | {"train.seed"}
-    wanted = runs.configure(cell.dataset, line.loss, cell.backbone, {**line.fixed, **cell.settings})
+    wanted = configure(cell.dataset, line.loss, cell.backbone, {**line.fixed, **cell.config})
 
-    def own(run: runs.Run) -> dict:
-        return {name: value for name, value in run.settings.items() if name not in free}
+    def own(run: Run) -> dict[str, object]:
+        return {name: value for name, value in run.flat_config.items() if name not in free}
 
-    same = [own(spaces.run_of(row)) == own(wanted) for _, row in rows.iterrows()]
+    same = [own(run_of(row)) == own(wanted) for _, row in rows.iterrows()]
     return rows[np.array(same, bool) & (rows["trials"] >= cell.trials).to_numpy(bool)]
 
 
@@ -158,8 +145,8 @@ def status(path: str | Path, results: str | Path) -> pd.DataFrame:
     The hours are those of as many whole trainings, by the median of what is recorded of the same
     data set and backbone; NaN where nothing is. Trials that are pruned take less.
     """
-    rows = evidence.read_runs(Path(results) / "runs.csv")
-    columns = {"cell": [], "missing": [], "hours": []}
+    rows = read_runs(Path(results) / "runs.csv")
+    columns: dict[str, list[Any]] = {"cell": [], "missing": [], "hours": []}
     for cell in read(path):
         left = missing(cell, rows)
         columns["cell"].append(str(cell))
@@ -168,13 +155,13 @@ def status(path: str | Path, results: str | Path) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _again(cell: Cell, csv: Path, place: search.Place) -> None:
+def _again(cell: Cell, csv: Path, compute: Compute) -> None:
     """Train a loss's selected runs once more, as their rows say."""
-    found = recorded(cell, evidence.read_runs(csv))
+    found = recorded(cell, read_runs(csv))
     wanted = {}
     for _, row in found[found["b"].isna()].iterrows():
-        wanted[row["key"]] = replace(spaces.run_of(row), dataset=cell.dataset)
-    search.train(wanted, name=str(cell), csv=csv, place=place)
+        wanted[row["key"]] = replace(run_of(row), dataset=cell.dataset)
+    train(wanted, name=str(cell), csv=csv, compute=compute)
 
 
 def run(
@@ -182,41 +169,48 @@ def run(
     results: str | Path,
     *,
     cells: int | None = None,
-    place: search.Place | None = None,
+    compute: Compute = LOCAL,
 ) -> list[str]:
     """Run the cells that are missing, in order, at the lowest priority.
 
-    Rows are merged into `runs.csv` as they come; after each cell, what `search.harvest` adds to it
+    Rows are merged into `runs.csv` as they come; after each cell, what `results.harvest` adds to it
     is written. Ctrl-C or SIGTERM stops it; the same call goes on from there.
 
     Args:
         path: the campaign's file.
-        results: the folder with `runs.csv`, see `search.harvest`.
+        results: the folder with `runs.csv`, see `results.harvest`.
         cells: at most so many; None: all.
-        place: where to compute; by default one process here, with one thread.
+        compute: what computes; by default one process here, with one thread.
 
     Returns:
         A line for each cell that failed; all others were run.
     """
-    place, csv = place or search.Place(), Path(results) / "runs.csv"
+    csv = Path(results) / "runs.csv"
     failed, done = [], 0
     if hasattr(os, "nice"):
         os.nice(19)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for cell in read(path):
-        if done == cells or not missing(cell, evidence.read_runs(csv)):
+        if done == cells or not missing(cell, read_runs(csv)):
             continue
         done += 1
         print(f"campaign: {cell}", file=sys.stderr, flush=True)
         try:
             if cell.again:
-                _again(cell, csv, place)
+                _again(cell, csv, compute)
             else:
-                options = {"trials": cell.trials, "seeds": cell.seeds, "settings": cell.settings}
-                named = {"backbone": cell.backbone, "csv": csv, "place": place}
-                search.tune(cell.dataset, cell.loss, **options, **named)
-        except (ValueError, search.SearchError, runs.RunError, datasets.DataError) as error:
+                tune(
+                    cell.dataset,
+                    cell.loss,
+                    backbone=cell.backbone,
+                    trials=cell.trials,
+                    seeds=cell.seeds,
+                    config=cell.config,
+                    csv=csv,
+                    compute=compute,
+                )
+        except (ValueError, SearchError, RunError, datasets.DataError) as error:
             failed.append(f"{cell}: {error}")
             print(f"campaign: failed: {failed[-1]}", file=sys.stderr, flush=True)
-        search.harvest(results, store=place.store, data_dir=place.data_dir)
+        harvest(results, store=compute.store, data_dir=compute.data_dir)
     return failed

@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 
 from drrl_core import __version__, datasets
-from drrl_core.lab import runs
+from drrl_core.common import cores
+from drrl_core.lab import run
+from drrl_core.lab.store import store_folder
 
 
 def _folder(path: Path) -> str:
@@ -38,16 +40,17 @@ def report() -> dict[str, str]:
     ]
     found = {
         "drrl-core": f"{__version__}, {Path(__file__).parents[1]}",
+        "commit": run.commit() or "not a checkout of git",
         "python": f"{platform.python_version()}, {sys.executable}",
-        "system": f"{platform.platform()}, {os.cpu_count()} cores",
+        "system": f"{platform.platform()}, {cores()} cores",
         "encoding": f"{sys.stdout.encoding}, files {sys.getfilesystemencoding()}",
         "threads": f"{torch.get_num_threads()} of torch, OMP_NUM_THREADS "
         + os.environ.get("OMP_NUM_THREADS", "not set"),
         "devices": ", ".join(["cpu", *devices]),
-        "runs": _folder(runs.store_folder()),
+        "runs": _folder(store_folder()),
         "data": os.environ.get("DRRL_DATA") or "DRRL_DATA is not set",
         "sets here": ", ".join(here),
         "browser": browser or "none: the tests in a browser are skipped",
     }
-    packages = {name: text for name, text in runs.versions().items() if name not in found}
+    packages = {name: text for name, text in run.versions().items() if name not in found}
     return found | packages

@@ -20,64 +20,36 @@ and its number. So a store that is lost, or another machine's, makes no differen
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from drrl_core.lab import runs
+from drrl_core.common import need, write_whole
+from drrl_core.lab import results
+from drrl_core.lab.run import versions
 from drrl_core.lab.spaces import Range, Search
+from drrl_core.lab.store import lock_of
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+if TYPE_CHECKING:  # an extra
+    from optuna import Study
+    from optuna.distributions import FloatDistribution
+    from optuna.trial import FrozenTrial, Trial
 
 COLUMNS = (
     *("study", "number", "dataset", "data_hash", "backbone", "variant", "from", "source"),
     *("params", "state", "epochs", "value", "values", "key", "seconds", "finished", "versions"),
     "error",
 )
+IDS = ["study", "number"]
 TOLD = ("from", "source", "key", "seconds", "finished", "versions", "error")  # as attributes
 STARTUP = 5  # trials, those from elsewhere included, before TPE has a say
 EARLIEST, FIRST, REDUCTION, FEW = 10, 0.15, 2, 3  # see `judge`
 Curve = list[tuple[int, float]]
-
-
-def need(module: str, extra: str):
-    """An optional package, or ValueError that says how to install it."""
-    try:
-        return __import__(module)
-    except ImportError as error:
-        raise ValueError(f"{error}: pip install 'drrl-core[{extra}]'") from error
-
-
-# ---------------------------------------------------------------------------------------------
-# The table
-
-
-def lock(file: IO, *, wait: bool = True) -> None:
-    """Have an open file alone among processes, until it is closed, which they are when they end.
-
-    Raises:
-        BlockingIOError: another has it, and we do not wait.
-    """
-    if fcntl:  # not on Windows
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-@contextmanager
-def locked(csv: str | Path) -> Iterator[None]:
-    """Change a file of runs, or the table of trials beside it, while no other process does."""
-    csv = Path(csv)
-    csv.parent.mkdir(parents=True, exist_ok=True)
-    with csv.with_name(f".{csv.name}.lock").open("a") as file:
-        lock(file)
-        yield
 
 
 def beside(csv: str | Path) -> Path:
@@ -98,24 +70,36 @@ def read(path: str | Path) -> pd.DataFrame:
     Raises:
         ValueError: it is none, or has a trial twice.
     """
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no table of trials: {error}") from None
-    if missing := [name for name in COLUMNS if name not in rows]:
-        raise ValueError(f"{path} is no table of trials: no column {', '.join(missing)}")
-    if (twice := rows.duplicated(["study", "number"])).any():
-        study, number = rows.loc[twice, ["study", "number"]].iloc[0]
+    rows = results.read_text(path, "trials", COLUMNS)
+    if (twice := rows.duplicated(IDS)).any():
+        study, number = rows.loc[twice, IDS].iloc[0]
         raise ValueError(f"{path}: trial {number} of {study} stands in two rows: keep one")
     return rows
 
 
-def point_of(trial) -> dict[str, float]:
+def read_beside(csv: str | Path) -> pd.DataFrame | None:
+    """The table of trials that belongs to a file of runs, as `read`; None where there is none."""
+    path = beside(csv)
+    return read(path) if path.exists() else None
+
+
+def trial_point(trial: "FrozenTrial") -> dict[str, float]:
     """Where a trial is in its space, from the moment that it is planned."""
-    return trial.system_attrs.get("fixed_params") or trial.params
+    point: dict[str, float] = trial.system_attrs.get("fixed_params") or trial.params
+    return point
 
 
-def rows_of(study, search: Search) -> pd.DataFrame:
+def count(study: "Study", *states: str) -> int:
+    """How many trials are in one of these states, by Optuna's names."""
+    return sum(trial.state.name in states for trial in study.trials)
+
+
+def spent(study: "Study") -> int:
+    """Of the budget: trials that were begun, but for those that failed by no fault of theirs."""
+    return count(study, "RUNNING", "COMPLETE", "PRUNED")
+
+
+def rows_of(study: "Study", search: Search) -> pd.DataFrame:
     """A study's trials as rows of the table, text throughout."""
     about = {"study": search.study, "dataset": search.data.name, "data_hash": search.data.hash}
     about |= {"backbone": search.backbone, "variant": search.name}
@@ -123,7 +107,7 @@ def rows_of(study, search: Search) -> pd.DataFrame:
     for trial in study.trials:
         values = sorted(trial.intermediate_values.items())
         told = {name: trial.user_attrs.get(name, "") for name in TOLD}
-        row = about | told | {"number": trial.number, "params": json.dumps(point_of(trial))}
+        row = about | told | {"number": trial.number, "params": json.dumps(trial_point(trial))}
         row |= {"state": trial.state.name, "values": json.dumps(values)}
         row |= {"epochs": values[-1][0] if values else "", "value": ""}
         if trial.state.name == "COMPLETE":
@@ -134,17 +118,15 @@ def rows_of(study, search: Search) -> pd.DataFrame:
 
 def merge(found: pd.DataFrame, csv: str | Path) -> None:
     """Add rows to the table beside a file of runs, by study and number."""
-    path, ids = beside(csv), ["study", "number"]
-    with locked(csv):
-        if path.exists():
-            before = read(path)
-            mine = pd.MultiIndex.from_frame(found[ids])
-            found = pd.concat([before[~pd.MultiIndex.from_frame(before[ids]).isin(mine)], found])
+    with lock_of(Path(csv)):
+        if (before := read_beside(csv)) is not None:
+            mine = pd.MultiIndex.from_frame(found[IDS])
+            found = pd.concat([before[~pd.MultiIndex.from_frame(before[IDS]).isin(mine)], found])
         found = found.assign(order=found["number"].astype(int)).sort_values(["study", "order"])
-        runs.put(path, found.drop(columns="order").to_csv(index=False).encode())
+        write_whole(beside(csv), found[[*COLUMNS]].to_csv(index=False).encode())
 
 
-def _frozen(row: pd.Series, space: dict[str, Range]):
+def _frozen(row: pd.Series, space: dict[str, Range]) -> "FrozenTrial":
     """A row as Optuna has a trial. One that has not ended is to be begun again."""
     from optuna.trial import TrialState, create_trial
 
@@ -161,7 +143,7 @@ def _frozen(row: pd.Series, space: dict[str, Range]):
     )
 
 
-def restored(study, search: Search, csv: str | Path | None):
+def restored(study: "Study", search: Search, csv: str | Path | None) -> "Study":
     """The study with what the table has of it and the storage has not; the table has the last word.
 
     Raises:
@@ -169,9 +151,8 @@ def restored(study, search: Search, csv: str | Path | None):
     """
     import optuna
 
-    if not csv or not (path := beside(csv)).exists():
+    if not csv or (rows := read_beside(csv)) is None:
         return study
-    rows = read(path)
     rows = rows[rows["study"] == search.study]
     known = {trial.number: trial for trial in study.trials}
     theirs = {int(row["number"]): _frozen(row, search.variant.space) for _, row in rows.iterrows()}
@@ -180,7 +161,8 @@ def restored(study, search: Search, csv: str | Path | None):
         return study
     known |= new
     if missing := set(range(len(known))) - known.keys():
-        raise ValueError(f"{path}: {search.study} has no row for trial {min(missing)}: put it back")
+        why = f"{search.study} has no row for trial {min(missing)}: put it back"
+        raise ValueError(f"{beside(csv)}: {why}")
     name, storage = study.study_name, study._storage
     optuna.delete_study(study_name=name, storage=storage)
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
@@ -189,7 +171,14 @@ def restored(study, search: Search, csv: str | Path | None):
     return study
 
 
-def tell(study, trial, *, values: Curve, value: float | None, seconds: float | None) -> None:
+def tell(
+    study: "Study",
+    trial: "Trial",
+    *,
+    values: Curve,
+    value: float | None,
+    seconds: float | None,
+) -> None:
     """Put a trial's result into its study; value None: it was stopped."""
     from optuna.trial import TrialState
 
@@ -204,40 +193,38 @@ def tell(study, trial, *, values: Curve, value: float | None, seconds: float | N
         study.tell(trial, value)
 
 
-def fail(study, trial, error: Exception, *, mild: bool) -> None:
-    """A trial that ended with an error: pruned where the sampler is to avoid its point (mild)."""
+def fail(study: "Study", trial: "Trial", error: Exception, *, pruned: bool) -> None:
+    """A trial that ended with an error; pruned: the sampler is to avoid its point."""
     from optuna.trial import TrialState
 
     _note(trial, error=str(error))
-    study.tell(trial, state=TrialState.PRUNED if mild else TrialState.FAIL)
+    study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
 
 
-def _note(trial, **more: object) -> None:
+def _note(trial: "Trial", **more: object) -> None:
     more |= {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
-    kept = {name: text for name, text in runs.versions().items() if name in ("drrl-core", "torch")}
+    kept = {name: text for name, text in versions().items() if name in ("drrl-core", "torch")}
     more["versions"] = json.dumps(kept | {"optuna": need("optuna", "tune").__version__})
     for name, value in more.items():
         if value is not None:
             trial.set_user_attr(name, value)
 
 
-# ---------------------------------------------------------------------------------------------
-# Which is next
-
-
-def within(each: Range, value: float):
+def within(each: Range, value: float) -> "FloatDistribution":
     """A range as Optuna has it, wide enough for a value from elsewhere."""
     from optuna.distributions import FloatDistribution
 
     return FloatDistribution(min(each.low, value), max(each.high, value), log=each.log)
 
 
-def queue(study, point: dict[str, float], origin: str, source: str = "", **more: object) -> None:
+def queue(
+    study: "Study", point: dict[str, float], origin: str, source: str = "", **more: object
+) -> None:
     """Put a point into a study, to be tried when its turn comes."""
     study.enqueue_trial(point, {"from": origin, "source": source, **more})
 
 
-def ask(study, search: Search):
+def ask(study: "Study", search: Search) -> "Trial":
     """The study's next trial: the first that waits, else one at a point that TPE chooses.
 
     TPE is asked apart from the storage: it sees the trials before, is seeded by their number, and
@@ -250,35 +237,31 @@ def ask(study, search: Search):
     if not any(trial.state.name == "WAITING" for trial in study.trials):
         state = [search.run().train.seed, len(study.trials)]
         seed = int(np.random.SeedSequence(state).generate_state(1)[0])
-        options = {"n_startup_trials": STARTUP, "constant_liar": True}
-        sampler = optuna.samplers.TPESampler(seed=seed, **options)
+        sampler = optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=STARTUP, constant_liar=True
+        )
         apart = optuna.create_study(direction="maximize", sampler=sampler)
         apart.add_trials(study.trials)
         free = {name: within(each, each.low) for name, each in space.items()}
-        queue(study, apart.ask(free).params, "sampler")
+        queue(study, apart.ask({**free}).params, "sampler")
     trial = study.ask()
     settle(study, trial, space)
     return trial
 
 
-def settle(study, trial, space: dict[str, Range]) -> dict[str, float]:
+def settle(study: "Study", trial: "Trial", space: dict[str, Range]) -> dict[str, float]:
     """Have a trial's point in the storage, and what it is judged by; returns the point."""
-    point = study.trials[trial.number].system_attrs["fixed_params"]
+    point = trial_point(study.trials[trial.number])
     for name, value in point.items():
         wide = within(space[name], value)
         trial.suggest_float(name, wide.low, wide.high, log=wide.log)
     if "rivals" not in trial.user_attrs:
-        ended = [each for each in study.trials if each.state.is_finished()]
-        ended = [each.number for each in ended if each.intermediate_values]
-        trial.set_user_attr("rivals", ended)
+        ended = (each for each in study.trials if each.state.is_finished())
+        trial.set_user_attr("rivals", [each.number for each in ended if each.intermediate_values])
     return point
 
 
-# ---------------------------------------------------------------------------------------------
-# When one is stopped
-
-
-def rivals(study, trial, epochs: int) -> list[Curve]:
+def rivals(study: "Study", trial: "Trial", epochs: int) -> list[Curve]:
     """What a trial is judged by: the best valid NDCG@20 by epoch of those that had ended when it
     began, finished ones up to the last epoch, wherever they stopped gaining."""
     found = []
@@ -292,15 +275,14 @@ def rivals(study, trial, epochs: int) -> list[Curve]:
 
 
 def best_so_far(values: Iterable[tuple[int, float]]) -> Curve:
-    """
+    """The best value up to each epoch.
+
     >>> best_so_far([(5, 0.1), (10, 0.3), (15, 0.2)])
     [(5, 0.1), (10, 0.3), (15, 0.3)]
     """
-    found, best = [], -math.inf
-    for epoch, value in values:
-        best = max(best, value)
-        found.append((epoch, best))
-    return found
+    found = [*values]
+    best = accumulate((value for _, value in found), max)
+    return [(epoch, value) for (epoch, _), value in zip(found, best, strict=True)]
 
 
 def judge(others: list[Curve], epochs: int) -> Callable[[int, float], bool]:

@@ -1,6 +1,7 @@
 """Notebooks, executed and as pages.
 
 runner      finds notebooks, checks their parameters, executes them; each run leaves a record
+sweeps      the execution of a notebook as a job of a sweep
 html        an executed notebook as one HTML file
 site        executed notebooks, results and reference as a site of static pages
 templates/  the HTML, in Jinja2

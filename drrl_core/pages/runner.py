@@ -1,8 +1,6 @@
 """Find, check and execute notebooks, one or all of them; each run leaves a record."""
 
 import ast
-import difflib
-import importlib
 import io
 import json
 import logging
@@ -19,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from drrl_core.common import checkout, cores, did_you_mean, need, write_whole
 from drrl_core.pages.html import export_html
 
 # What a front end, or a plotting backend meant for scripts, leaves in the environment. Inherited by
@@ -88,18 +87,6 @@ def _within(text: str, value) -> bool:
     return above and (value <= high if interval[4] == "]" else value < high)
 
 
-def _need(module: str):
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise NotebookError(f"{error}: pip install 'drrl-core[notebooks]'") from error
-
-
-def _hint(word: str, known) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there is {', '.join(known) or 'none'}"
-
-
 def folder() -> Path:
     """The checkout's folder of notebooks.
 
@@ -108,10 +95,10 @@ def folder() -> Path:
     >>> folder().name
     'notebooks'
     """
-    path = Path(__file__).resolve().parents[2] / "notebooks"
-    if not path.is_dir():
+    root = checkout()
+    if root is None or not (path := root / "notebooks").is_dir():
         raise NotebookError(
-            f"no folder {path}: the notebooks come with a checkout; clone the project and "
+            "no folder of notebooks here: they come with a checkout; clone the project and "
             "`pip install -e '.[notebooks]'` in it, or name an .ipynb file"
         )
     return path
@@ -132,7 +119,7 @@ def find(name) -> Path:
     for stem, found in shelf.items():
         if str(name).removesuffix(".ipynb") in (stem, stem.split("_")[0]):
             return found
-    raise NotebookError(f"no notebook {str(name)!r}: {_hint(path.stem, shelf)}")
+    raise NotebookError(f"no notebook {str(name)!r}: {did_you_mean(path.stem, shelf)}")
 
 
 def parameters(path) -> dict[str, Parameter]:
@@ -195,7 +182,9 @@ def checked(source: Path, given: dict) -> dict:
     declared, given = parameters(source), dict(given)
     for name, value in given.items():
         if name not in declared:
-            raise NotebookError(f"{source.stem} has no parameter {name!r}: {_hint(name, declared)}")
+            raise NotebookError(
+                f"{source.stem} has no parameter {name!r}: {did_you_mean(name, declared)}"
+            )
         if "str" not in declared[name].type:
             value = _numbers(value)
         elif isinstance(value, str):
@@ -282,9 +271,7 @@ def _arguments(name, out_dir, given: dict) -> list[str]:
 
 
 def _write(path: Path, record: dict) -> None:
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)  # whole or not at all
+    write_whole(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _execute(source: Path, executed: Path, told: dict, *, timeout, progress: bool) -> None:
@@ -350,10 +337,9 @@ def run(
     )
     if executed == source:
         raise NotebookError(f"{source.name} itself lies in {target}: name another folder")
-    _need("papermill")
-    if html:
-        _need("nbconvert"), _need("latex2mathml")
-    from drrl_core.lab.runs import versions
+    for module in ("papermill", "nbconvert", "latex2mathml") if html else ("papermill",):
+        need(module, "notebooks")
+    from drrl_core.lab.run import versions
 
     target.mkdir(parents=True, exist_ok=True)
     for stale in (executed, page, record_file):
@@ -413,10 +399,9 @@ def run_all(
     """
     waiting = [find(name) for name in names] or sorted(folder().glob("*.ipynb"))
     given = {find(name).stem: values or {} for name, values in (parameters or {}).items()}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jobs = min(jobs or cores, cores, len(waiting)) or 1
+    jobs = min(jobs or cores(), cores(), len(waiting)) or 1
     libraries = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
-    threads = {f"{name}_NUM_THREADS": str(cores // jobs) for name in libraries}
+    threads = {f"{name}_NUM_THREADS": str(cores() // jobs) for name in libraries}
     limit = ["--timeout", str(timeout)] if timeout else []
     running = {}
     try:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from drrl_core.lab.results import order_sweeps, selected_runs
 from drrl_core.paper import evidence
 from drrl_core.paper.evidence import ACCURACY, BASELINES, CELL, TOLERANCE, Evidence
 
@@ -138,7 +139,7 @@ def not_worse(e, cell):
 def _unit_weight(e: Evidence) -> list[tuple]:
     """Cell and accuracy of DrRL at c = 1, the best on validation."""
     unit = [json.loads(text).get("loss.weight") == 1 for text in e.runs["config"]]
-    rows = evidence.selected_runs(e.runs[np.array(unit, bool) & (e.runs["variant"] == "drrl")])
+    rows = selected_runs(e.runs[np.array(unit, bool) & (e.runs["variant"] == "drrl")])
     means = rows.groupby(CELL[:3])[[f"test_{name}" for name in ACCURACY]].mean()
     stacked = means.set_axis(ACCURACY, axis=1).stack()
     return [(cell, value) for cell, value in stacked.items()]
@@ -177,7 +178,7 @@ def less_filtered(e, cell):
 def _sweeps(e: Evidence) -> list[pd.DataFrame]:
     """The rows of skew.csv of each order sweep, where there are two orders at least."""
     rows = e.skew.dropna(subset="order")
-    found = [rows[rows["key"].isin(each["key"])] for each in evidence.order_sweeps(e.runs)]
+    found = [rows[rows["key"].isin(each["key"])] for each in order_sweeps(e.runs)]
     return [rows for rows in found if rows["order"].nunique() > 1]
 
 
@@ -207,7 +208,7 @@ def flatter(e, sweep):
 
 def _accuracy_sweeps(e: Evidence) -> list[np.ndarray]:
     """Test NDCG@20 at each order, an array a sweep."""
-    found = [rows.groupby("order")["test_ndcg@20"] for rows in evidence.order_sweeps(e.runs)]
+    found = [rows.groupby("order")["test_ndcg@20"] for rows in order_sweeps(e.runs)]
     return [values.mean().to_numpy() for values in found]
 
 

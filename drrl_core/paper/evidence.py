@@ -1,15 +1,7 @@
 """The evidence: what a folder of results holds, and what the paper prints, in one shape.
 
-A folder of results has
-
-    runs.csv            one row a run, with the columns in `RUNS`
-    skew.csv            one row a run whose weights were measured: dataset, backbone, variant, seed,
-                        k1, k2, truncated, effective_share, users, order, held, key. order and held
-                        (what was held fixed) are empty but for the runs of an order sweep
-    per_user/KEY.csv.gz user, recall@20 and ndcg@20 on test, of the run KEY: for significance tests
-
-`selected_runs` says which runs stand for a loss, by their accuracy on validation alone. `measured`
-reads a folder and `printed` the paper's tables; claims and scorecard are made from either. A cell,
+`measured` reads a folder of results (`lab.results` says what is in it) and `printed` the paper's
+tables; claims and scorecard are made from either. A cell,
 here and in the modules below, is a place in the paper's tables: (data set, backbone, share of false
 negatives, metric).
 """
@@ -24,28 +16,21 @@ import numpy as np
 import pandas as pd
 
 from drrl_core import dro, losses
-from drrl_core.lab.runs import raised
+from drrl_core.lab.results import (
+    NO_RUNS,
+    NO_SKEW,
+    order_sweeps,
+    read_runs,
+    read_skew,
+    selected_runs,
+)
+from drrl_core.lab.run import ACCURACY
 from drrl_core.paper import published
 from drrl_core.train import metrics
 
-NEEDED = (  # the columns without which a file is no table of runs
-    *("key", "dataset", "data_hash", "backbone", "variant", "loss", "settings", "seed"),
-    *("sampler", "negatives", "trials", "valid_recall@20", "valid_ndcg@20", "test_recall@20"),
-    *("test_ndcg@20", "best_epoch", "seconds", "device", "torch", "commit", "finished"),
-)
-ADDED = (  # numbers that rows from before popularity was recorded lack, see `runs.added_columns`
-    *("coverage", "mean_popularity", "gini", "b", "valid_recall@20_b", "valid_ndcg@20_b"),
-    *("test_recall@20_b", "test_ndcg@20_b", "coverage_b", "mean_popularity_b", "gini_b"),
-)
-RUNS = (*NEEDED, *ADDED, "raised")
-SKEW = ("dataset", "backbone", "variant", "seed", "k1", "k2", "truncated", "effective_share")
 CELL = ["dataset", "backbone", "noise", "metric"]
 NUMBERS = [*CELL, "variant", "seed", "value", "key", "trials"]
-NO_RUNS = pd.DataFrame(columns=[*RUNS, "noise", "config"])
-NO_SKEW = pd.DataFrame(columns=[*SKEW, "order", "held", "key"])
 
-ACCURACY = ("recall@20", "ndcg@20")
-SIZES = ("radius", "weight", "eta", "temperature")  # a DrRL run sets one of them
 LEVEL = 0.05  # of significance
 TOLERANCE = 0.03  # numbers this close, relatively, count as equal
 VARIANTS = {  # the paper's name of a loss -> ours
@@ -64,127 +49,6 @@ def backbone_name(name: str) -> str:
     ('lightgcn', 'mf')
     """
     return "mf" if name == "not stated" else name.lower()
-
-
-# ---------------------------------------------------------------------------------------------
-# Runs
-
-
-def read_runs(path: str | Path) -> pd.DataFrame:
-    """The runs in `runs.csv` that count.
-
-    Left out are runs of another protocol (`train.mask`), and runs of an earlier version of their
-    loss, their backbone or the trainer (`runs.raised`): today they would give other numbers.
-
-    Returns:
-        The columns in `RUNS`, and two made from settings: noise, the share of false negatives, and
-        config, the other settings as JSON. No row where there is no file.
-
-    Raises:
-        ValueError: it is no table of runs, has a run twice, or one name for two contents.
-    """
-    if not (path := Path(path)).exists():
-        return NO_RUNS
-    read_as_text(path)  # raises if it is no table of runs
-    rows = pd.read_csv(path, dtype={"key": str}).reindex(columns=RUNS).astype({"raised": object})
-    rows = rows[_current(rows)]
-    if (doubt := rows.groupby("dataset")["data_hash"].nunique() > 1).any():
-        raise ValueError(f"{path}: {doubt.idxmax()} stands for data of different content")
-    try:
-        settings = [json.loads(text) for text in rows["settings"]]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: a row's settings are no JSON: {error}") from None
-    noise = [float(own.pop("train.noise", 0)) for own in settings]
-    config = [json.dumps(own, sort_keys=True) for own in settings]
-    protocol = np.array([own.get("train.mask", "train") == "train" for own in settings], bool)
-    return rows.assign(noise=np.array(noise, float), config=config)[protocol]
-
-
-def read_as_text(path: str | Path) -> pd.DataFrame:
-    """Every row of `runs.csv`, each value as the text in the file; empty where a column is missing.
-
-    Raises:
-        ValueError: it is no table of runs, or has a run twice, which would count as another seed.
-    """
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no table of runs: {error}") from None
-    _need(rows, NEEDED, path)
-    rows = rows.reindex(columns=RUNS, fill_value="")
-    if (twice := rows["key"].duplicated()).any():
-        raise ValueError(f"{path}: {rows['key'][twice].iloc[0]} stands in two rows: keep one")
-    return rows
-
-
-def _current(rows: pd.DataFrame) -> np.ndarray:
-    """Which rows the same configuration would give again today, bool."""
-    told = zip(rows["raised"].fillna(""), rows["backbone"], rows["loss"], strict=True)
-    return np.array([text == raised(*names) for text, *names in told], bool)
-
-
-def _need(rows: pd.DataFrame, columns, path: Path) -> None:
-    if missing := [name for name in columns if name not in rows]:
-        raise ValueError(f"{path}: no column {', '.join(missing)}")
-
-
-def selected_runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """The runs that stand for each loss: those of one configuration, selected on validation.
-
-    One configuration is selected for each data set, backbone, variant and share of false negatives.
-    Candidates are those that were tuned (all, where none was). Of these, the ones with the most
-    seeds, because a mean over many seeds is not one lucky seed; and then the one with the highest
-    mean NDCG@20 on validation. Among false negatives it is the configuration selected without them,
-    where there is one: the question is how a loss does as it was tuned.
-
-    Args:
-        rows: as `read_runs` returns them.
-    """
-    cell, config = ["dataset", "backbone", "variant"], ["sampler", "negatives", "config"]
-    group = [*cell, "noise"]
-
-    def tuned(rows: pd.DataFrame) -> pd.DataFrame:
-        these = rows["trials"].notna()
-        return rows[these | ~these.groupby([rows[name] for name in group]).transform("any")]
-
-    def best(rows: pd.DataFrame) -> pd.DataFrame:
-        found = rows.groupby(group + config, as_index=False).agg(
-            seeds=("seed", "nunique"), valid=("valid_ndcg@20", "mean")
-        )
-        found = found.sort_values(
-            ["seeds", "valid", *config], ascending=[False, False, *[True] * 3]
-        )
-        return found.dropna(subset="valid").drop_duplicates(group)
-
-    clean = rows["noise"] == 0
-    selected = best(tuned(rows[clean]))
-    as_selected, has_selected = (
-        pd.MultiIndex.from_frame(rows[names]).isin(pd.MultiIndex.from_frame(selected[names]))
-        for names in ([*cell, "config"], cell)
-    )
-    rows = pd.concat([tuned(rows[clean | ~has_selected]), rows[~clean & as_selected]])
-    return rows.merge(best(rows)[group + config])
-
-
-def order_sweeps(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """The sweeps of the order γ: runs of DrRL that differ in the order and the seed alone.
-
-    Args:
-        rows: as `read_runs` returns them; those among false negatives are left out.
-
-    Returns:
-        The rows of each sweep of at least four orders, sorted by order and seed. Two columns are
-        added: order; and held, the size of the ball that was held fixed, such as "weight=2".
-    """
-    rows = rows[(rows["noise"] == 0) & (rows["loss"] == "drrl")]
-    own = [json.loads(text) for text in rows["config"]]
-    order = [float(settings.pop("loss.order", 2)) for settings in own]
-    sizes = [{n: s[f"loss.{n}"] for n in SIZES if f"loss.{n}" in s} or {"weight": 1} for s in own]
-    held = [f"{name}={value}" for each in sizes for name, value in each.items()]
-    rows = rows.assign(order=order, held=held, others=[json.dumps(settings) for settings in own])
-    groups = rows.groupby(["dataset", "backbone", "sampler", "negatives", "others"])
-    found = [each.drop(columns="others").sort_values(["order", "seed"]) for _, each in groups]
-    return [each for each in found if each["order"].nunique() >= 4]
 
 
 def ball(row: pd.Series) -> tuple[float, float] | None:
@@ -372,11 +236,7 @@ def measured(folder: str | Path) -> Evidence:
         ValueError: a file lacks a column, or see `read_runs`.
     """
     folder = Path(folder)
-    runs, path = read_runs(folder / "runs.csv"), folder / "skew.csv"
-    skew = pd.read_csv(path) if path.exists() else NO_SKEW
-    _need(skew, SKEW, path)
-    more = {"order": np.nan, "held": "", "key": np.nan}
-    skew = skew.assign(**{name: skew.get(name, other) for name, other in more.items()}, noise=0.0)
+    runs, skew = read_runs(folder / "runs.csv"), read_skew(folder / "skew.csv").assign(noise=0.0)
     ids = [*CELL[:3], "variant", "seed"]
     rows = selected_runs(runs).rename(columns={f"test_{name}": name for name in ACCURACY})
     current = skew["key"].isna() | skew["key"].isin(rows["key"])  # not of runs selected earlier

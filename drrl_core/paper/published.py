@@ -1,8 +1,8 @@
 """The numbers as the paper prints them: Tables 1 to 4, a row a number."""
 
-from pathlib import Path
-
 import pandas as pd
+
+from drrl_core.common import own_file
 
 TABLES = {
     1: ("table1_weight_skew.csv",),
@@ -38,7 +38,7 @@ def table(number: int) -> pd.DataFrame:
         raise ValueError(f"the paper has tables 1 to 4, not {number!r}")
     parts = []
     for name in TABLES[number]:
-        part = pd.read_csv(folder() / name)
+        part = pd.read_csv(own_file("tables", "published") / name)
         if "percent" in part:
             part = part.assign(loss="Imp.%").rename(columns={"percent": "value"})
         else:
@@ -46,9 +46,3 @@ def table(number: int) -> pd.DataFrame:
             part = part.melt(ids, var_name="metric").assign(significant=False)
         parts.append(part.assign(backbone=part.get("backbone", "not stated")))
     return pd.concat(parts, ignore_index=True)[[*COLUMNS]]
-
-
-def folder() -> Path:
-    """The folder with the tables: in the package of a wheel, in `data/` of a checkout."""
-    packaged = Path(__file__).parents[1] / "tables"
-    return packaged if packaged.is_dir() else packaged.parents[1] / "data" / "published"

@@ -14,6 +14,8 @@ import re
 
 import pandas as pd
 
+from drrl_core.lab.results import selected_runs
+from drrl_core.lab.run import ACCURACY
 from drrl_core.paper import evidence
 
 NAMES = {ours: theirs for theirs, ours in evidence.VARIANTS.items()} | {
@@ -47,7 +49,7 @@ def table(rows: pd.DataFrame, dataset: str, backbone: str, *, short: bool = Fals
     """The losses of one data set and backbone as a Markdown table, the best on test first.
 
     Args:
-        rows: as `evidence.read_runs` returns them; each loss's selected runs are shown.
+        rows: as `results.read_runs` returns them; each loss's selected runs are shown.
         dataset, backbone: of the table.
         short: accuracy on test alone, of the losses that the paper has, those with fewer seeds
             than others left out.
@@ -58,16 +60,17 @@ def table(rows: pd.DataFrame, dataset: str, backbone: str, *, short: bool = Fals
         seeds; popular, the mean train pairs of an item in the lists, without b → with it; covers,
         the share of the catalogue in them, likewise. A dash: not recorded, or not printed.
 
-    >>> table(evidence.NO_RUNS, "amazon-beauty", "mf")
+    >>> from drrl_core.lab.results import NO_RUNS
+    >>> table(NO_RUNS, "amazon-beauty", "mf")
     'Not run.\\n'
     """
     rows = rows[(rows["dataset"] == dataset) & (rows["backbone"] == backbone)]
-    finals = evidence.selected_runs(rows[rows["noise"] == 0]) if len(rows) else rows
+    finals = selected_runs(rows[rows["noise"] == 0]) if len(rows) else rows
     if finals.empty:
         return "Not run.\n"
     lines, printed = [], evidence.printed()
     missing = pd.Series([math.nan])
-    cells_of = [(dataset, backbone, 0.0, metric) for metric in evidence.ACCURACY]
+    cells_of = [(dataset, backbone, 0.0, metric) for metric in ACCURACY]
     paper = pd.DataFrame([printed.at(cell) for cell in cells_of])
     for variant, own in finals.groupby("variant"):
         settings = json.loads(own["config"].iloc[0]).items()
@@ -103,7 +106,8 @@ def table(rows: pd.DataFrame, dataset: str, backbone: str, *, short: bool = Fals
 def fill(page: str, rows: pd.DataFrame) -> str:
     """A page with its tables made anew from the records.
 
-    >>> fill("<!-- table: gowalla mf -->\\n<!-- end -->", evidence.NO_RUNS)
+    >>> from drrl_core.lab.results import NO_RUNS
+    >>> fill("<!-- table: gowalla mf -->\\n<!-- end -->", NO_RUNS)
     '<!-- table: gowalla mf -->\\nNot run.\\n<!-- end -->'
     """
 

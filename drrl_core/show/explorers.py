@@ -281,7 +281,7 @@ def atlas(
     Args:
         scores: (n,) one user's negatives, for the contours; -inf = masked.
         clouds: loss -> epoch -> a row for each user, columns order and radius (nats), as
-            `runs.places` gives it.
+            `diagnose.radii_by_user` gives it.
         epoch: position of the first one shown among the epochs; negative counts from the end.
     """
     import ipywidgets as widgets
@@ -509,8 +509,8 @@ def margins(
     """A user's bound β + c·‖(f-β)₊‖, the path of SGD on it and the exact β; beside it all users.
 
     Args:
-        epochs: epoch -> scores (u, n) of users' negatives, -inf = masked (`runs.scores_of`), and
-            the β (u,) that each had then.
+        epochs: epoch -> scores (u, n) of users' negatives, -inf = masked (`diagnose.scores_of`),
+            and the β (u,) that each had then.
         order: γ in (1, inf]. weight: c >= 1, dimensionless; as trained.
         negatives: N, how many a training row draws; the exact β of such rows can be shown too.
         users: their names; 0, 1, ... unless given.
@@ -576,12 +576,12 @@ def monitor(train: Callable, *, title: str = "Training"):
 
     The button works at the end of an epoch, with JupyterLab >= 4.4 and ipykernel >= 7, which handle
     messages on another thread than cells. Elsewhere interrupt the kernel, which stops as cleanly.
-    Either way the best model so far is returned, and a run of `runs.get_or_train` continues from
+    Either way the best model so far is returned, and a run of `store.get_or_train` continues from
     there the next time.
 
     Args:
         train: called with `on_epoch`; trains, and returns an object with a `fit.history`; such as
-            `lambda on_epoch: runs.get_or_train(run, on_epoch=on_epoch, progress=False)`.
+            `lambda on_epoch: get_or_train(run, on_epoch=on_epoch, progress=False)`.
         title: over the picture.
 
     Returns:

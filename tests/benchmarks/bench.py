@@ -33,7 +33,7 @@ import naive
 import record
 
 from drrl_core import datasets, losses
-from drrl_core.lab import runs
+from drrl_core.lab.run import configure, execute
 from drrl_core.train import metrics
 
 warnings.filterwarnings("ignore", category=UserWarning)
@@ -78,7 +78,7 @@ def our_steps(data, settings: dict, most: int, device: str = "cpu") -> list[floa
     """Seconds of each step, but for the first; on a GPU, which runs behind, their mean each."""
     settings = dict(settings)
     loss, backbone = settings.pop("loss"), settings.pop("backbone", "mf")
-    run = runs.configure(data.name, loss, backbone, settings | {"epochs": 1})
+    run = configure(data.name, loss, backbone, settings | {"epochs": 1})
     total, stamps = -(-data.train.nnz // run.train.batch_size), []
 
     def on_step(_epoch, step, _value):
@@ -89,7 +89,7 @@ def our_steps(data, settings: dict, most: int, device: str = "cpu") -> list[floa
             raise Enough
 
     with contextlib.suppress(Enough):
-        runs.execute(run, data=data, device=device, on_step=on_step, progress=False)
+        execute(run, data=data, device=device, on_step=on_step, progress=False)
     if device != "cpu":
         return [(stamps[-1] - stamps[0]) / (len(stamps) - 1)] * (len(stamps) - 1)
     return [b - a for a, b in pairwise(stamps)]
@@ -124,14 +124,14 @@ def naive_to_accuracy(loss: str, _device: str, _goal) -> dict:
 def our_to_accuracy(loss: str, device: str, goal: float) -> dict:
     data = datasets.load("amazon-beauty")
     settings = TO_ACCURACY[loss] | {"epochs": 60, "evaluate_every": 4} | FASTER[loss]
-    run = runs.configure(data.name, settings.pop("loss"), settings=settings)
+    run = configure(data.name, settings.pop("loss"), config=settings)
     start, seen = time.perf_counter(), []
 
     def on_epoch(row):
         seen.append((row.get("ndcg@20", 0.0), time.perf_counter() - start, row["epoch"]))
         return seen[-1][0] >= goal
 
-    runs.execute(run, data=data, device=device, on_epoch=on_epoch, progress=False)
+    execute(run, data=data, device=device, on_epoch=on_epoch, progress=False)
     ndcg, seconds, epochs = seen[-1]
     seconds = seconds if ndcg >= goal else math.inf
     return {"seconds": seconds, "peak_mib": peak(), "ndcg": ndcg, "epochs": epochs}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from drrl_core.lab import runs
+from drrl_core.lab.run import commit
 
 
 def about(device: str = "cpu") -> dict:
@@ -17,7 +17,7 @@ def about(device: str = "cpu") -> dict:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "commit": runs._commit(),
+        "commit": commit(),
     }
 
 

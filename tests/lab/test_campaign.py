@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from drrl_core import datasets, losses
-from drrl_core.lab import campaign, runs, search
-from drrl_core.paper import evidence
+from drrl_core.lab import campaign, results, workers
+from drrl_core.lab.workers import Compute
 
 ROOT = Path(__file__).parents[2]
 QUICK = "{train.epochs: 2, train.evaluate_every: 1, train.negatives: 8, backbone.dim: 4}"
@@ -36,8 +36,8 @@ def here(monkeypatch, tmp_path):
 
 
 def go(folder: Path, **more) -> list[str]:
-    place = search.Place(workers=0)
-    return campaign.run(folder / "campaign.yaml", folder / "results", place=place, **more)
+    place = Compute(workers=0)
+    return campaign.run(folder / "campaign.yaml", folder / "results", compute=place, **more)
 
 
 def missing(folder: Path) -> list[int]:
@@ -45,7 +45,7 @@ def missing(folder: Path) -> list[int]:
 
 
 def table(folder: Path) -> pd.DataFrame:
-    return evidence.read_runs(folder / "results" / "runs.csv")
+    return results.read_runs(folder / "results" / "runs.csv")
 
 
 def test_cells_are_run_in_order_and_once(here):
@@ -56,7 +56,7 @@ def test_cells_are_run_in_order_and_once(here):
     rows = table(here)
     assert rows.groupby("variant")["seed"].nunique().to_dict() == {"bpr": 3, "ccl": 2, "sl": 2}
     assert (rows["trials"] == 2).all() and rows["b"].notna().all()
-    finals = evidence.selected_runs(rows)
+    finals = results.selected_runs(rows)
     written = {path.name.split(".")[0] for path in here.glob("results/per_user/*")}
     assert written == {*finals["key"]}
     before = (here / "results" / "runs.csv").read_bytes()
@@ -68,9 +68,9 @@ def test_another_machine_goes_on_from_the_table_alone(here, monkeypatch):
     before = table(here)
     shutil.rmtree(here / "runs")
     assert missing(here) == [0, 0, 4]
-    trained, execute = [], runs.execute
+    trained, execute = [], workers.execute
     monkeypatch.setattr(
-        runs, "execute", lambda run, **more: trained.append(run.loss) or execute(run, **more)
+        workers, "execute", lambda run, **more: trained.append(run.loss) or execute(run, **more)
     )
     go(here)
     assert {*trained} == {"bpr"}
@@ -79,32 +79,32 @@ def test_another_machine_goes_on_from_the_table_alone(here, monkeypatch):
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(here, monkeypatch):
-    execute = runs.execute
+    execute = workers.execute
 
     def not_sl(run, **options):
         if run.loss == "sl":
             raise MemoryError("too large")
         return execute(run, **options)
 
-    monkeypatch.setattr(runs, "execute", not_sl)
+    monkeypatch.setattr(workers, "execute", not_sl)
     (failed,) = go(here)
     assert "synthetic, mf, sl" in failed and "too large" in failed
     assert missing(here)[1:] == [0, 0]
-    monkeypatch.setattr(runs, "execute", execute)
+    monkeypatch.setattr(workers, "execute", execute)
     assert go(here) == [] and missing(here) == [0, 0, 0]
 
 
 def test_finals_from_before_popularity_are_trained_again_to_the_same_numbers(here):
     go(here)
-    path, later = here / "results" / "runs.csv", [*evidence.RUNS[len(evidence.NEEDED) :]]
-    full = evidence.read_as_text(path).set_index("key")
+    path, later = here / "results" / "runs.csv", [*results.RUNS[len(results.NEEDED) :]]
+    full = results.read_as_text(path).set_index("key")
     shutil.rmtree(here / "runs")
     full.drop(columns=later).reset_index().to_csv(path, index=False)
     (here / "campaign.yaml").write_text("- {dataset: synthetic, loss: [sl, bpr], again: true}")
     assert missing(here) == [2, 3]
     go(here)
     assert missing(here) == [0, 0]
-    again = evidence.read_as_text(path).set_index("key").loc[full.index]
+    again = results.read_as_text(path).set_index("key").loc[full.index]
     finals = again.index[again["b"] != ""]
     assert len(finals) == 5
     same = [name for name in full if name not in ("seconds", "finished", "commit")]
@@ -135,7 +135,8 @@ def test_the_time_is_told_by_what_is_recorded(here):
     ("text", "match"),
     [
         ("a: [", "cannot be read"),
-        ("{}", "expected a list of blocks"),
+        ("[]", "expected a list of blocks"),
+        ("{}", "block 1: expected a mapping with dataset and loss"),
         ("- {loss: sl}", "block 1: expected a mapping with dataset and loss"),
         ("- {dataset: synthetic, loss: sl, trails: 3}", "'trails' is none of its keys"),
         ("- {dataset: synthetic, loss: sell, trials: 3, seeds: 3}", "no loss 'sell'"),
@@ -154,7 +155,7 @@ def test_a_bad_file_is_refused_before_anything_runs(here, text, match):
 def test_the_project_has_one_that_can_be_read():
     cells = campaign.read(ROOT / "data" / "campaign.yaml")
     assert {cell.dataset for cell in cells} <= {*datasets.names()}
-    rows = evidence.read_runs(ROOT / "data" / "results" / "runs.csv")
+    rows = results.read_runs(ROOT / "data" / "results" / "runs.csv")
     assert all(len(campaign.recorded(cell, rows)) > 1 for cell in cells if cell.again)
     assert len({str(cell) for cell in cells}) == len(cells)
 

@@ -11,8 +11,11 @@ import torch
 from torch.nn.functional import cosine_similarity, softplus
 
 from drrl_core import datasets, losses
-from drrl_core.lab import runs, search, spaces, starts
-from drrl_core.paper import evidence
+from drrl_core.lab import results, spaces, starts
+from drrl_core.lab import tune as tuning
+from drrl_core.lab.run import changes, configure, execute, key_of, raised, strict_json
+from drrl_core.lab.workers import Compute
+from drrl_core.train import diagnose
 
 TINY = {"epochs": 2, "evaluate_every": 1, "negatives": 8, "dim": 4}
 
@@ -211,16 +214,16 @@ def told(dataset, loss="sl", valid=0.1, backbone="mf", **settings):
     own = {
         f"loss.{name}": settings.pop(name) for name in {*settings} & {*losses.hyperparameters(loss)}
     }
-    run = runs.configure(dataset, loss, backbone, TINY | own | settings)
-    plain = runs.configure(dataset, loss, backbone)
-    changed = spaces.changes(plain.parameters, run.parameters)
+    run = configure(dataset, loss, backbone, TINY | own | settings)
+    plain = configure(dataset, loss, backbone)
+    changed = changes(plain.config, run.config)
     changed = {n: v for n, v in changed.items() if n not in ("train.seed", "train.negatives")}
-    made = dict.fromkeys(evidence.RUNS, 0) | {"dataset": dataset, "data_hash": f"of {dataset}"}
+    made = dict.fromkeys(results.RUNS, 0) | {"dataset": dataset, "data_hash": f"of {dataset}"}
     made |= {"backbone": backbone, "loss": loss, "seed": run.train.seed, "sampler": "per-row"}
-    made |= {"variant": spaces.variant_of(loss, run.loss_parameters), "negatives": 8}
-    made |= {"valid_ndcg@20": valid, "key": runs.key(run, f"of {dataset}"), "trials": 1}
-    made |= {"raised": runs.raised(backbone, loss)}
-    return made | {"settings": json.dumps({n: runs._strict(v) for n, v in changed.items()})}
+    made |= {"variant": spaces.variant_of(loss, run.loss_config), "negatives": 8}
+    made |= {"valid_ndcg@20": valid, "key": key_of(run, f"of {dataset}"), "trials": 1}
+    made |= {"raised": raised(backbone, loss)}
+    return made | {"settings": json.dumps({n: strict_json(v) for n, v in changed.items()})}
 
 
 def transfers(rows, search, tmp_path):
@@ -274,7 +277,7 @@ def test_a_ball_is_carried_over_by_its_radius(tmp_path, size):
 def test_the_recorded_runs_give_each_variant_its_starts():
     """Electronics begins with Beauty's best, and never with what was found on its own pairs."""
     path = Path(__file__).parents[2] / "data" / "results" / "runs.csv"
-    rows = evidence.read_runs(path)
+    rows = results.read_runs(path)
     for name in ("sl", "ccl", "drrl"):
         plan = cell("amazon-electronics", name)
         found = starts.transfers(plan, path)
@@ -295,11 +298,54 @@ def test_a_study_begins_with_them_in_order_and_each_once(tmp_path, monkeypatch):
     pd.DataFrame(rows).to_csv(csv, index=False)
     printed = starts.Start({"loss.temperature": 0.2, "train.lr": 0.01}, "published", "a paper")
     monkeypatch.setattr(starts, "published", lambda plan: [printed])
-    options = {"settings": TINY, "csv": csv, "place": search.Place(workers=0)}
-    search.tune("synthetic", "sl", trials=3, **options)
+    options = {"config": TINY, "csv": csv, "compute": Compute(workers=0)}
+    tuning.tune("synthetic", "sl", trials=3, **options)
     table = pd.read_csv(tmp_path / "trials.csv")
     assert [*table["from"]] == ["published", "transfer", "sampler"]
     assert table["source"][0] == "a paper" and table["source"][1].startswith("amazon-beauty, mf")
     points = [json.loads(text) for text in table["params"]]
     assert points[0] == printed.point and points[1]["loss.temperature"] == 0.12
     assert np.isfinite(table["value"]).all()
+
+
+# --------------------------------------------------------------------------- optima, as points
+
+
+@pytest.fixture(scope="module")
+def trained():
+    shared = {"epochs": 4, "lr": 0.01}
+    sl = configure("synthetic", "sl", config=shared | {"temperature": 0.15})
+    ccl = configure("synthetic", "ccl", config=shared | {"margin": 0.2, "weight": 8})
+    return {run.loss: execute(run, progress=False) for run in (sl, ccl)}
+
+
+@pytest.mark.parametrize(
+    "name", ["drrl", "drrl-shared", "drrl-fixed", "drrl-exact", "drrl-penalty"]
+)
+@pytest.mark.parametrize("origin", ["sl", "ccl"])
+def test_a_mapped_optimum_listens_as_the_loss_it_comes_from(trained, name, origin):
+    variant = spaces.variants(64)[name]
+    point = starts.point_of(trained[origin], variant, 64)
+    if (name, origin) == ("drrl-penalty", "ccl"):
+        assert point is None  # as the order grows the penalty becomes the plain mean
+        return
+    assert point.keys() == variant.space.keys() and point["train.lr"] == 0.01
+    settings = spaces.config_of(variant, point)
+    run = configure("synthetic", "drrl", config=settings)  # accepted
+    made = losses.make("drrl", n_users=20, n_items=1, **run.loss_config)
+    rng, rows = np.random.default_rng(1), []
+    for user in range(0, 1000, 50):
+        rows.append(rng.choice(diagnose.negatives_of(trained[origin], user)["score"], 64))
+    neg, pos = torch.tensor(np.array(rows)), torch.full((20,), 0.5)
+    found = losses.negative_weights(made, pos, neg, losses.Batch(torch.arange(20)))
+    if origin == "sl":  # w ∝ exp(f/τ)
+        wanted = 64 * torch.softmax(neg / 0.15, -1)
+    else:  # w alike above β, none below; at order 151, nearly
+        wanted = (neg > 0.2).float()
+        wanted *= 64 / wanted.sum(-1, keepdim=True)
+    if (name, origin) == ("drrl-exact", "ccl"):  # one margin is another radius for each row
+        wanted = (neg > 0.2).double().mean(-1).log().neg().median()
+        assert point["loss.radius"] == pytest.approx(wanted.item(), rel=0.15)
+        return
+    slack = 0.3 if name == "drrl-exact" else 0.05  # and one radius another τ
+    assert (found - wanted).abs().mean() < slack * wanted.abs().mean()

@@ -14,22 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drrl_core import datasets
-from drrl_core.lab import runs, search, spaces, trials
+from drrl_core.lab import spaces, trials, workers
+from drrl_core.lab import tune as tuning
+from drrl_core.lab.run import key_of
+from drrl_core.lab.workers import Compute, SearchError
+from drrl_core.train.trainer import DivergedError
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"epochs": 12, "patience": 12, "evaluate_every": 1, "negatives": 8, "dim": 4}
-HERE = search.Place(workers=0)
-
-
-@pytest.fixture
-def store(monkeypatch, tmp_path):
-    monkeypatch.setenv("DRRL_RUNS", str(tmp_path / "runs"))
-    return tmp_path / "runs"
+HERE = Compute(workers=0)
 
 
 def tune(csv, name="sl", trials=5, **more):
-    options = {"trials": trials, "csv": csv, "settings": SMALL, "place": HERE} | more
-    return search.tune("synthetic", name, **options)
+    options = {"trials": trials, "csv": csv, "config": SMALL, "compute": HERE} | more
+    return tuning.tune("synthetic", name, **options)
 
 
 def told(csv: Path) -> list[dict]:
@@ -53,12 +51,12 @@ from pathlib import Path
 
 import optuna, torch
 from drrl_core import datasets
-from drrl_core.lab import search
+from drrl_core.lab import tune as tuning, workers as pools
 
 torch.set_num_threads(1)
 datasets.load("synthetic")
 fork = multiprocessing.get_context("fork")
-search._process = lambda: ProcessPoolExecutor(1, fork, search._settle)
+pools._process = lambda: ProcessPoolExecutor(1, fork, pools._settle)
 home, rng = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
 small = {"epochs": 14, "patience": 14, "evaluate_every": 1, "negatives": 8, "dim": 4}
 
@@ -67,9 +65,9 @@ def begin(name):
     if pid := os.fork():
         return pid
     os.environ["DRRL_RUNS"] = str(home / name / "runs")
-    options = {"trials": 7, "seeds": 2, "csv": home / name / "runs.csv", "settings": small}
+    options = {"trials": 7, "seeds": 2, "csv": home / name / "runs.csv", "config": small}
     try:
-        search.tune("synthetic", "sl", **options)
+        tuning.tune("synthetic", "sl", **options)
         os._exit(0)
     except BaseException as error:
         print(repr(error), file=sys.stderr, flush=True)
@@ -127,7 +125,7 @@ def test_a_stop_between_any_two_writes_changes_nothing(store, tmp_path, monkeypa
     names = ("create_new_trial", "set_trial_param", "set_trial_user_attr", "set_study_user_attr")
     names += ("set_trial_state_values", "set_trial_intermediate_value")
     few = SMALL | {"epochs": 2}
-    tune(tmp_path / "whole.csv", trials=3, settings=few, storage=f"sqlite:///{tmp_path / 'w'}")
+    tune(tmp_path / "whole.csv", trials=3, config=few, storage=f"sqlite:///{tmp_path / 'w'}")
     wanted = told(tmp_path / "whole.csv")
     trials.beside(tmp_path / "whole.csv").unlink()
     left, count = [0], 0
@@ -148,7 +146,7 @@ def test_a_stop_between_any_two_writes_changes_nothing(store, tmp_path, monkeypa
     for stop in range(1, 200):
         left[0] = stop
         try:
-            tune(csv, trials=3, settings=few)
+            tune(csv, trials=3, config=few)
         except KeyboardInterrupt:
             count += 1
         else:
@@ -166,7 +164,7 @@ def test_a_trial_that_runs_on_has_the_rivals_that_it_began_with():
     trials.tell(study, first, values=[(5, 0.1), (7, 0.05)], value=0.1, seconds=1.0)
     fourth = trials.ask(study, plan)
     trials.tell(study, second, values=[(5, 0.2)], value=None, seconds=1.0)
-    trials.fail(study, third, runs.DivergedError("epoch 1"), mild=True)
+    trials.fail(study, third, DivergedError("epoch 1"), pruned=True)
     fifth = trials.ask(study, plan)
     again = optuna.trial.Trial(study, fourth._trial_id)  # as after a stop
     trials.settle(study, again, plan.variant.space)
@@ -179,20 +177,20 @@ def test_a_trial_that_runs_on_has_the_rivals_that_it_began_with():
 
 
 def test_every_trial_is_a_row_as_it_ends(store, tmp_path, monkeypatch):
-    csv, execute, seen = tmp_path / "runs.csv", runs.execute, []
+    csv, execute, seen = tmp_path / "runs.csv", workers.execute, []
 
     def sometimes(run, **options):
         if csv.with_name("trials.csv").exists():
             seen.append([*study_of(csv)["state"]])
         if len(seen) == 2:
-            raise runs.DivergedError("epoch 1")
+            raise DivergedError("epoch 1")
         if len(seen) == 3:
             assert len(pd.read_csv(csv)) == 1
             raise OSError("disk full")
         return execute(run, **options)
 
-    monkeypatch.setattr(runs, "execute", sometimes)
-    with pytest.raises(search.SearchError, match="disk full"):
+    monkeypatch.setattr(workers, "execute", sometimes)
+    with pytest.raises(SearchError, match="disk full"):
         tune(csv, trials=6)
     assert seen[2][:2] == ["COMPLETE", "PRUNED"]
     rows = study_of(csv)
@@ -209,7 +207,7 @@ def test_every_trial_is_a_row_as_it_ends(store, tmp_path, monkeypatch):
     plan = spaces.plan(datasets.load("synthetic"), "synthetic", "sl", "mf", SMALL)
     for _, row in own.iterrows():
         run = plan.run(json.loads(row["params"]))
-        assert runs.key(run, row["data_hash"]) == row["key"]
+        assert key_of(run, row["data_hash"]) == row["key"]
     assert json.loads(rows["versions"][0]).keys() == {"drrl-core", "torch", "optuna"}
 
 
@@ -217,9 +215,9 @@ def test_every_trial_is_a_row_as_it_ends(store, tmp_path, monkeypatch):
 def searched(tmp_path_factory):
     """A search of three trials, of five, of eight, and its store and tables at each."""
     home = tmp_path_factory.mktemp("searched")
-    place = search.Place(home / "runs", workers=0)
+    place = Compute(home / "runs", workers=0)
     for number in (3, 5, 8):
-        found = tune(home / "runs.csv", trials=number, seeds=2, place=place)
+        found = tune(home / "runs.csv", trials=number, seeds=2, compute=place)
         shutil.copytree(home, home.with_name(f"{home.name}-{number}"))
     return home, found
 
@@ -228,15 +226,15 @@ def searched(tmp_path_factory):
 def test_the_table_alone_rebuilds_the_study(searched, tmp_path, monkeypatch, lost):
     home, wanted = searched
     here = shutil.copytree(home.with_name(f"{home.name}-5"), tmp_path / "here")
-    store, csv, ran, execute = here / "runs", here / "runs.csv", [], runs.execute
+    store, csv, ran, execute = here / "runs", here / "runs.csv", [], workers.execute
     if lost == "study":
         (store / "studies.sqlite").unlink()
     else:
         shutil.rmtree(store)
         if lost != "store":
             shutil.copytree(home.with_name(f"{home.name}-3") / "runs", store)
-    monkeypatch.setattr(runs, "execute", lambda run, **o: ran.append(run) or execute(run, **o))
-    found = tune(csv, trials=8, seeds=2, place=search.Place(store, workers=0))
+    monkeypatch.setattr(workers, "execute", lambda run, **o: ran.append(run) or execute(run, **o))
+    found = tune(csv, trials=8, seeds=2, compute=Compute(store, workers=0))
     assert told(csv) == told(home / "runs.csv")
     states = [*study_of(csv)["state"]]
     assert len(states) == 8 and {"COMPLETE", "PRUNED"} == {*states}
@@ -263,8 +261,8 @@ def test_what_waits_is_in_the_table_too(store, tmp_path, monkeypatch):
         "sl's 1 trials and ccl's 1 trials",
     ]
     shutil.rmtree(store)
-    ran, execute = [], runs.execute
-    monkeypatch.setattr(runs, "execute", lambda run, **o: ran.append(run) or execute(run, **o))
+    ran, execute = [], workers.execute
+    monkeypatch.setattr(workers, "execute", lambda run, **o: ran.append(run) or execute(run, **o))
     tune(csv, "drrl-fixed", trials=4)
     again = study_of(csv)
     again = again[again["variant"] == "drrl-fixed"]
@@ -276,7 +274,7 @@ def test_what_waits_is_in_the_table_too(store, tmp_path, monkeypatch):
 def test_a_table_that_is_none_is_refused_before_anything_starts(store, tmp_path):
     csv = tmp_path / "runs.csv"
     trials.beside(csv).write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"trials\.csv is no table of trials: no column study"):
+    with pytest.raises(ValueError, match=r"trials\.csv: no column study"):
         tune(csv)
     trials.beside(csv).unlink()
     tune(csv, trials=2)

@@ -288,11 +288,11 @@ def test_without_subshells(chromium, tmp_path):
 
 
 def test_a_stop_is_heard_while_the_training_cell_runs(chromium, tmp_path):
-    code = """from drrl_core.lab import runs
+    code = """from drrl_core.lab.run import configure, execute
 from drrl_core.show import explorers
 small = {"dim": 4, "negatives": 4, "epochs": 100_000, "evaluate_every": 1, "patience": 100_000}
-run = runs.configure("synthetic", "sl", settings=small)
-outcome = explorers.monitor(lambda on_epoch: runs.execute(run, on_epoch=on_epoch, progress=False))
+run = configure("synthetic", "sl", config=small)
+outcome = explorers.monitor(lambda on_epoch: execute(run, on_epoch=on_epoch, progress=False))
 print("trained for", len(outcome.fit.history), "epochs")"""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3 (ipykernel)"}

@@ -17,6 +17,7 @@ import nbformat
 from jupyter_client.connect import LocalPortCache
 from nbformat.v4 import new_code_cell, new_notebook
 
+from drrl_core import common
 from drrl_core.pages import runner
 from drrl_core.pages.runner import NotebookError
 
@@ -125,14 +126,16 @@ def test_find(tmp_path, monkeypatch):
     shelf = tmp_path / "notebooks"
     first = write(shelf / "00_start_here.ipynb")
     own = write(tmp_path / "own.ipynb")
-    monkeypatch.setattr(runner, "__file__", str(tmp_path / "drrl_core" / "pages" / "runner.py"))
+    monkeypatch.setattr(common, "__file__", str(tmp_path / "drrl_core" / "common.py"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "registry.txt").touch()
     assert runner.folder() == shelf
     for name in ("00", "00_start_here", "00_start_here.ipynb", first):
         assert runner.find(name) == first
     assert runner.find(own) == own
     with pytest.raises(NotebookError, match="did you mean '00_start_here'"):
         runner.find("00_strat_here")
-    with pytest.raises(NotebookError, match="there is 00_start_here"):
+    with pytest.raises(NotebookError, match="there are: 00_start_here"):
         runner.find("99")
     shutil.rmtree(shelf)
     with pytest.raises(NotebookError, match="come with a checkout"):
@@ -176,7 +179,7 @@ def test_the_source_is_not_overwritten(tmp_path):
 
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "papermill", None)
-    with pytest.raises(NotebookError, match=r"pip install 'drrl-core\[notebooks\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'drrl-core\[notebooks\]'"):
         run(write(tmp_path / "a.ipynb"))
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from drrl_core import losses
-from drrl_core.lab import runs
+from drrl_core.lab import results
+from drrl_core.lab.run import ACCURACY, configure, parse_value, raised
 from drrl_core.paper import evidence, lemmas, published, scorecard
 
 PAPER = evidence.printed()
@@ -32,18 +33,18 @@ def run(variant, *, test=0.09, valid=0.07, seed=0, trials=20, noise=0.0, **more)
         **{"valid_ndcg@20": valid, "test_recall@20": recall, "test_ndcg@20": ndcg},
         **{"best_epoch": 50, "seconds": 9.0, "device": "cpu", "torch": "2.13", "commit": "c0"},
         "finished": "2026-11-25T00:00:00",
-        "raised": runs.raised("mf", variant.partition("-")[0]),
+        "raised": raised("mf", variant.partition("-")[0]),
     } | more
     return {"key": hashlib.sha256(json.dumps(row).encode()).hexdigest()[:16]} | row
 
 
 def write(folder, rows, skew=(), users=None):
-    pd.DataFrame(rows, columns=evidence.RUNS).to_csv(folder / "runs.csv", index=False)
+    pd.DataFrame(rows, columns=results.RUNS).to_csv(folder / "runs.csv", index=False)
     if skew:
         pd.DataFrame(skew).to_csv(folder / "skew.csv", index=False)
     (folder / "per_user").mkdir(exist_ok=True)
     for key, values in (users or {}).items():
-        table = pd.DataFrame({name: values for name in evidence.ACCURACY})
+        table = pd.DataFrame({name: values for name in ACCURACY})
         table.rename_axis("user").to_csv(folder / "per_user" / f"{key}.csv.gz")
     return folder
 
@@ -73,23 +74,23 @@ def test_runs_of_an_earlier_version_leave_the_tables(tmp_path, monkeypatch):
     line = losses.REGISTRY["sl"]
     for version, seeds in ((1, [0, 0]), (2, [0, 1]), (3, [0, 2])):
         monkeypatch.setitem(losses.REGISTRY, "sl", line._replace(version=version))
-        found = evidence.read_runs(tmp_path / "runs.csv")
+        found = results.read_runs(tmp_path / "runs.csv")
         assert sorted(found["seed"]) == seeds and "bpr" in set(found["loss"])
-    assert len(evidence.read_as_text(tmp_path / "runs.csv")) == 4  # they stay in the file
+    assert len(results.read_as_text(tmp_path / "runs.csv")) == 4  # they stay in the file
 
 
 def test_a_table_from_before_popularity_was_recorded_is_read(tmp_path):
     write(tmp_path, [run("sl")])
     path = tmp_path / "runs.csv"
-    before = pd.read_csv(path)[[*evidence.NEEDED]]
+    before = pd.read_csv(path)[[*results.NEEDED]]
     before.to_csv(path, index=False)
-    assert tuple(evidence.read_as_text(path)) == evidence.RUNS
-    assert (evidence.read_as_text(path)["b"] == "").all()
-    found = evidence.read_runs(path)
+    assert tuple(results.read_as_text(path)) == results.RUNS
+    assert (results.read_as_text(path)["b"] == "").all()
+    found = results.read_runs(path)
     assert found["b"].isna().all() and len(found) == 1
     before.drop(columns="seed").to_csv(path, index=False)
     with pytest.raises(ValueError, match="no column seed"):
-        evidence.read_runs(path)
+        results.read_runs(path)
 
 
 # ---------------------------------------------------------------------------- the rule
@@ -113,12 +114,10 @@ def test_test_values_select_nothing(runs_of, others):
         for config, seed, valid, recall, ndcg in runs_of
     }
     rows = pd.DataFrame(rows.values())
-    found = evidence.selected_runs(rows)
+    found = results.selected_runs(rows)
     assert found["config"].nunique() == 1
-    redrawn = {
-        f"test_{name}": [others.random() for _ in range(len(rows))] for name in evidence.ACCURACY
-    }
-    assert set(evidence.selected_runs(rows.assign(**redrawn))["key"]) == set(found["key"])
+    redrawn = {f"test_{name}": [others.random() for _ in range(len(rows))] for name in ACCURACY}
+    assert set(results.selected_runs(rows.assign(**redrawn))["key"]) == set(found["key"])
 
     # the rule retyped: most seeds, then the highest mean valid NDCG@20
     seeds, valid = {}, {}
@@ -141,7 +140,7 @@ def test_with_false_negatives_the_loss_as_tuned_speaks(tmp_path):
         run("ccl", settings=other, valid=0.05, noise=0.3, trials=9),  # nothing else there is
     ]
     write(tmp_path, rows)
-    found = evidence.selected_runs(evidence.read_runs(tmp_path / "runs.csv"))
+    found = results.selected_runs(results.read_runs(tmp_path / "runs.csv"))
     found = found.set_index(["loss", "noise"])["valid_ndcg@20"].to_dict()
     assert found == {("sl", 0.0): 0.08, ("sl", 0.5): 0.02, ("ccl", 0.3): 0.05}
 
@@ -385,10 +384,7 @@ def test_without_users_the_seeds_decide_and_one_seed_cannot(tmp_path):
     assert judged(tmp_path, "stars")["verdict"] == "not run"
     apart = [
         row
-        | {
-            f"test_{name}": row[f"test_{name}"] * (1 + 0.2 * (row["seed"] - 1))
-            for name in evidence.ACCURACY
-        }
+        | {f"test_{name}": row[f"test_{name}"] * (1 + 0.2 * (row["seed"] - 1)) for name in ACCURACY}
         for row in everything(1.0)
     ]
     write(tmp_path, apart)
@@ -496,7 +492,7 @@ def test_a_sweep_holds_all_but_the_order_and_the_seed():
     settings = [json.loads(text) for text in rows["settings"]]
     noise = [each.pop("train.noise", 0) for each in settings]
     rows = rows.assign(noise=noise, config=[json.dumps(each) for each in settings])
-    found = {each["held"].iloc[0]: each for each in evidence.order_sweeps(rows)}
+    found = {each["held"].iloc[0]: each for each in results.order_sweeps(rows)}
     assert found.keys() == {"weight=2.5", "radius=1", "weight=1"}
     assert [len(each) for each in found.values()] == [8, 8, 8]
     assert found["weight=2.5"]["order"].tolist() == [1.2, 1.2, 2.5, 2.5, 4, 4, np.inf, np.inf]
@@ -654,7 +650,7 @@ def test_a_file_that_is_no_table_of_runs_is_named(tmp_path, text, match):
     path = tmp_path / "runs.csv"
     path.mkdir() if text is None else path.write_text(text)
     with pytest.raises(ValueError, match=f"runs.csv.*{match}"):
-        evidence.read_runs(path)
+        results.read_runs(path)
 
 
 def test_a_run_that_stands_twice_is_no_other_seed(tmp_path):
@@ -712,10 +708,8 @@ def test_the_command_of_a_number_trains_that_run(tmp_path):
     table = scorecard.number_rows(evidence.measured(tmp_path)).set_index("id")
     words = shlex.split(table.loc["table2.amazon-beauty.mf.DrRL.ndcg@20", "command"])
     given = [words[k + 1].split("=") for k, word in enumerate(words) if word == "--set"]
-    found = runs.configure(
-        "x", "drrl", settings={name: runs.parse_value(text) for name, text in given}
-    )
-    assert found == runs.configure("x", "drrl", settings=own | {"loss.order": float("inf")})
+    found = configure("x", "drrl", config={name: parse_value(text) for name, text in given})
+    assert found == configure("x", "drrl", config=own | {"loss.order": float("inf")})
     assert words[-6:] == ["--sampler", "shared-pool", "--negatives", "512", "--seed", "3"]
 
 

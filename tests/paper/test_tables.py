@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from drrl_core.paper import evidence, tables
+from drrl_core.lab import results
+from drrl_core.paper import tables
 
 
 def rows(**more) -> pd.DataFrame:
     """Three seeds of a loss, of known numbers."""
-    row = {name: np.nan for name in evidence.RUNS} | {
+    row = {name: np.nan for name in results.RUNS} | {
         **{"dataset": "amazon-beauty", "backbone": "mf", "variant": "sl", "loss": "sl"},
         **{"settings": json.dumps({"train.lr": 0.01}), "config": json.dumps({"train.lr": 0.01})},
         **{"noise": 0.0, "sampler": "per-row", "negatives": 64, "trials": 20, "raised": ""},

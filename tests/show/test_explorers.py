@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.optimize import minimize_scalar
 
 from drrl_core import dro
-from drrl_core.lab import runs
+from drrl_core.lab.run import configure, execute
 from drrl_core.show import explorers, figures, scenes, style
 
 SCORES = np.random.default_rng(0).normal(0, 0.3, 300)
@@ -322,8 +322,8 @@ def test_a_run_at_weight_one_has_margins_to_look_at(batch, users):
 
 
 def train_with(**settings):
-    run = runs.configure("synthetic", "sl", settings={"dim": 4, "negatives": 4} | settings)
-    return lambda on_epoch: runs.execute(run, on_epoch=on_epoch, progress=False)
+    run = configure("synthetic", "sl", config={"dim": 4, "negatives": 4} | settings)
+    return lambda on_epoch: execute(run, on_epoch=on_epoch, progress=False)
 
 
 @pytest.fixture

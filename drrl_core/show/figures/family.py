@@ -176,7 +176,7 @@ def users_by_loss(
     """How quantities are distributed over the users: a panel for each, a curve for each loss.
 
     Args:
-        found: loss -> a row for each user, as `runs.by_user` gives it.
+        found: loss -> a row for each user, as `diagnose.by_user` gives it.
         quantities: which of its columns to draw; names in QUANTITIES.
     """
     figure, [panels] = new_figure(4.4 * len(quantities), 3.8, len(quantities))
@@ -234,7 +234,8 @@ def orders_by_user(
     """Quantities against the order: the mean over the users, and the middle 80% of them.
 
     Args:
-        columns: heading (or a loss) -> a table as `runs.turned` gives it; one column of panels.
+        columns: heading (or a loss) -> a table as `diagnose.sweep_orders` gives it; one
+            column of panels.
         quantities: names in QUANTITIES; one row of panels each.
         dots: heading -> a row for each trained model: index order, the quantities as columns.
     """

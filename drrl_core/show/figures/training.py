@@ -103,7 +103,7 @@ def margins_by_variant(frames: dict[str, pd.DataFrame], *, dataset: str, negativ
     """The β that each variant of DrRL uses against the exact one, a dot for each user.
 
     Args:
-        frames: variant -> a table as `runs.margins` gives it. dataset: its name, for the title.
+        frames: variant -> a table as `diagnose.margins` gives it. dataset: its name, for the title.
         negatives: how many a training row draws, for the caption of the exact variant.
     """
     figure, [panels] = new_figure(2.6 * len(frames), 3.5, len(frames))
@@ -135,7 +135,7 @@ def margins_over_epochs(
     """The learnt β over the epochs: a panel for each weight c, a line for each start and rate.
 
     Args:
-        panels: the panel's title -> (start, rate) -> a history with diagnostics, as `runs.execute`
+        panels: the panel's title -> (start, rate) -> a history with diagnostics, as `run.execute`
             leaves it; the first panel is the one with c > 1, whose β has a finite best value.
         exact: the history of the run that solves for β in that ball.
     """

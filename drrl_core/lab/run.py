@@ -1,0 +1,425 @@
+"""A run: its configuration, checked; its key; and what comes of executing it."""
+
+import hashlib
+import json
+import math
+import platform
+import statistics
+import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor, nn
+
+from drrl_core import backbones, datasets, losses
+from drrl_core.common import checkout, did_you_mean
+from drrl_core.train import popularity, trainer
+from drrl_core.train.diagnose import diagnostics
+from drrl_core.train.trainer import DivergedError, Fit, TrainConfig, fit, resolve_device, tables
+
+KEYS = 2  # how keys are made: another number would make every kept run unknown
+PACKAGES = ("drrl-core", "torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
+SPLITS = ("valid", "test")
+ACCURACY = ("recall@20", "ndcg@20")
+Value = int | float | bool | str | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """The configuration of a run: all that fixes its numbers. `configure` makes and checks it.
+
+    Attributes:
+        dataset: a registered name, or the path of a file.
+        backbone, loss: registry names.
+        backbone_config, loss_config: a value for each of their hyper-parameters.
+        train: how to train, the seed among it.
+    """
+
+    dataset: str
+    backbone: str
+    loss: str
+    backbone_config: dict[str, Value]
+    loss_config: dict[str, Value]
+    train: TrainConfig
+
+    @property
+    def config(self) -> dict[str, dict[str, Value]]:
+        """Every value, by group and name."""
+        return {
+            "backbone": self.backbone_config,
+            "loss": self.loss_config,
+            "train": asdict(self.train),
+        }
+
+    @property
+    def flat_config(self) -> dict[str, Value]:
+        """Every value by its full name, such as "train.lr"."""
+        return flat(self.config)
+
+
+def flat(config: Mapping[str, Mapping[str, Value]]) -> dict[str, Value]:
+    """All values of `Run.config` by their full names.
+
+    >>> flat({"train": {"lr": 0.1}})
+    {'train.lr': 0.1}
+    """
+    parts = config.items()
+    return {f"{group}.{name}": value for group, part in parts for name, value in part.items()}
+
+
+def changes(
+    before: Mapping[str, Mapping[str, Value]], after: Mapping[str, Mapping[str, Value]]
+) -> dict[str, Value]:
+    """What the second configuration, of the same loss and backbone, has and the first has not.
+
+    >>> changes({"train": {"lr": 0.1, "seed": 0}}, {"train": {"lr": 0.2, "seed": 0}})
+    {'train.lr': 0.2}
+    """
+    known = flat(before)
+    return {name: value for name, value in flat(after).items() if value != known[name]}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run: its record (plain JSON) and the objects it left.
+
+    Attributes:
+        served: whether a store had it, so that nothing was trained now.
+    """
+
+    record: dict[str, Any]
+    fit: Fit
+    model: nn.Module = field(repr=False)
+    loss: nn.Module = field(repr=False)
+    data: datasets.Interactions = field(repr=False)
+    served: bool = False
+
+    @property
+    def loss_name(self) -> str:
+        """The loss's name in the registry."""
+        return str(self.record["loss"])
+
+    @property
+    def similarity(self) -> str:
+        """What it was trained to compare by: "cosine" or "dot"."""
+        return str(self.record["parameters"]["train"]["similarity"])
+
+    @property
+    def negatives(self) -> int:
+        """How many negatives an example was trained with."""
+        return int(self.record["parameters"]["train"]["negatives"])
+
+
+def parse_value(text: str) -> Value:
+    """A value as typed: an integer, a number, true, false, none, or else the text itself.
+
+    >>> [parse_value(t) for t in ("8", "1e-3", "inf", "true", "none", "exact")]
+    [8, 0.001, inf, True, None, 'exact']
+    """
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _typed(name: str, value: Any, default: Value) -> Value:
+    """The value as the default's type, or ValueError."""
+    value = value.item() if isinstance(value, np.generic) else value
+    number = isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    if isinstance(default, str):
+        good = isinstance(value, str)
+    elif isinstance(default, int):
+        good = number and value % 1 == 0  # of infinity NaN
+    else:
+        good = number or value is default is None
+    if not good:
+        kind = "a number" if default is None else f"of type {type(default).__name__}"
+        raise ValueError(f"{name} must be {kind}, not {value!r}")
+    if default is None:  # 1 and 1.0 are one value, and are to read as one
+        return float(value) if number else value
+    return type(default)(value)
+
+
+def configure(
+    dataset: str,
+    loss: str = "sl",
+    backbone: str = "mf",
+    config: Mapping[str, object] | None = None,
+) -> Run:
+    """A run, from values named `loss.x`, `backbone.x`, `train.x`, or `x` where only one has it.
+
+    What is not given is as by default; negatives and similarity as the loss expects them.
+
+    Raises:
+        ValueError: an unknown or ambiguous name (with a suggestion), a value given twice, of a
+            wrong type, or out of range.
+
+    >>> run = configure("synthetic", "ccl", config={"margin": 0.3, "train.lr": 0.01})
+    >>> run.loss_config, run.train.lr
+    ({'margin': 0.3, 'weight': 100.0}, 0.01)
+    """
+    line = losses.lookup(loss)
+    base = TrainConfig(negatives=line.negatives, similarity=line.similarity)
+    known: dict[str, dict[str, Value]] = {
+        "loss": dict(losses.hyperparameters(loss)),
+        "backbone": dict(backbones.hyperparameters(backbone)),
+        "train": {f.name: getattr(base, f.name) for f in fields(base)},
+    }
+    given: dict[tuple[str, str], str] = {}
+    for name, value in (config or {}).items():
+        group, _, key = name.rpartition(".")
+        groups = [g for g in known if key in known[g] and group in ("", g)]
+        if len(groups) != 1:
+            why = "is ambiguous" if groups else f"is no setting of {loss} on {backbone}"
+            raise ValueError(f"{name!r} {why}: {_meant(name, key, known)}")
+        if (other := given.setdefault((groups[0], key), name)) != name:
+            raise ValueError(f"{other!r} and {name!r} are one setting: give it once")
+        known[groups[0]][key] = _typed(name, value, known[groups[0]][key])
+    train = replace(base, **known["train"])  # type: ignore[arg-type]  # `_typed` has seen them
+    run = Run(dataset, backbone, loss, known["backbone"], known["loss"], train)
+    build(run, 1, 1, csr_array((1, 1)))  # to refuse what is out of range, and for no more
+    if not line.rowwise and run.train.sampler != "per-row":
+        raise ValueError(f"{loss} looks at the whole batch at once: sampler must be 'per-row'")
+    return run
+
+
+def _meant(name: str, key: str, known: dict[str, dict[str, Value]]) -> str:
+    """What may be meant by a name: the same one with its group, or one that is nearly spelt so."""
+    full = [f"{group}.{own}" for group in known for own in known[group]]
+    if groups := [group for group in known if key in known[group]]:
+        return f"did you mean {' or '.join(repr(f'{group}.{key}') for group in groups)}?"
+    bare = [own for group in known for own in known[group]]
+    return did_you_mean(name, full + bare, most=3)
+
+
+def raised(backbone: str, loss: str) -> str:
+    """Versions above 1 of the backbone, the loss and the trainer, such as "loss 2"; "" if none.
+
+    Each has a number of its own, which is raised when the same configuration and data give other
+    numbers than before: runs of an earlier version are then trained again, and no others.
+
+    >>> raised("mf", "sl")
+    ''
+    """
+    found = {
+        "backbone": getattr(backbones.REGISTRY.get(backbone), "version", 1),
+        "loss": getattr(losses.REGISTRY.get(loss), "version", 1),
+        "trainer": trainer.VERSION,
+    }
+    return ", ".join(f"{name} {number}" for name, number in found.items() if number > 1)
+
+
+def key_of(run: Run, data_hash: str) -> str:
+    """A run's name in the store: of its configuration, its data and what is `raised`, no more.
+
+    Device, threads, versions and commit stand in the record. The data are told by their hash, not
+    by the name or path they were loaded by.
+
+    Args:
+        data_hash: `Interactions.hash`.
+
+    Returns:
+        16 hexadecimal digits.
+
+    >>> a = configure("synthetic", "drrl", config={"radius": 1, "lr": 0.01})
+    >>> b = configure("synthetic", "drrl", config={"train.lr": 0.01, "radius": 1.0})
+    >>> key_of(a, "") == key_of(b, "") != key_of(a, "other data")
+    True
+    """
+
+    def plain(value: object) -> object:
+        value = value.item() if isinstance(value, np.generic) else value
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    what = [KEYS, data_hash, run.backbone, run.loss, strict_json(run.config, plain)]
+    if higher := raised(run.backbone, run.loss):
+        what.append(higher)
+    text = json.dumps(what, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def strict_json(value: object, plain: Callable[[object], object] = lambda each: each) -> Any:
+    """Values as strict JSON has them: no NaN (None), no infinity ("inf", see `parse_value`).
+
+    Args:
+        value: one, or dictionaries of them, one in another.
+        plain: what is done to each value before.
+
+    >>> strict_json({"loss": {"order": math.inf, "margin": math.nan}})
+    {'loss': {'order': 'inf', 'margin': None}}
+    """
+    if isinstance(value, dict):
+        return {name: strict_json(each, plain) for name, each in value.items()}
+    value = plain(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def read_config(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The configuration in a record, its infinities as numbers again.
+
+    >>> read_config({"parameters": {"loss": {"order": "inf"}}})
+    {'loss': {'order': inf}}
+    """
+    return {
+        group: {name: float(v) if v in ("inf", "-inf") else v for name, v in part.items()}
+        for group, part in record["parameters"].items()
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python's and the packages' versions, for a record."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+@cache
+def commit() -> str | None:
+    """The commit this runs from, "-dirty" where files differ; None outside a checkout of git."""
+    root = checkout()
+    if root is None or not (root / ".git").exists():
+        return None
+    git = ["git", "--no-optional-locks", "-C", str(root)]
+    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run([*git, *describe], capture_output=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode().strip()
+
+
+def build(run: Run, n_users: int, n_items: int, train: csr_array) -> tuple[nn.Module, nn.Module]:
+    """Model and loss as they are before training: on the CPU, one seed, one start.
+
+    Args:
+        n_users, n_items, train: of the data.
+    """
+    sizes: dict[str, Any] = {"n_users": n_users, "n_items": n_items}
+    backbone: dict[str, Any] = run.backbone_config
+    loss: dict[str, Any] = run.loss_config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.train.seed)
+        model = backbones.make(run.backbone, **sizes, train=train, **backbone)
+        return model, losses.make(run.loss, **sizes, **loss)
+
+
+def execute(
+    run: Run,
+    *,
+    device: str = "auto",
+    data: datasets.Interactions | None = None,
+    data_dir: str | Path | None = None,
+    diagnose: bool = False,
+    on_step: Callable[[int, int, Tensor], object] | None = None,
+    on_epoch: Callable[[dict[str, Any]], object] | None = None,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """Train and rank: one run, from its configuration to its record. Nothing is kept.
+
+    The record's `finished` is None where a callback or Ctrl-C stopped it before its end; only
+    where it is not, `popularity` holds `popularity.report`: accuracy with popularity put back.
+
+    Args:
+        device: "auto", "cpu", "cuda", ...
+        data: the interactions, where they are loaded already.
+        data_dir: where the data files are, see `datasets.data_folder`.
+        diagnose: add `diagnostics` to the history's rows of the epochs that are evaluated, before
+            `on_epoch` sees them.
+        on_step, on_epoch, progress: see `trainer.fit`.
+        checkpoint: a file that holds the state at the end of each epoch; training goes on from it.
+
+    >>> outcome = execute(configure("synthetic", config={"epochs": 1}), progress=False)
+    >>> sorted(outcome.record["test"])
+    ['ndcg@20', 'recall@20']
+    """
+    where = resolve_device(device)
+    data = data or datasets.load(run.dataset, data_dir=data_dir)
+    key = key_of(run, data.hash)
+    model, loss = build(run, data.n_users, data.n_items, data.train)
+    model.to(where)
+    cut = []  # the step that asked to stop, and left half an epoch
+
+    def after_step(epoch: int, step: int, value: Tensor) -> bool:
+        if on_step and on_step(epoch, step, value):
+            cut.append(step)
+        return bool(cut)
+
+    def after_epoch(row: dict[str, Any]) -> bool:
+        if diagnose and "ndcg@20" in row:
+            row |= diagnostics(model, loss, data, run.train.similarity)
+        return bool(on_epoch and on_epoch(row))
+
+    try:
+        result = fit(
+            model,
+            loss,
+            data,
+            run.train,
+            on_step=after_step if on_step else None,
+            on_epoch=after_epoch,
+            checkpoint=checkpoint,
+            resume=checkpoint is not None,
+            tag=key,
+            progress=progress,
+        )
+    except DivergedError as error:
+        raise DivergedError(f"{run.loss} on {run.backbone}, {run.loss_config}: {error}") from None
+    epochs, train = len(result.history), run.train
+    waited = epochs - result.best_epoch >= train.patience * train.evaluate_every
+    about = None
+    if finished := not cut and (waited or epochs >= train.epochs):
+        masks = (data.train,) if train.mask == "train" else (data.train, data.valid)
+        about = popularity.report(
+            *tables(model),
+            *(data.train, data.valid, data.test),
+            similarity=train.similarity,
+            masks=masks,
+        )
+    record = _record(run, data, result, where) | {
+        "popularity": about,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds") if finished else None,
+    }
+    return Outcome(strict_json(record), result, model, loss, data)
+
+
+def _record(
+    run: Run, data: datasets.Interactions, result: Fit, where: torch.device
+) -> dict[str, Any]:
+    """What is written down of a run, but for what is told of a finished one alone."""
+    return {
+        "key": key_of(run, data.hash),
+        "dataset": data.name,
+        "data_hash": data.hash,
+        "backbone": run.backbone,
+        "loss": run.loss,
+        "parameters": run.config,
+        "seed": run.train.seed,
+        "best_epoch": result.best_epoch,
+        "valid": result.valid[list(ACCURACY)].mean().to_dict(),
+        "test": result.test[list(ACCURACY)].mean().to_dict(),
+        "popularity": None,
+        "seconds": round(result.seconds, 3),
+        "seconds_per_epoch": round(statistics.median(result.history["seconds"]), 4),
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "raised": raised(run.backbone, run.loss),
+        "commit": commit(),
+    }
