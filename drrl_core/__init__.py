@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from drrl_core.dro import worst_case
     from drrl_core.losses import Batch, DrRL, cosine_contrastive_loss, drrl_loss, softmax_loss
     from drrl_core.losses import make as make_loss
+    from drrl_core.train import TrainConfig, fit
     from drrl_core.train.metrics import evaluate
-    from drrl_core.train.trainer import TrainConfig, fit
 
 __version__ = "0.2.0.dev0"
 _HOMES = {  # name -> the module that has it, and what it is called there
@@ -30,11 +30,11 @@ _HOMES = {  # name -> the module that has it, and what it is called there
     "DataError": ("datasets", "DataError"),
     "DrRL": ("losses", "DrRL"),
     "Interactions": ("datasets", "Interactions"),
-    "TrainConfig": ("train.trainer", "TrainConfig"),
+    "TrainConfig": ("train", "TrainConfig"),
     "cosine_contrastive_loss": ("losses", "cosine_contrastive_loss"),
     "drrl_loss": ("losses", "drrl_loss"),
     "evaluate": ("train.metrics", "evaluate"),
-    "fit": ("train.trainer", "fit"),
+    "fit": ("train", "fit"),
     "load": ("datasets", "load"),
     "make_backbone": ("backbones", "make"),
     "make_loss": ("losses", "make"),

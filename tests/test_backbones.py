@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from torch.nn.functional import normalize
 
 from drrl_core import backbones, datasets, losses
-from drrl_core.train import sampling, trainer
+from drrl_core.train import sampling, score
 
 # No user and no item without a pair; user 0 has all items, item 4 has one user beside that.
 TRAIN = np.eye(7, 5, dtype=np.float32) + np.eye(7, 5, -5, dtype=np.float32)
@@ -220,7 +220,7 @@ def test_a_step_changes_every_table_that_it_should_and_stays_finite(name):
     values = []
     for batch in itertools.islice(steps, 12):
         before = [table.detach().clone() for table in model.eval()()]
-        pos, neg = trainer.score(*model.train()(), batch)
+        pos, neg = score(*model.train()(), batch)
         value = loss(pos, neg, batch).mean() + model.penalty(batch.users, batch.pos_items)
         optimiser.zero_grad()
         value.backward()

@@ -80,7 +80,7 @@ def test_the_core_and_the_pictures_know_nothing_of_what_is_above_them():
 
 
 def test_the_core_loads_neither_the_rest_nor_what_only_the_rest_needs():
-    rooms = "drrl_core.train.metrics, drrl_core.train.trainer, drrl_core.train.popularity, "
+    rooms = "drrl_core.train.metrics, drrl_core.train.popularity, "
     rooms += ", ".join(f"drrl_core.{room}" for room in sorted(CORE))
     above = sorted(f"drrl_core.{room}" for room in UPSTAIRS)
     code = f"""import sys, drrl_core, {rooms}

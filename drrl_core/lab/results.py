@@ -47,9 +47,8 @@ from drrl_core.lab.run import (
 )
 from drrl_core.lab.spaces import variant_of
 from drrl_core.lab.store import RunError, load, lock_of, record, table
-from drrl_core.train import metrics, popularity
+from drrl_core.train import metrics, popularity, tables
 from drrl_core.train.diagnose import by_user
-from drrl_core.train.trainer import tables
 
 NEEDED = (  # the columns without which a file is no table of runs
     *("key", "dataset", "data_hash", "backbone", "variant", "loss", "settings", "seed"),

@@ -22,9 +22,17 @@ from torch import Tensor, nn
 
 from drrl_core import backbones, datasets, losses
 from drrl_core.common import checkout, did_you_mean
-from drrl_core.train import popularity, trainer
+from drrl_core.train import (
+    VERSION,
+    DivergedError,
+    Fit,
+    TrainConfig,
+    fit,
+    popularity,
+    resolve_device,
+    tables,
+)
 from drrl_core.train.diagnose import diagnostics
-from drrl_core.train.trainer import DivergedError, Fit, TrainConfig, fit, resolve_device, tables
 
 KEYS = 2  # how keys are made: another number would make every kept run unknown
 PACKAGES = ("drrl-core", "torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
@@ -216,7 +224,7 @@ def raised(backbone: str, loss: str) -> str:
     found = {
         "backbone": getattr(backbones.REGISTRY.get(backbone), "version", 1),
         "loss": getattr(losses.REGISTRY.get(loss), "version", 1),
-        "trainer": trainer.VERSION,
+        "trainer": VERSION,
     }
     return ", ".join(f"{name} {number}" for name, number in found.items() if number > 1)
 
@@ -342,7 +350,7 @@ def execute(
         data_dir: where the data files are, see `datasets.data_folder`.
         diagnose: add `diagnostics` to the history's rows of the epochs that are evaluated, before
             `on_epoch` sees them.
-        on_step, on_epoch, progress: see `trainer.fit`.
+        on_step, on_epoch, progress: see `train.fit`.
         checkpoint: a file that holds the state at the end of each epoch; training goes on from it.
 
     >>> outcome = execute(configure("synthetic", config={"epochs": 1}), progress=False)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from drrl_core import datasets, dro, losses
 from drrl_core.common import did_you_mean
 from drrl_core.lab.run import Run, configure, flat, key_of
-from drrl_core.train.trainer import TrainConfig
+from drrl_core.train import TrainConfig
 
 
 class Range(NamedTuple):

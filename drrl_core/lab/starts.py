@@ -28,8 +28,8 @@ from drrl_core.lab.spaces import Search, Variant, config_of
 from drrl_core.lab.sweep import into_store
 from drrl_core.lab.trials import spent
 from drrl_core.lab.workers import Compute
+from drrl_core.train import TrainConfig
 from drrl_core.train.diagnose import negative_scores
-from drrl_core.train.trainer import TrainConfig
 
 
 class Start(NamedTuple):

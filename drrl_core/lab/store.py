@@ -6,7 +6,7 @@ diagnostics that are asked for later:
     record.json      configuration, accuracy, and what it was computed with
     valid.csv, test.csv, history.csv, diagnostics.csv    per user, per user, per epoch, per epoch
     state.pt         what the model and the loss learnt
-    tables.npz       `users` and `items`, float32, as `trainer.tables` gives them to the ranking
+    tables.npz       `users` and `items`, float32, as `train.tables` gives them to the ranking
     SHA256SUMS       of all these, so that damage is seen; `sha256sum -c` reads it too
 
 Floats are written with all their digits: a run read back equals the run that was trained.
@@ -44,9 +44,8 @@ from drrl_core.lab.run import (
     key_of,
     read_config,
 )
-from drrl_core.train import metrics
+from drrl_core.train import Fit, TrainConfig, metrics, resolve_device, tables
 from drrl_core.train.diagnose import DIAGNOSTICS
-from drrl_core.train.trainer import Fit, TrainConfig, resolve_device, tables
 
 FILES = ("record.json", "valid.csv", "test.csv", "history.csv", "state.pt", "tables.npz")
 DIAGNOSED = "diagnostics.csv"  # a run may get it later
@@ -98,11 +97,11 @@ def get_or_train(
         data, data_dir: as in `execute`.
         diagnose: have `diagnostics` in the history. A run that was kept without them is trained
             again for them, and nothing else of it changes.
-        on_step, on_epoch, progress: see `trainer.fit`; nothing calls them for a run that is served.
+        on_step, on_epoch, progress: see `train.fit`; nothing calls them for a run that is served.
 
     Raises:
         RunError: the kept run is damaged; it is left as it is.
-        DivergedError, CheckpointError, ValueError: as `trainer.fit`.
+        DivergedError, CheckpointError, ValueError: as `train.fit`.
 
     >>> import tempfile
     >>> from drrl_core.lab.run import configure

@@ -36,7 +36,7 @@ from drrl_core.lab.workers import (
     valid_curve,
     written_later,
 )
-from drrl_core.train.trainer import DivergedError
+from drrl_core.train import DivergedError
 
 if TYPE_CHECKING:  # an extra
     from optuna import Study

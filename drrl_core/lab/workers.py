@@ -30,7 +30,7 @@ from drrl_core.common import cores, need
 from drrl_core.lab import store, trials
 from drrl_core.lab.results import kept_rows, merge
 from drrl_core.lab.run import Outcome, Run, execute, key_of
-from drrl_core.train.trainer import DivergedError
+from drrl_core.train import DivergedError
 
 MOST_DEATHS = 3  # of the workers of one job, which is then given up
 

@@ -1,1 +1,28 @@
-"""Training and measuring: configuration, negatives, epochs, ranking, popularity."""
+"""Training and measuring.
+
+config      how to train, and where
+sampling    negatives of an epoch
+step        scores and gradients of a batch, the optimisers
+checkpoint  the state of a training on disk
+loop        `fit`: epochs until valid stops gaining
+metrics     accuracy of rankings, and tests of a difference
+popularity  popularity put back when ranking
+diagnose    what a trained loss does to its negatives
+"""
+
+from drrl_core.train.checkpoint import CheckpointError
+from drrl_core.train.config import VERSION, TrainConfig, resolve_device
+from drrl_core.train.loop import DivergedError, Fit, fit
+from drrl_core.train.step import score, tables
+
+__all__ = [
+    "VERSION",
+    "CheckpointError",
+    "DivergedError",
+    "Fit",
+    "TrainConfig",
+    "fit",
+    "resolve_device",
+    "score",
+    "tables",
+]

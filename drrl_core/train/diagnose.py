@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from drrl_core import dro, losses
 from drrl_core.datasets import Interactions
 from drrl_core.train import metrics
-from drrl_core.train.trainer import tables
+from drrl_core.train.step import tables
 
 DIAGNOSTICS = ("truncated", "k1", "k2", "effective_share", "beta", "gap")
 # A column of weights of false negatives -> the split whose positives they are; None: the best known
@@ -63,7 +63,7 @@ def diagnostics(
     A user's negatives are all items without a train pair, not the few that a step samples.
 
     Args:
-        model, loss, data: as in `trainer.fit`; trained, or half way.
+        model, loss, data: as in `train.fit`; trained, or half way.
         similarity: "cosine" or "dot".
         users: over how many, see `askable`.
 

@@ -46,7 +46,7 @@ def adjusted(
     """Tables whose dot products are the scores with popularity put back at strength b.
 
     Args:
-        users, items: tables, (n_users, d) and (n_items, d), as `trainer.tables` gives them.
+        users, items: tables, (n_users, d) and (n_items, d), as `train.tables` gives them.
         train: the pairs that make an item popular, (n_users, n_items) CSR.
         b: any number, dimensionless; 0 changes nothing, below 0 popular items fall.
         similarity: "cosine" or "dot", as the tables were trained to compare.

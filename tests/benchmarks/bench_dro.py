@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 from drrl_core import backbones, losses
 from drrl_core.datasets import Interactions
 from drrl_core.dro import worst_case
-from drrl_core.train.trainer import TrainConfig, fit
+from drrl_core.train import TrainConfig, fit
 
 ORDERS = (1.0, 1.5, 2.0, 2.5, 3.0, 5.0, 10.0, 20.0, 33.0, 150.0, math.inf)
 RADII = (0.5,)

@@ -11,8 +11,7 @@ from scipy.sparse import csr_array
 
 from drrl_core.datasets import Interactions
 from drrl_core.lab import recommend
-from drrl_core.train import metrics
-from drrl_core.train.trainer import tables
+from drrl_core.train import metrics, tables
 
 pytestmark = pytest.mark.usefixtures("store")
 

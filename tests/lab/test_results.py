@@ -16,7 +16,7 @@ from drrl_core.lab import store as store_module
 from drrl_core.lab.run import configure, execute, key_of
 from drrl_core.lab.workers import Compute
 from drrl_core.paper import evidence
-from drrl_core.train import trainer
+from drrl_core.train import tables
 
 
 def test_a_results_file_that_is_open_elsewhere_stops_no_sweep(store, tmp_path, monkeypatch, capsys):
@@ -124,7 +124,7 @@ def test_weights_are_harvested_over_all_users():
     data = datasets.load("synthetic")
     run = configure("synthetic", "sl", config=TINY | {"temperature": 0.3, "epochs": 8})
     outcome = execute(run, data=data, progress=False)
-    users, items = (t.detach().double().numpy() for t in trainer.tables(outcome.model))
+    users, items = (t.detach().double().numpy() for t in tables(outcome.model))
     users, items = (t / np.linalg.norm(t, axis=1, keepdims=True) for t in (users, items))
     k1, k2 = [], []
     for user in range(data.n_users):

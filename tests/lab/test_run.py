@@ -20,8 +20,7 @@ from drrl_core import backbones, datasets, losses
 from drrl_core.lab import results
 from drrl_core.lab import run as lab_run
 from drrl_core.lab.run import configure, execute, key_of, parse_value
-from drrl_core.train import metrics, popularity, trainer
-from drrl_core.train.trainer import DivergedError, TrainConfig, tables
+from drrl_core.train import DivergedError, TrainConfig, metrics, popularity, tables
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -283,7 +282,7 @@ def test_every_setting_the_data_and_the_version_change_the_key(monkeypatch):
     for order in (math.inf, 2.5, 2**60, 2**60 + 1):
         variants.append((replace(base, loss_config={"order": order}), "data"))
     keys = [key_of(base, "data"), *(key_of(*variant) for variant in variants)]
-    monkeypatch.setattr(trainer, "VERSION", 2)
+    monkeypatch.setattr(lab_run, "VERSION", 2)
     keys.append(key_of(base, "data"))
     line = losses.REGISTRY[base.loss]
     monkeypatch.setitem(losses.REGISTRY, base.loss, line._replace(version=line.version + 1))

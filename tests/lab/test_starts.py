@@ -131,7 +131,7 @@ def test_weight_decay_becomes_the_l2_of_equal_pull():
     """Over an epoch of the synthetic data: Adam's decay of every row, our term of a batch's."""
     from drrl_core import backbones
     from drrl_core.train import sampling
-    from drrl_core.train.trainer import _l2
+    from drrl_core.train.step import l2_penalty
 
     data, decay = datasets.load("synthetic"), 1e-4
     sizes = {"n_users": data.n_users, "n_items": data.n_items}
@@ -141,7 +141,7 @@ def test_weight_decay_becomes_the_l2_of_equal_pull():
     printed = row("bpr", f"lr=0.001 wd={decay}", users=data.n_users, items=data.n_items)
     l2 = starts.translated(printed)["train.l2"]
     sampler = sampling.Sampler(data, "cpu", kind="per-row", count=1, batch_size=1024, noise=0)
-    penalties = [_l2(model, batch, l2) for batch in sampler.epoch(0, 1)]
+    penalties = [l2_penalty(model, batch, l2) for batch in sampler.epoch(0, 1)]
     theirs = sum(decay / 2 * table.square().sum() for table in model.parameters())
     assert (sum(penalties) / len(penalties)).item() == pytest.approx(theirs.item(), rel=1e-3)
 

@@ -23,8 +23,7 @@ from drrl_core.lab import run as lab_run
 from drrl_core.lab import store as kept
 from drrl_core.lab.run import Outcome, configure, execute
 from drrl_core.lab.store import RunError, get_or_train
-from drrl_core.train import diagnose
-from drrl_core.train.trainer import tables
+from drrl_core.train import diagnose, tables
 
 pytestmark = pytest.mark.usefixtures("store")
 

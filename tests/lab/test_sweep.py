@@ -12,7 +12,7 @@ from drrl_core.lab import store as store_module
 from drrl_core.lab import workers
 from drrl_core.lab.workers import Compute, SearchError
 from drrl_core.pages import runner
-from drrl_core.train.trainer import DivergedError
+from drrl_core.train import DivergedError
 
 
 def test_ctrl_c_here_leaves_a_sweep_to_be_continued(store, ctrl_c, tmp_path):

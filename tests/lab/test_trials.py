@@ -18,7 +18,7 @@ from drrl_core.lab import spaces, trials, workers
 from drrl_core.lab import tune as tuning
 from drrl_core.lab.run import key_of
 from drrl_core.lab.workers import Compute, SearchError
-from drrl_core.train.trainer import DivergedError
+from drrl_core.train import DivergedError
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"epochs": 12, "patience": 12, "evaluate_every": 1, "negatives": 8, "dim": 4}

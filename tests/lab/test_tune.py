@@ -21,7 +21,7 @@ from drrl_core.lab import store as store_module
 from drrl_core.lab import tune as tuning
 from drrl_core.lab.run import configure, execute, key_of
 from drrl_core.lab.workers import Compute, SearchError
-from drrl_core.train.trainer import DivergedError
+from drrl_core.train import DivergedError
 
 
 def test_drrl_begins_with_the_optima_of_sl_and_ccl_and_reaches_them(store, at_once, capsys):

@@ -25,9 +25,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from drrl_core import backbones, datasets, losses
 from drrl_core.datasets import Interactions
 from drrl_core.losses import Batch
-from drrl_core.train import trainer
+from drrl_core.train import (
+    CheckpointError,
+    DivergedError,
+    TrainConfig,
+    fit,
+    loop,
+    metrics,
+    resolve_device,
+    sampling,
+    step,
+)
 from drrl_core.train.sampling import Sampler
-from drrl_core.train.trainer import CheckpointError, DivergedError, TrainConfig, fit, resolve_device
 
 QUICK = TrainConfig(
     epochs=3, batch_size=128, negatives=16, lr=0.05, evaluate_every=1, mask="train+valid"
@@ -270,7 +279,7 @@ def test_early_stopping_follows_the_protocol(case, monkeypatch):
     settings, scores, evaluated, best, last = PROTOCOL[case]
     data = planted(n_users=6)
     script = Script(data, scores)
-    monkeypatch.setattr(trainer.metrics, "evaluate", script)
+    monkeypatch.setattr(metrics, "evaluate", script)
     rows, betas = [], []
 
     def on_epoch(row):
@@ -393,7 +402,7 @@ def test_l2_is_the_naive_formula_in_value_and_gradient():
     data = planted(n_users=4)
     model, batch = model_for(data).double(), a_batch(data, batch_size=20)
     values, gradients = [], []
-    for value in (trainer._l2(model, batch, 1.0), naive_l2(model.users, model.items, batch)):
+    for value in (step.l2_penalty(model, batch, 1.0), naive_l2(model.users, model.items, batch)):
         values.append(value.item())
         gradients.append(torch.autograd.grad(value, tuple(model.parameters())))
     assert values[0] == pytest.approx(values[1], rel=1e-12)
@@ -497,7 +506,7 @@ def test_a_table_row_of_zeros_scores_zero_and_breaks_nothing(index, dtype):
 def test_scores_are_those_of_each_pair(similarity):
     data = planted(n_users=4)
     model, batch = model_for(data).double(), a_batch(data)
-    pos, neg = trainer.score(*model(), batch, similarity)
+    pos, neg = step.score(*model(), batch, similarity)
 
     def naive(u, i):
         dot = model.users[u] @ model.items[i]
@@ -518,7 +527,7 @@ def stepped(model, loss, batch, sampler, config):
     for module in (model, loss):
         module.zero_grad()
     torch.manual_seed(5)  # for the model's own noise
-    value = trainer._backward(model, loss, batch, sampler, config)
+    value = step.backward(model, loss, batch, sampler, config)
     return value.item(), gradients_of(model, loss)
 
 
@@ -577,7 +586,7 @@ def test_a_step_on_a_pool_is_that_of_the_whole_matrix(case, sampler, tiles, monk
     model = model_for(data, name=backbone).double()
     loss = loss_for(data, name, **hyper).double()
     if tiles > 1:  # of 16 rows; a user's examples are in several
-        monkeypatch.setitem(trainer.TILE, "cpu", 16)
+        monkeypatch.setitem(step.TILE, "cpu", 16)
         assert set(batch.users[:16].tolist()) & set(batch.users[16:32].tolist())
     calls, forward = [], loss.forward
     monkeypatch.setattr(loss, "forward", lambda *x: calls.append(len(x[0])) or forward(*x))
@@ -618,7 +627,7 @@ def test_a_step_on_a_pool_holds_one_tile_of_scores(name, monkeypatch):
     config = TrainConfig(sampler="catalogue", l2=0.1)
     scores, seen = len(batch.users) * data.n_items, []
     for rows in (16, 64, 10**6):
-        monkeypatch.setitem(trainer.TILE, "cpu", rows * data.n_items)
+        monkeypatch.setitem(step.TILE, "cpu", rows * data.n_items)
         with Largest() as largest:
             stepped(model, loss, batch, sampler, config)
         seen.append(largest.seen)
@@ -665,17 +674,20 @@ def test_pools_solve_the_planted_set(sampler, name):
 def naive_row_sparse_adam(tables, gradients, lr):
     """Adam on the rows that a step has, with a slope of zero too; the others' moments rest."""
     moments = [torch.zeros(2, *table.shape, dtype=table.dtype) for table in tables]
-    for step, each in enumerate(gradients, 1):
+    for count, each in enumerate(gradients, 1):
         for table, moment, slopes in zip(tables, moments, each, strict=True):
             for row, slope in slopes.items():
                 moment[0, row] = 0.9 * moment[0, row] + 0.1 * slope
                 moment[1, row] = 0.999 * moment[1, row] + 0.001 * slope**2
-                mean, square = moment[0, row] / (1 - 0.9**step), moment[1, row] / (1 - 0.999**step)
-                table[row] -= lr * mean / (square.sqrt() + 1e-8 / math.sqrt(1 - 0.999**step))
+                mean, square = (
+                    moment[0, row] / (1 - 0.9**count),
+                    moment[1, row] / (1 - 0.999**count),
+                )
+                table[row] -= lr * mean / (square.sqrt() + 1e-8 / math.sqrt(1 - 0.999**count))
     return tables
 
 
-@pytest.mark.parametrize("sampler", trainer.sampling.SAMPLERS)
+@pytest.mark.parametrize("sampler", sampling.SAMPLERS)
 def test_row_sparse_adam_moves_the_rows_of_each_batch(sampler):
     data, steps = planted(n_users=12), []
     train = data.train.toarray()
@@ -688,7 +700,7 @@ def test_row_sparse_adam_moves_the_rows_of_each_batch(sampler):
     for batch in probe.epoch(0, 1):
         value, dense = stepped(model, loss, batch, probe, config)
         model.zero_grad()
-        assert trainer._backward(model, loss, batch, probe, sparse).item() == value
+        assert step.backward(model, loss, batch, probe, sparse).item() == value
         for name, table in model.named_parameters("model"):
             torch.testing.assert_close(table.grad.to_dense(), dense[name], rtol=0, atol=1e-12)
     # Against the textbook, with the gradients of a run as it goes.
@@ -789,7 +801,7 @@ def test_at_the_defaults_what_a_loss_owns_moves_far_and_the_right_way(name, hype
     model = trained(data, loss, config)[0]
     batch = a_batch(data, count=64)
     with torch.no_grad():
-        args = *trainer.score(*model(), batch), batch
+        args = *step.score(*model(), batch), batch
         value = loss(*args).mean()
         for key, now in loss.named_parameters():
             assert (now - start[key]).norm() > max(0.1 * start[key].norm(), 0.05), key
@@ -1080,7 +1092,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(step, tmp_path, 
             raise RuntimeError("unexpected pos 896 vs 790")  # as torch says it
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(torch if step == "save" else trainer.os, step, full)
+    monkeypatch.setattr(torch if step == "save" else os, step, full)
     with pytest.raises(OSError, match=r"No space left|run\.pt cannot be written, is the disk full"):
         trained(data, checkpoint=file)
     assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
@@ -1217,7 +1229,7 @@ def in_a_process(connection, folder: Path, epochs: int, interrupt_at: str = "") 
 def start():
     """Starts `in_a_process` in a process that has torch already; all are gone in the end."""
     context, started = multiprocessing.get_context("forkserver"), []
-    context.set_forkserver_preload(["torch._dynamo", "drrl_core.train.trainer"])
+    context.set_forkserver_preload(["torch._dynamo", "drrl_core.train"])
 
     def begin(folder, epochs=30, interrupt_at=""):
         here, there = context.Pipe()
@@ -1288,7 +1300,7 @@ def test_an_interrupt_while_the_checkpoint_is_written(start, tmp_path, where):
 
 def test_an_interrupt_within_no_grad_leaves_gradients_on(monkeypatch):
     """Ctrl-C may come where torch is about to turn them on again."""
-    seen, tables = [], trainer.tables
+    seen, tables = [], step.tables
 
     def interrupted(model):
         seen.append(model)
@@ -1297,7 +1309,7 @@ def test_an_interrupt_within_no_grad_leaves_gradients_on(monkeypatch):
             raise KeyboardInterrupt
         return tables(model)
 
-    monkeypatch.setattr(trainer, "tables", interrupted)
+    monkeypatch.setattr(loop, "tables", interrupted)
     *_, result = trained(planted())
     assert torch.is_grad_enabled() and len(result.history) == 1
 

@@ -1,0 +1,100 @@
+"""How to train, and where."""
+
+from dataclasses import dataclass
+
+import torch
+
+from drrl_core.train import metrics, sampling
+
+VERSION = 1  # raise it when the same configuration gives other numbers than before
+MASKS = ("train", "train+valid")
+PRECISIONS = ("highest", "high", "medium")
+OPTIMISERS = ("adam", "row-sparse-adam")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; the defaults are the paper's protocol where it has one.
+
+    Args:
+        epochs: at most this many passes over the train pairs, >= 1.
+        batch_size: examples a step, >= 1.
+        sampler: where negatives come from, "per-row" (the paper's), "shared-pool" or "catalogue";
+            see `sampling.Sampler`.
+        negatives: N of each example, or the size M of the pool, >= 1.
+        noise: share of each example's negatives replaced by train items of its user, in [0, 1).
+        similarity: "cosine" or "dot".
+        optimiser: the model's, "adam" or "row-sparse-adam". Adam moves every row at every step, by
+            its momentum where there is no gradient. Row-sparse Adam is another optimiser: it moves
+            the rows that a batch has, and leaves the moments of all others as they were. Its steps
+            do not grow with the tables; for tables of millions of rows, of MF, without l2.
+        lr: the model's rate, > 0.
+        dual_lr: the rate of what the loss owns, by the optimiser that the loss names, >= 0: of SGD
+            in units of the variable per unit slope, of Adam in units of the variable.
+        l2: >= 0; adds l2/2 · (‖e_u‖² + ‖e_i‖² + mean_j ‖e_j‖²), raw embeddings, batch mean.
+        evaluate_every: epochs between evaluations on valid, >= 1.
+        patience: stop after this many evaluations without a gain, >= 1.
+        min_gain: a gain in valid NDCG@20 counts when larger than this, >= 0.
+        mask: what the test ranking leaves out: "train" (the paper's, so that valid items stand
+            among the candidates) or "train+valid".
+        seed: in [0, 2**63).
+    """
+
+    epochs: int = 100
+    batch_size: int = 1024
+    sampler: str = "per-row"
+    negatives: int = 64
+    noise: float = 0.0
+    similarity: str = "cosine"
+    optimiser: str = "adam"
+    lr: float = 1e-3
+    dual_lr: float = 1e-3
+    l2: float = 0.0
+    evaluate_every: int = 5
+    patience: int = 5
+    min_gain: float = 1e-4
+    mask: str = "train"
+    precision: str = "highest"
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "negatives", "evaluate_every", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must lie in [0, 2**63), not {self.seed}")
+        for name in ("dual_lr", "l2", "min_gain"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must lie in [0, inf), not {getattr(self, name)}")
+        if not 0 < self.lr < float("inf"):
+            raise ValueError(f"lr must lie in (0, inf), not {self.lr}")
+        if not 0 <= self.noise < 1:
+            raise ValueError(f"noise must lie in [0, 1), not {self.noise}")
+        if self.noise and self.sampler != "per-row":
+            raise ValueError(f"noise is for the per-row sampler only, not for {self.sampler!r}")
+        if self.l2 and self.optimiser != "adam":
+            raise ValueError(f"l2 must be 0 with optimiser {self.optimiser!r}, not {self.l2}")
+        choices = {
+            "optimiser": OPTIMISERS,
+            "similarity": metrics.SIMILARITIES,
+            "sampler": sampling.SAMPLERS,
+            "mask": MASKS,
+            "precision": PRECISIONS,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                known = ", ".join(map(repr, known))
+                raise ValueError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """ "auto" is CUDA where there is one, else the CPU; any other name is torch's."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.zeros(1, device=name)
+        place.item()  # "meta" has tensors, but nothing in them
+    except (RuntimeError, AssertionError, ImportError) as error:
+        why = str(error).splitlines()[0].split(". ")[0]
+        raise ValueError(f"device {name!r} cannot be used here: {why}") from None
+    return place.device
