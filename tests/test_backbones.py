@@ -167,11 +167,15 @@ def test_cuda_agrees_with_cpu(name):
 @pytest.mark.parametrize(
     "name, hyper, message",
     [
-        ("mff", {}, r"no backbone is called 'mff' \(did you mean 'mf'\?\): one of mf, lightgcn"),
-        ("zzz", {}, "no backbone is called 'zzz': one of mf, lightgcn, xsimgcl"),
+        (
+            "mff",
+            {},
+            r"no backbone is called 'mff' \(did you mean 'mf'\?\); there are: mf, lightgcn",
+        ),
+        ("zzz", {}, "no backbone is called 'zzz'; there are: mf, lightgcn, xsimgcl"),
         ("lightgnc", {}, "did you mean 'lightgcn'"),
-        ("mf", {"depth": 2}, "backbone 'mf' has no parameter 'depth': it has dim"),
-        ("mf", {"layers": 2}, "backbone 'mf' has no parameter 'layers': it has dim"),
+        ("mf", {"depth": 2}, "backbone 'mf' has no hyper-parameter 'depth'; there are: dim"),
+        ("mf", {"layers": 2}, "backbone 'mf' has no hyper-parameter 'layers'; there are: dim"),
         ("mf", {"dim": 0}, "dim must be at least 1, not 0"),
         ("lightgcn", {"dim": 0}, "dim must be at least 1, not 0"),
         ("lightgcn", {"layers": -1}, "layers must be at least 0, not -1"),

@@ -1,8 +1,7 @@
 """What is searched: every loss as it is tuned, a point of its space as a run, and a run as a point.
 
 A point names settings in full, `loss.temperature`, but for `loss.order-1`, which is γ - 1. Ranges
-are tuples of our own and no distributions of Optuna's, which is an extra: what is searched can be
-read without it. They hold every setting of `starts.published`.
+are those of the registry of losses, and hold every setting of `starts.published`.
 """
 
 import difflib
@@ -21,32 +20,16 @@ from drrl_core.lab import runs
 from drrl_core.train.trainer import TrainConfig
 
 
-class Range(NamedTuple):
-    """Where a setting is searched, in the setting's unit."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    def clip(self, value: float) -> float:
-        return min(max(value, self.low), self.high)
-
-
 class Variant(NamedTuple):
     """A loss as it is tuned: what is searched, and what is fixed."""
 
     loss: str
-    space: dict[str, Range]
+    space: dict[str, losses.Range]
     fixed: Mapping[str, object] = MappingProxyType({})
 
 
 def variants(negatives: int) -> dict[str, Variant]:
-    """Every loss as it is tuned, by name: the one table of search spaces.
-
-    `loss.order-1` is γ - 1, so that a log range gives both ends of the family their due: γ* runs
-    from 1.007 to 51. The radius is searched and not c: at fixed c much of a (γ, c) grid is a point
-    mass. It ends at 0.85·log N, N the negatives of a row or a pool, so that a row should say N.
-    The learning rate's range is the same for all losses, and holds every published one.
+    """Every loss as it is tuned, by name, as the registry of losses has it.
 
     Args:
         negatives: N, as one row of the loss sees them.
@@ -54,42 +37,11 @@ def variants(negatives: int) -> dict[str, Variant]:
     >>> round(variants(64)["drrl-exact"].space["loss.radius"].high, 2)
     3.54
     """
-    tau, rate = Range(0.05, 0.3), {"train.lr": Range(1e-4, 1e-1, True)}
-    dot = rate | {"train.l2": Range(1e-6, 1e-1, True)}
-    ball = {
-        "loss.order-1": Range(0.02, 150, True),
-        "loss.radius": Range(0.05, max(0.05, 0.85 * math.log(negatives))),
-        **rate,
-    }
-    hinge = {"loss.margin": Range(-0.3, 0.9), "loss.weight": Range(2, 150, True)}
-    fixed = ball | {"loss.start": Range(-0.3, 0.9)}
-    learned = fixed | {"train.dual_lr": Range(1e-5, 1e-1, True)}
-    penalty = {
-        "loss.order-1": Range(0.02, 2, True),
-        "loss.temperature": Range(0.01, 0.5, True),
-        **rate,
-    }
-    soft = {"loss.temperature": tau, **rate}
-    hard = {"loss.scale": Range(1, 1000, True), "train.dual_lr": Range(1e-5, 1e-2, True)}
-    shares = {"loss.share_pos": Range(0.1, 1), "loss.share_neg": Range(0.005, 0.5, True)}
-    shares |= {"train.dual_lr": Range(1e-4, 1e-1, True)}
-    return {
-        "mse": Variant("mse", dot),
-        "bce": Variant("bce", dot),
-        "bpr": Variant("bpr", dot),
-        "sl": Variant("sl", soft),
-        "bsl": Variant("bsl", soft | {"loss.temperature_pos": Range(0.05, 0.6)}),
-        "bsl-pooled": Variant("bsl-pooled", soft | {"loss.ratio": Range(0.2, 5, True)}),
-        "psl": Variant("psl", {"loss.temperature": Range(0.025, 0.15), **rate}),
-        "ccl": Variant("ccl", hinge | rate),
-        "advinfonce": Variant("advinfonce", soft | hard, {"loss.passes": 5}),
-        "llpauc": Variant("llpauc", shares | rate),
-        "drrl": Variant("drrl", learned, {"loss.dual": "learned"}),
-        "drrl-shared": Variant("drrl", learned, {"loss.dual": "shared"}),  # w/o-P
-        "drrl-fixed": Variant("drrl", fixed, {"loss.dual": "fixed"}),  # w/o-LP
-        "drrl-exact": Variant("drrl", ball, {"loss.dual": "exact"}),
-        "drrl-penalty": Variant("drrl", penalty, {"loss.dual": "exact"}),
-    }
+    found = {}
+    for name, way in losses.variants().items():
+        space = {key: at(negatives) if callable(at) else at for key, at in way.search.items()}
+        found[name] = Variant(way.loss, space, way.fixed)
+    return found
 
 
 def variant_of(loss: str, hyper: dict) -> str:
