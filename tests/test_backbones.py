@@ -21,7 +21,7 @@ TRAIN = np.eye(7, 5, dtype=np.float32) + np.eye(7, 5, -5, dtype=np.float32)
 TRAIN[0] = 1
 # User 2, item 0 and item 3 have no pair.
 GAPS = np.array([[0, 1, 1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 1, 1, 0, 1]])
-GRAPHS = ["lightgcn", "xsimgcl"]
+GRAPHS = [name for name in backbones.REGISTRY if name != "mf"]
 
 
 def made(seed: int, name: str = "mf", pairs: np.ndarray = TRAIN, **hyper):

@@ -1094,9 +1094,9 @@ def places(outcome: Outcome, *, users: int | None = 200) -> pd.DataFrame:
 
     Source: Eq. 5, 6 and 9 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025.
     """
-    order = {"sl": 1.0, "bsl": 1.0, "ccl": math.inf}.get(outcome.record["loss"])
-    if isinstance(outcome.loss, losses.DrRL):
-        order = outcome.loss.hyper["order"]
+    order = losses.lookup(outcome.record["loss"]).order
+    if isinstance(order, str):
+        order = outcome.loss.hyper[order]
     if order is None:
         raise ValueError(f"{outcome.record['loss']} has no order: give a run of sl, ccl or drrl")
     known, radii = _evenly(metrics.seekers(outcome.data.train), users), []

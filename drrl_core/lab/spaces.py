@@ -17,6 +17,7 @@ import pandas as pd
 
 from drrl_core import datasets, dro, losses
 from drrl_core.lab import runs
+from drrl_core.losses import Range
 from drrl_core.train.trainer import TrainConfig
 
 
@@ -24,7 +25,7 @@ class Variant(NamedTuple):
     """A loss as it is tuned: what is searched, and what is fixed."""
 
     loss: str
-    space: dict[str, losses.Range]
+    space: dict[str, Range]
     fixed: Mapping[str, object] = MappingProxyType({})
 
 

@@ -35,7 +35,7 @@ tensor([-1.3033])
 
 from drrl_core.losses._inputs import Batch
 from drrl_core.losses._kernels import SampledScores
-from drrl_core.losses._parts import dual_rows
+from drrl_core.losses._parts import dual_rows, mean_negatives
 from drrl_core.losses.registry import (
     REGISTRY,
     Loss,
@@ -55,6 +55,7 @@ from drrl_core.losses.softmax import (
     AdvInfoNCE,
     PooledBSL,
     bilateral_softmax_loss,
+    infonce_loss,
     pairwise_softmax_loss,
     softmax_loss,
 )
@@ -81,8 +82,10 @@ __all__ = [
     "drrl_penalty_loss",
     "dual_rows",
     "hyperparameters",
+    "infonce_loss",
     "lookup",
     "make",
+    "mean_negatives",
     "mse_loss",
     "negative_weights",
     "pairwise_softmax_loss",

@@ -1,4 +1,4 @@
-"""Softmax Loss and its relatives: BSL, PSL, AdvInfoNCE."""
+"""Softmax Loss and its relatives: InfoNCE, BSL, PSL, AdvInfoNCE."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
-from drrl_core.losses._inputs import Batch, check, check_batch, guarded, guarded_forward
+from drrl_core.losses._inputs import Batch, check, check_batch, check_rows, guarded, guarded_forward
 from drrl_core.losses._kernels import SampledScores
 from drrl_core.losses._parts import count_negatives, dual_rows, log_mean_exp, mean_sloped
 from drrl_core.losses.registry import RATE, Range, entry
@@ -35,6 +35,35 @@ def softmax_loss(pos: Tensor, neg: Tensor, *, temperature: float = 0.2) -> Tenso
     """
     check(0, math.inf, "()", temperature=temperature)
     return (neg / temperature).logsumexp(-1) - pos / temperature
+
+
+@entry("infonce", label="InfoNCE", colour="#7B4B2A", order=1.0, search=SOFT)
+@guarded
+def infonce_loss(pos: Tensor, neg: Tensor, *, temperature: float = 0.2) -> Tensor:
+    """InfoNCE: -log[e^(p/τ) / (e^(p/τ) + Σ_j e^(n_j/τ))], the positive in the denominator.
+
+    The negatives' weights relative to each other are Softmax Loss's; all of them fade as the
+    positive rises above them, and the loss never falls below zero. Source: van den Oord et al.,
+    "Representation Learning with Contrastive Predictive Coding", 2018, Eq. 4.
+
+    Args:
+        pos: (B,) scores.
+        neg: (B, N) scores, -inf = masked.
+        temperature: τ > 0, in units of score.
+
+    Returns:
+        (B,) nats.
+
+    Raises:
+        ValueError: a temperature that is not positive, or scores of another shape or type.
+
+    >>> infonce_loss(torch.tensor([0.5]), torch.tensor([[0.5, 0.5]]))  # log 3
+    tensor([1.0986])
+    """
+    check(0, math.inf, "()", temperature=temperature)
+    against = (neg / temperature).logsumexp(-1)
+    check_rows(against, neg)  # the loss of such a row would be zero, and nobody would see it
+    return softplus(against - pos / temperature)
 
 
 @entry(

@@ -199,6 +199,9 @@ NAIVE = {
         )
         + s.get("ratio", 1) * math.log(mean([math.exp(x / s.get("temperature", 0.2)) for x in n]))
     ),
+    "infonce": lambda p, n, s: math.log(
+        1 + sum(math.exp((x - p) / s.get("temperature", 0.2)) for x in n)
+    ),
     "ccl": lambda p, n, s: (
         1 - p + s.get("weight", 100) * mean([max(x - s.get("margin", 0.4), 0) for x in n])
     ),
