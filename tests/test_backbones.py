@@ -1,6 +1,5 @@
 """Backbones: shapes, seeds and refusals; propagation and contrast against a dense rewriting."""
 
-import copy
 import io
 import itertools
 import math
@@ -16,9 +15,7 @@ from torch.nn.functional import normalize
 from drrl_core import backbones, datasets, losses
 from drrl_core.train import sampling, trainer
 
-# No user and no item without a pair; user 0 has all items, item 4 has one user beside that.
-TRAIN = np.eye(7, 5, dtype=np.float32) + np.eye(7, 5, -5, dtype=np.float32)
-TRAIN[0] = 1
+TRAIN = backbones.PAIRS
 # User 2, item 0 and item 3 have no pair.
 GAPS = np.array([[0, 1, 1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 1, 1, 0, 1]])
 GRAPHS = [name for name in backbones.REGISTRY if name != "mf"]
@@ -38,6 +35,12 @@ def float64():
 
 
 # ---------------------------------------------------------------------------- all of them
+
+
+@pytest.mark.parametrize("check", backbones.CHECKS)
+@pytest.mark.parametrize("name", backbones.REGISTRY)
+def test_the_battery(name, check):
+    backbones.CHECKS[check](lambda seed, pairs: made(seed, name, pairs))
 
 
 @pytest.mark.parametrize("name", backbones.REGISTRY)
@@ -122,30 +125,6 @@ def test_state_dict_holds_the_parameters_alone_and_comes_back(name):
     file.seek(0)
     other.load_state_dict(torch.load(file, weights_only=True))
     assert all(map(torch.equal, model(), other()))
-
-
-@pytest.mark.parametrize("name", backbones.REGISTRY)
-def test_a_copy_can_be_taken_in_the_middle_of_a_step(name):
-    model = made(0, name)
-    model()
-    twin = copy.deepcopy(model)
-    assert all(map(torch.equal, model.eval()(), twin.eval()()))
-    with torch.no_grad():
-        twin.users.zero_()
-    assert model.users.abs().sum() > 0
-
-
-@pytest.mark.parametrize("name", backbones.REGISTRY)
-def test_dtype_moves_graph_and_parameters_together(name):
-    model = made(0, name).eval()
-    before = model()
-    after = model.double()()
-    for old, new in zip(before, after, strict=True):
-        assert new.dtype == torch.float64
-        torch.testing.assert_close(old.double(), new, rtol=1e-5, atol=1e-6)
-    model.to("meta")
-    kept = itertools.chain(model.parameters(), model.buffers())
-    assert {value.device.type for value in kept} == {"meta"}
 
 
 @pytest.mark.gpu

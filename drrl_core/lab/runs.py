@@ -39,7 +39,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from drrl_core import backbones, datasets, dro, losses
+from drrl_core import backbones, datasets, dro, losses, registry
 from drrl_core.train import metrics, popularity, trainer
 from drrl_core.train.trainer import DivergedError, Fit, TrainConfig, fit, resolve_device, tables
 
@@ -210,17 +210,18 @@ def raised(backbone: str, loss: str) -> str:
     """Versions above 1 of the backbone, the loss and the trainer, such as "loss 2"; "" if none.
 
     Each has a number of its own, which is raised when the same configuration and data give other
-    numbers than before: runs of an earlier version are then trained again, and no others.
+    numbers than before: runs of an earlier version are then trained again, and no others. That of a
+    loss or backbone from outside is its source's SHA-256.
 
     >>> raised("mf", "sl")
     ''
     """
     found = {
-        "backbone": getattr(backbones.REGISTRY.get(backbone), "version", 1),
-        "loss": getattr(losses.REGISTRY.get(loss), "version", 1),
+        "backbone": backbones.version(backbone),
+        "loss": losses.version(loss),
         "trainer": trainer.VERSION,
     }
-    return ", ".join(f"{name} {number}" for name, number in found.items() if number > 1)
+    return ", ".join(f"{name} {number}" for name, number in found.items() if number != 1)
 
 
 def key(run: Run, data_hash: str) -> str:
@@ -426,6 +427,7 @@ def execute(
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "raised": raised(run.backbone, run.loss),
+        **registry.origins(loss=losses.lookup(run.loss), backbone=backbones.lookup(run.backbone)),
         "commit": _commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds") if whole else None,
     }

@@ -179,6 +179,8 @@ def plan(
     >>> list(plan(data, "synthetic", "sl", "mf", {"lr": 0.01}).variant.space)
     ['loss.temperature']
     """
+    if ":" in name:
+        losses.lookup(name)  # which imports it
     if name not in (table := variants(2)):
         close = difflib.get_close_matches(name, table, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(table)}"

@@ -36,6 +36,7 @@ tensor([-1.3033])
 from drrl_core.losses._inputs import Batch
 from drrl_core.losses._kernels import SampledScores
 from drrl_core.losses._parts import dual_rows, mean_negatives
+from drrl_core.losses.battery import check_loss, register
 from drrl_core.losses.registry import (
     REGISTRY,
     Loss,
@@ -45,6 +46,7 @@ from drrl_core.losses.registry import (
     lookup,
     make,
     variants,
+    version,
 )
 from drrl_core.losses.weights import negative_weights
 
@@ -77,6 +79,7 @@ __all__ = [
     "bce_loss",
     "bilateral_softmax_loss",
     "bpr_loss",
+    "check_loss",
     "cosine_contrastive_loss",
     "drrl_loss",
     "drrl_penalty_loss",
@@ -89,7 +92,9 @@ __all__ = [
     "mse_loss",
     "negative_weights",
     "pairwise_softmax_loss",
+    "register",
     "softmax_loss",
     "starting_points",
     "variants",
+    "version",
 ]

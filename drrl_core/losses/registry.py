@@ -63,7 +63,9 @@ class Loss(NamedTuple):
             holds it; None where it lies outside the family.
         search, fixed: what a search varies, and what it sets; nothing: the model's rate alone.
         variants: other ways to tune it, by name.
-        version: raise it when the same configuration gives other numbers than before.
+        version: raise it when the same configuration gives other numbers than before; of a loss
+            that is registered from outside, its source's SHA-256.
+        origin: where a loss from outside comes from, see `drrl_core.registry.origin`.
     """
 
     factory: Callable[..., Any]
@@ -77,6 +79,7 @@ class Loss(NamedTuple):
     fixed: Mapping[str, Any] = NOTHING
     variants: Mapping[str, Variant] = NOTHING
     version: int | str = 1
+    origin: Mapping[str, str] = NOTHING
 
     @property
     def source(self) -> str:
@@ -100,12 +103,19 @@ def entry(name: str, **facts: Any) -> Callable[[Factory], Factory]:
 def lookup(name: str) -> Loss:
     """The entry of a loss; ValueError with a suggestion where there is none.
 
+    "my_module:MyLoss" is imported, checked and entered where that has not been done.
+
     >>> lookup("ccl").similarity
     'cosine'
     """
-    if name not in REGISTRY:
-        raise registry.unknown("no loss is called", name, REGISTRY)
-    return REGISTRY[name]
+    from drrl_core.losses.battery import register  # which builds on this module
+
+    return registry.find("loss", name, REGISTRY, register)
+
+
+def version(name: str) -> int | str:
+    """The version of a loss's entry; 1 where there is no such loss any more."""
+    return lookup(name).version if name in REGISTRY or ":" in name else 1
 
 
 def variants() -> dict[str, Variant]:
@@ -163,6 +173,13 @@ def make(name: str, *, n_users: int = 0, n_items: int = 0, **hyper: Any) -> nn.M
     for key in hyper:
         if key not in known:
             raise registry.unknown(f"loss {name!r} has no hyper-parameter", key, known)
+    return construct(factory, hyper, n_users=n_users, n_items=n_items)
+
+
+def construct(
+    factory: Callable[..., Any], hyper: Mapping[str, Any], *, n_users: int, n_items: int
+) -> nn.Module:
+    """The module of a function or a class, with those of the sizes that it asks for."""
     if not inspect.isclass(factory):
         return Stateless(factory, **hyper)
     wanted = inspect.signature(factory).parameters
