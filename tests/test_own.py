@@ -26,11 +26,13 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DRRL_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(sys, "path", [*sys.path])
-    before = {*sys.modules}, {*losses.REGISTRY}, {*backbones.REGISTRY}
+    before = {*losses.REGISTRY}, {*backbones.REGISTRY}
     yield tmp_path
-    for known, kept in zip((sys.modules, losses.REGISTRY, backbones.REGISTRY), before, strict=True):
+    for known, kept in zip((losses.REGISTRY, backbones.REGISTRY), before, strict=True):
         for name in {*known} - kept:
             del known[name]
+    for name in "my_loss", "my_backbone", "edited", "broken":
+        sys.modules.pop(name, None)
 
 
 def follow(heading: str, folder: Path) -> list[dict]:
@@ -113,7 +115,7 @@ def test_what_cannot_be_used_is_refused_and_says_why(here):
     for kind in ("los", ""):
         with pytest.raises(ValueError, match="kind must be one of loss, backbone"):
             drrl_core.register(losses.softmax_loss, kind=kind)
-    with pytest.raises(ValueError, match="no fact of a loss is called 'color'.*'colour'"):
+    with pytest.raises(ValueError, match=r"no fact of a loss is called 'color'.*'colour'"):
         drrl_core.register(losses.softmax_loss, color="red")
     with pytest.raises(ValueError, match="is neither a function nor a class"):
         drrl_core.register(registry)
