@@ -185,7 +185,7 @@ def test_a_name_that_two_have_must_say_whose(monkeypatch):
         def __init__(self, *sizes, dim: int = 4, lr: float = 0.5):
             super().__init__(*sizes, dim=dim)
 
-    monkeypatch.setitem(backbones.REGISTRY, "slow", backbones.Backbone(Slow))
+    monkeypatch.setitem(backbones.REGISTRY, "slow", backbones.Backbone(Slow, "Slow"))
     with pytest.raises(ValueError, match=r"'lr' is ambiguous: .* backbone.lr or train.lr\?"):
         configure("synthetic", "sl", "slow", {"lr": 0.1})
     run = configure("synthetic", "sl", "slow", {"backbone.lr": 0.1, "train.lr": 0.2})
