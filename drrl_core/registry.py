@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import drrl_core
+
 
 class Entry(Protocol):
     """What the entries of both registries have."""
@@ -54,14 +56,12 @@ def source(factory: Callable[..., Any]) -> str:
 # From outside the package, by "module:name"
 
 
-def find(
-    what: str, name: str, known: Mapping[str, AnyEntry], register: Callable[[Any], str]
-) -> AnyEntry:
+def find(what: str, name: str, known: Mapping[str, AnyEntry]) -> AnyEntry:
     """The entry of a name; one from outside is imported, and registered unless its module did."""
     if name not in known and ":" in name:
         made = imported(name)
         if name not in known:
-            register(made)
+            drrl_core.register(made, kind=what)
     if name not in known:
         raise unknown(f"no {what} is called", name, known)
     return known[name]

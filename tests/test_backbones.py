@@ -13,9 +13,10 @@ from scipy.sparse import csr_array
 from torch.nn.functional import normalize
 
 from drrl_core import backbones, datasets, losses
+from drrl_core.testing import backbone_checks as battery
 from drrl_core.train import sampling, trainer
 
-TRAIN = backbones.PAIRS
+TRAIN = battery.PAIRS
 # User 2, item 0 and item 3 have no pair.
 GAPS = np.array([[0, 1, 1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 1, 1, 0, 1]])
 GRAPHS = [name for name in backbones.REGISTRY if name != "mf"]
@@ -37,10 +38,10 @@ def float64():
 # ---------------------------------------------------------------------------- all of them
 
 
-@pytest.mark.parametrize("check", backbones.CHECKS)
+@pytest.mark.parametrize("check", battery.CHECKS)
 @pytest.mark.parametrize("name", backbones.REGISTRY)
 def test_the_battery(name, check):
-    backbones.CHECKS[check](lambda seed, pairs: made(seed, name, pairs))
+    battery.CHECKS[check](lambda seed, pairs: made(seed, name, pairs))
 
 
 @pytest.mark.parametrize("name", backbones.REGISTRY)

@@ -16,6 +16,7 @@ from drrl_core import backbones, losses, registry
 from drrl_core.lab import runs, spaces
 from drrl_core.paper import evidence
 from drrl_core.show import style
+from drrl_core.testing import check_backbone
 
 PAGE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
@@ -71,7 +72,7 @@ def test_the_recipe_for_a_backbone(here):
     (record,) = follow("A backbone", here)
     assert record["backbone"] == "my_backbone:Turned" and "backbone" in record["origin"]
     assert runs.load(record["key"]).record["test"] == record["test"]
-    backbones.check_backbone("my_backbone:Turned", {"dim": 3})
+    check_backbone("my_backbone:Turned", {"dim": 3})
 
 
 MINE = """

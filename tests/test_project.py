@@ -24,7 +24,7 @@ LAYERS = {
     "dro": set(),
     "datasets": set(),
     "registry": set(),
-    "testing": {"backbones", "losses"},
+    "testing": {"backbones", "losses", "registry"},
     "backbones": {"registry"},
     "losses": {"dro", "registry"},
     "train": {"datasets", "losses"},

@@ -33,15 +33,16 @@ is trained, the module says itself, where it is not by SGD at every step:
 tensor([-1.3033])
 """
 
-from drrl_core.losses._inputs import Batch
+from drrl_core.losses._inputs import Batch, guarded
 from drrl_core.losses._kernels import SampledScores
 from drrl_core.losses._parts import dual_rows, mean_negatives
-from drrl_core.losses.battery import check_loss, register
 from drrl_core.losses.registry import (
+    NOTHING,
     REGISTRY,
     Loss,
     Range,
     Variant,
+    construct,
     hyperparameters,
     lookup,
     make,
@@ -67,6 +68,7 @@ from drrl_core.losses.drrl import DrRL, drrl_loss, drrl_penalty_loss, starting_p
 
 __all__ = [
     "LLPAUC",
+    "NOTHING",
     "REGISTRY",
     "AdvInfoNCE",
     "Batch",
@@ -79,11 +81,12 @@ __all__ = [
     "bce_loss",
     "bilateral_softmax_loss",
     "bpr_loss",
-    "check_loss",
+    "construct",
     "cosine_contrastive_loss",
     "drrl_loss",
     "drrl_penalty_loss",
     "dual_rows",
+    "guarded",
     "hyperparameters",
     "infonce_loss",
     "lookup",
@@ -92,7 +95,6 @@ __all__ = [
     "mse_loss",
     "negative_weights",
     "pairwise_softmax_loss",
-    "register",
     "softmax_loss",
     "starting_points",
     "variants",

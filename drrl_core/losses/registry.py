@@ -108,9 +108,7 @@ def lookup(name: str) -> Loss:
     >>> lookup("ccl").similarity
     'cosine'
     """
-    from drrl_core.losses.battery import register  # which builds on this module
-
-    return registry.find("loss", name, REGISTRY, register)
+    return registry.find("loss", name, REGISTRY)
 
 
 def version(name: str) -> int | str:

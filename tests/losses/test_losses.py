@@ -17,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drrl_core import dro, losses
-from drrl_core.losses import REGISTRY, Batch, battery, make, negative_weights
-from drrl_core.losses.battery import ITEMS, USERS, assert_same, gradients, problem
+from drrl_core.losses import REGISTRY, Batch, make, negative_weights
+from drrl_core.testing import check_loss
+from drrl_core.testing import loss_checks as battery
+from drrl_core.testing.loss_checks import ITEMS, USERS, assert_same, gradients, problem
 
 INF = math.inf
 
@@ -279,9 +281,9 @@ def test_pooled_positives_are_those_of_one_user():
     higher = pos.index_add(0, torch.tensor([0]), torch.tensor([0.1]).double())
     moved = loss(higher, neg, batch) != loss(pos, neg, batch)
     assert moved.tolist() == [True, True, False, False, False, False]
-    losses.check_loss("bsl-pooled")
+    check_loss("bsl-pooled")
     with pytest.raises(ValueError, match="own row alone"):
-        losses.check_loss("bsl-pooled", rowwise=True)
+        check_loss("bsl-pooled", rowwise=True)
 
 
 BROKEN = {  # what the battery is there to find, and by which check
@@ -298,15 +300,15 @@ BROKEN = {  # what the battery is there to find, and by which check
 @pytest.mark.parametrize("what", BROKEN)
 def test_the_battery_finds_what_is_broken(what):
     with pytest.raises(ValueError, match=rf"no loss that can be trained[\s\S]*{what}"):
-        losses.check_loss(BROKEN[what])
+        check_loss(BROKEN[what])
 
 
 def test_the_battery_looks_before_it_calls():
     for other in (open, lambda scores: scores, textwrap.TextWrapper, torch.nn.Linear):
         with pytest.raises(ValueError, match=r"pos, neg|Module|n_users"):
-            losses.check_loss(other)
+            check_loss(other)
     with pytest.raises(ValueError, match="hyper-parameter scale must have"):
-        losses.check_loss(lambda pos, neg, *, scale=(): pos)
+        check_loss(lambda pos, neg, *, scale=(): pos)
 
 
 @every_case

@@ -1,4 +1,4 @@
-"""What every loss must keep, as checks that anyone can run: `check_loss`, and `register` with it.
+"""What every loss must keep, as checks that anyone can run.
 
 Scores are within the cosines, users and negatives repeat, and what a loss owns is moved off its
 start, so that no two rows are alike.
@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from drrl_core import registry
-from drrl_core.losses._inputs import Batch, guarded
-from drrl_core.losses.registry import NOTHING, REGISTRY, Loss, construct, lookup
+from drrl_core.losses import NOTHING, Batch, construct, guarded, lookup
 
 USERS, ITEMS = 5, 9
 Gradients = list[Tensor | None]
@@ -252,28 +251,3 @@ def check_loss(
     with torch.random.fork_rng(devices=[]):
         it = subject(loss, hyper, rowwise is None or rowwise)
         registry.run_checks(f"{loss.__name__} is no loss that can be trained", CHECKS, it)
-
-
-def register(factory: Callable[..., Any], **facts: Any) -> str:
-    """Enter a loss of your own, once `check_loss` has passed it.
-
-    Args:
-        factory: a function of (pos, neg), or a class whose modules are called with
-            (pos, neg, batch); at the top of its module, so that other processes find it.
-        **facts: what `Loss` has: label, similarity, negatives, search, ...
-
-    Returns:
-        Its name, "module:name". The version of its entry is the SHA-256 of its source, so that
-        no run of an earlier source is taken for one of this.
-
-    Raises:
-        ValueError: it is no loss, or there is no such fact.
-    """
-    name, origin = registry.name_of(factory), registry.origin(factory)
-    for fact in facts.keys() - {*Loss._fields}:
-        raise registry.unknown("no fact of a loss is called", fact, Loss._fields[1:])
-    check_loss(factory, rowwise=facts.get("rowwise", True))
-    made = factory if inspect.isclass(factory) else guarded(factory)
-    known = {"label": factory.__name__, "version": origin["sha256"][:16], "origin": origin}
-    REGISTRY[name] = Loss(made, **known | facts)
-    return name

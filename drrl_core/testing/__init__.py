@@ -4,12 +4,13 @@
 >>> check_backbone("mf")
 """
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from drrl_core import backbones, losses
-from drrl_core.backbones import check_backbone
-from drrl_core.losses.battery import check_loss
+from drrl_core import backbones, losses, registry
+from drrl_core.testing.backbone_checks import check_backbone
+from drrl_core.testing.loss_checks import check_loss
 
 __all__ = ["check_backbone", "check_loss", "register"]
 
@@ -27,7 +28,8 @@ def register(factory: Callable[..., Any], *, kind: str = "loss", **facts: Any) -
 
     Returns:
         Its name, "module:name": `make_loss`, `runs.configure` and `drrl train --loss` take it, and
-        import the module where it is not yet.
+        import the module where it is not yet. The version of the entry is the SHA-256 of the
+        module's file, so that no run of an earlier text is taken for one of this.
 
     Raises:
         ValueError: with what `check_loss` or `check_backbone` found, or for an unknown fact.
@@ -37,8 +39,21 @@ def register(factory: Callable[..., Any], *, kind: str = "loss", **facts: Any) -
     ...
     ValueError: <lambda> stands within another function or class: put it at the top of its module...
     """
-    kinds: dict[str, Callable[..., str]]
-    kinds = {"loss": losses.register, "backbone": backbones.register}
-    if kind not in kinds:
-        raise ValueError(f"kind must be one of {', '.join(kinds)}, not {kind!r}")
-    return kinds[kind](factory, **facts)
+    name, origin = registry.name_of(factory), registry.origin(factory)
+    own = {"label": factory.__name__, "version": origin["sha256"][:16], "origin": origin}
+    known: MutableMapping[str, Any]
+    entry: Any
+    if kind == "loss":
+        known, entry = losses.REGISTRY, losses.Loss
+        check_loss(factory, rowwise=facts.get("rowwise", True))
+        made = factory if inspect.isclass(factory) else losses.guarded(factory)
+    elif kind == "backbone":
+        known, entry = backbones.REGISTRY, backbones.Backbone
+        check_backbone(factory)
+        made = factory
+    else:
+        raise ValueError(f"kind must be one of loss, backbone, not {kind!r}")
+    for fact in facts.keys() - {*entry._fields}:
+        raise registry.unknown(f"no fact of a {kind} is called", fact, entry._fields[1:])
+    known[name] = entry(made, **own | facts)
+    return name
