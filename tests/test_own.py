@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import linecache
 import os
 import re
 import shlex
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,20 @@ def test_an_edited_loss_is_another_loss_and_none_of_ours(here):
     (here / "edited.py").write_text(MINE + "# edited\n")
     del losses.REGISTRY["edited:mine"], sys.modules["edited"]
     assert runs.key(run, "") != key  # which imports it
+
+
+def test_a_loss_of_a_notebook_is_told_by_its_own_lines(here, monkeypatch):
+    """Which has no file; and no other process finds it."""
+    found = []
+    for text in (MINE, MINE.replace("0.2", "0.3"), MINE):
+        home = types.ModuleType("a_notebook")
+        monkeypatch.setitem(sys.modules, "a_notebook", home)
+        monkeypatch.setitem(linecache.cache, "<cell>", (len(text), None, text.splitlines(True), ""))
+        exec(compile(text, "<cell>", "exec"), vars(home))
+        name = drrl_core.register(home.mine, label="Mine")
+        found.append(losses.lookup(name).origin)
+    assert name == "a_notebook:mine" and found[0]["file"] == "a notebook"
+    assert found[0] == found[2] and found[0]["sha256"] != found[1]["sha256"]
 
 
 def test_a_table_imports_nothing(here):
