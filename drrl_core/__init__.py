@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from drrl_core.dro import worst_case
     from drrl_core.losses import Batch, DrRL, cosine_contrastive_loss, drrl_loss, softmax_loss
     from drrl_core.losses import make as make_loss
+    from drrl_core.testing import register
     from drrl_core.train import TrainConfig, fit
     from drrl_core.train.metrics import evaluate
 
@@ -38,6 +39,7 @@ _HOMES = {  # name -> the module that has it, and what it is called there
     "load": ("datasets", "load"),
     "make_backbone": ("backbones", "make"),
     "make_loss": ("losses", "make"),
+    "register": ("testing", "register"),
     "softmax_loss": ("losses", "softmax_loss"),
     "worst_case": ("dro", "worst_case"),
 }
@@ -54,6 +56,7 @@ __all__ = [
     "load",
     "make_backbone",
     "make_loss",
+    "register",
     "softmax_loss",
     "worst_case",
 ]

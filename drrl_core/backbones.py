@@ -8,13 +8,12 @@ that batch, from the same forward pass: a scalar, zero where it wants nothing.
 (torch.Size([3, 4]), torch.Size([5, 4]))
 """
 
-import difflib
-import inspect
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,10 +21,13 @@ from scipy.sparse import csc_array, csr_array
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, embedding_bag, normalize
 
+from drrl_core import registry
+
 # Said once a process by torch, of every CSR tensor.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 Tables = tuple[Tensor, Tensor]
+Model = TypeVar("Model", bound=nn.Module)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -38,9 +40,10 @@ def _parameters(n_users: int, n_items: int, dim: int) -> list[nn.Parameter]:
     return [nn.Parameter(nn.init.xavier_uniform_(torch.empty(n, dim))) for n in (n_users, n_items)]
 
 
-def _no_penalty(model: nn.Module, users: Tensor, pos_items: Tensor) -> Tensor:
+def _no_penalty(model: Any, users: Tensor, pos_items: Tensor) -> Tensor:
     """Zero: the model wants nothing of a batch but a small loss."""
-    return model.users.new_zeros(())
+    zero: Tensor = model.users.new_zeros(())
+    return zero
 
 
 def _gathered(start: Tensor, column: Tensor, value: Tensor, table: Tensor) -> Tensor:
@@ -56,6 +59,10 @@ def _multiplied(start: Tensor, column: Tensor, value: Tensor, table: Tensor) -> 
 
 class _Sparse(nn.Module):
     """A constant sparse matrix, called with a dense table to multiply; moves, but is not saved."""
+
+    start: Tensor
+    column: Tensor
+    value: Tensor
 
     def __init__(self, matrix: csr_array | csc_array):  # of a CSC array, the transpose
         super().__init__()
@@ -114,12 +121,14 @@ class _Symmetric(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, linear: Callable[[Tensor, Tensor], Tables], users: Tensor, items: Tensor):
+    def forward(
+        ctx: Any, linear: Callable[[Tensor, Tensor], Tables], users: Tensor, items: Tensor
+    ) -> Tables:
         ctx.linear = linear
         return linear(users, items)
 
     @staticmethod
-    def backward(ctx, users: Tensor, items: Tensor) -> tuple[None, Tensor, Tensor]:
+    def backward(ctx: Any, users: Tensor, items: Tensor) -> tuple[None, Tensor, Tensor]:
         return None, *_Symmetric.apply(ctx.linear, users, items)
 
 
@@ -145,9 +154,37 @@ def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------
-# The models
+# The models, each with its entry
 
 
+class Backbone(NamedTuple):
+    """An entry of the registry: how a backbone is made, and its name in tables and figures."""
+
+    factory: Callable[..., Any]
+    label: str
+    version: int | str = 1  # raise it when the same configuration gives other numbers than before
+    origin: Mapping[str, str] = MappingProxyType({})  # of one from outside: `registry.origin`
+
+    @property
+    def source(self) -> str:
+        """Where the backbone comes from, as its docstring says."""
+        return registry.source(self.factory)
+
+
+REGISTRY: dict[str, Backbone] = {}
+
+
+def entry(name: str, **facts: Any) -> Callable[[type[Model]], type[Model]]:
+    """Enter a class as the backbone of that name; `facts` are those of `Backbone`."""
+
+    def enter(factory: type[Model]) -> type[Model]:
+        REGISTRY[name] = Backbone(factory, **facts)
+        return factory
+
+    return enter
+
+
+@entry("mf", label="MF")
 class MF(nn.Module):
     """Matrix factorisation: the tables themselves are the parameters.
 
@@ -172,6 +209,7 @@ class MF(nn.Module):
     penalty = _no_penalty
 
 
+@entry("lightgcn", label="LightGCN")
 class LightGCN(nn.Module):
     """Embeddings averaged over what 0, 1, … L propagations along the train pairs make of them.
 
@@ -225,6 +263,7 @@ class LightGCN(nn.Module):
     penalty = _no_penalty
 
 
+@entry("xsimgcl", label="XSimGCL")
 class XSimGCL(nn.Module):
     """LightGCN without its raw layer, noise on every propagation, one of them held to the mean.
 
@@ -286,10 +325,12 @@ class XSimGCL(nn.Module):
         self.contrast_weight = contrast_weight
         self.users, self.items = _parameters(n_users, n_items, dim)
         self.graph = Graph(train, n_users, n_items)
-        self._views = None  # of the latest forward: the tables, and the layer they are held to
+        # Of the latest forward: the tables, and the layer they are held to.
+        self._views: tuple[Tables, Tables] | None = None
 
     def forward(self) -> Tables:
-        layers, layer = [], (self.users, self.items)
+        layers: list[Tables] = []
+        layer: Tables = self.users, self.items
         for _ in range(self.layers):
             layer = _Symmetric.apply(self.graph, *layer)
             if self.training and self.noise:
@@ -297,7 +338,8 @@ class XSimGCL(nn.Module):
                     away = normalize(torch.rand_like(table), dim=-1)
                     table.addcmul_(table.detach().sign(), away, value=self.noise)
             layers.append(layer)
-        tables = tuple(reduce(torch.add, side) / self.layers for side in zip(*layers, strict=True))
+        users, items = zip(*layers, strict=True)
+        tables = reduce(torch.add, users) / self.layers, reduce(torch.add, items) / self.layers
         self._views = tables, layers[self.contrast_layer - 1]
         return tables
 
@@ -311,51 +353,43 @@ class XSimGCL(nn.Module):
             raise RuntimeError("call the model first: the penalty is one on its latest tables")
         if not self.contrast_weight:
             return _no_penalty(self, users, pos_items)
-        total = 0.0
+        total = self.users.new_zeros(())
         for index, *views in zip((users.unique(), pos_items.unique()), *self._views, strict=True):
-            rows = (view.index_select(0, index) for view in views)
-            total = total + info_nce(*rows, temperature=self.temperature)
+            mean, layer = (view.index_select(0, index) for view in views)
+            total = total + info_nce(mean, layer, temperature=self.temperature)
         return self.contrast_weight * total
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_views": None}  # part of a tape, which allows no copies
 
 
-class Backbone(NamedTuple):
-    """One line of the registry: how a backbone is made."""
-
-    factory: Callable
-    version: int = 1  # raise it when the same configuration gives other numbers than before
-
-
-REGISTRY = {"mf": Backbone(MF), "lightgcn": Backbone(LightGCN), "xsimgcl": Backbone(XSimGCL)}
-
-
 def lookup(name: str) -> Backbone:
-    """The registry's line for a backbone; ValueError with a suggestion where there is none.
+    """The entry of a backbone; ValueError with a suggestion where there is none.
+
+    "my_module:MyBackbone" is imported, checked and entered where that has not been done.
 
     >>> lookup("mf").version
     1
     """
-    if name not in REGISTRY:
-        close = difflib.get_close_matches(name, REGISTRY, 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"no backbone is called {name!r}{hint}: one of {', '.join(REGISTRY)}")
-    return REGISTRY[name]
+    return registry.find("backbone", name, REGISTRY)
 
 
-def hyperparameters(name: str) -> dict[str, float]:
+def version(name: str) -> int | str:
+    """The version of a backbone's entry; 1 where there is no such backbone any more."""
+    return lookup(name).version if name in REGISTRY or ":" in name else 1
+
+
+def hyperparameters(name: str) -> dict[str, Any]:
     """Names and defaults of what `make` accepts for a backbone.
 
     >>> hyperparameters("mf")
     {'dim': 64}
     """
-    given = inspect.signature(lookup(name).factory).parameters.values()
-    return {p.name: p.default for p in given if p.kind is p.KEYWORD_ONLY}
+    return registry.hyperparameters(lookup(name).factory)
 
 
 def make(
-    name: str, *, n_users: int, n_items: int, train: csr_array | None = None, **hyper: float
+    name: str, *, n_users: int, n_items: int, train: csr_array | None = None, **hyper: Any
 ) -> nn.Module:
     """A backbone by name; ValueError for an unknown name, hyper-parameter or value.
 
@@ -372,5 +406,6 @@ def make(
     """
     known = hyperparameters(name)
     for key in hyper.keys() - known.keys():
-        raise ValueError(f"backbone {name!r} has no parameter {key!r}: it has {', '.join(known)}")
-    return lookup(name).factory(n_users, n_items, train, **hyper)
+        raise registry.unknown(f"backbone {name!r} has no hyper-parameter", key, known)
+    made: nn.Module = lookup(name).factory(n_users, n_items, train, **hyper)
+    return made

@@ -44,10 +44,8 @@ def train(
             "'ratings.csv?min_rating=4&k_core=5&split=time' (data/README.md has them all)."
         ),
     ],
-    backbone: Annotated[str, typer.Option(help="mf, lightgcn or xsimgcl.")] = "mf",
-    loss: Annotated[
-        str, typer.Option(help="sl, ccl, drrl, ... (an unknown name lists them).")
-    ] = "sl",
+    backbone: Annotated[str, typer.Option(help="A backbone (an unknown name lists them).")] = "mf",
+    loss: Annotated[str, typer.Option(help="A loss (an unknown name lists them).")] = "sl",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="NAME=VALUE: loss.x, backbone.x, train.x, or x. Repeatable."),
@@ -147,9 +145,9 @@ def tune(
         str, typer.Argument(help="A data set's name, or the path of your own file.")
     ],
     loss: Annotated[
-        str, typer.Option(help="sl, ccl, drrl, drrl-exact, ... (an unknown name lists them).")
+        str, typer.Option(help="A loss, or a variant of one (an unknown name lists them).")
     ] = "sl",
-    backbone: Annotated[str, typer.Option(help="mf, lightgcn or xsimgcl.")] = "mf",
+    backbone: Annotated[str, typer.Option(help="A backbone (an unknown name lists them).")] = "mf",
     trials: Annotated[int, typer.Option(help="The budget; ones that are pruned count.")] = 20,
     seeds: Annotated[int, typer.Option(help="Train the best with this many seeds.")] = 1,
     settings: Annotated[
@@ -306,7 +304,7 @@ def site(
 @app.command()
 def plan(
     dataset: Annotated[str, typer.Argument(help="A data set's name, as in runs.csv.")],
-    backbone: Annotated[str, typer.Option(help="mf, lightgcn or xsimgcl.")] = "mf",
+    backbone: Annotated[str, typer.Option(help="A backbone (an unknown name lists them).")] = "mf",
     results: Annotated[Path, typer.Option(help="Folder with runs.csv.")] = (Path("data/results")),
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("data/sweeps"),
 ):

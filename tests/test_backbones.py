@@ -1,6 +1,5 @@
 """Backbones: shapes, seeds and refusals; propagation and contrast against a dense rewriting."""
 
-import copy
 import io
 import itertools
 import math
@@ -14,14 +13,13 @@ from scipy.sparse import csr_array
 from torch.nn.functional import normalize
 
 from drrl_core import backbones, datasets, losses
+from drrl_core.testing import backbone_checks as battery
 from drrl_core.train import sampling, score
 
-# No user and no item without a pair; user 0 has all items, item 4 has one user beside that.
-TRAIN = np.eye(7, 5, dtype=np.float32) + np.eye(7, 5, -5, dtype=np.float32)
-TRAIN[0] = 1
+TRAIN = battery.PAIRS
 # User 2, item 0 and item 3 have no pair.
 GAPS = np.array([[0, 1, 1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 1, 1, 0, 1]])
-GRAPHS = ["lightgcn", "xsimgcl"]
+GRAPHS = [name for name in backbones.REGISTRY if name != "mf"]
 
 
 def made(seed: int, name: str = "mf", pairs: np.ndarray = TRAIN, **hyper):
@@ -38,6 +36,12 @@ def float64():
 
 
 # ---------------------------------------------------------------------------- all of them
+
+
+@pytest.mark.parametrize("check", battery.CHECKS)
+@pytest.mark.parametrize("name", backbones.REGISTRY)
+def test_the_battery(name, check):
+    battery.CHECKS[check](lambda seed, pairs: made(seed, name, pairs))
 
 
 @pytest.mark.parametrize("name", backbones.REGISTRY)
@@ -124,30 +128,6 @@ def test_state_dict_holds_the_parameters_alone_and_comes_back(name):
     assert all(map(torch.equal, model(), other()))
 
 
-@pytest.mark.parametrize("name", backbones.REGISTRY)
-def test_a_copy_can_be_taken_in_the_middle_of_a_step(name):
-    model = made(0, name)
-    model()
-    twin = copy.deepcopy(model)
-    assert all(map(torch.equal, model.eval()(), twin.eval()()))
-    with torch.no_grad():
-        twin.users.zero_()
-    assert model.users.abs().sum() > 0
-
-
-@pytest.mark.parametrize("name", backbones.REGISTRY)
-def test_dtype_moves_graph_and_parameters_together(name):
-    model = made(0, name).eval()
-    before = model()
-    after = model.double()()
-    for old, new in zip(before, after, strict=True):
-        assert new.dtype == torch.float64
-        torch.testing.assert_close(old.double(), new, rtol=1e-5, atol=1e-6)
-    model.to("meta")
-    kept = itertools.chain(model.parameters(), model.buffers())
-    assert {value.device.type for value in kept} == {"meta"}
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", backbones.REGISTRY)
@@ -167,11 +147,15 @@ def test_cuda_agrees_with_cpu(name):
 @pytest.mark.parametrize(
     "name, hyper, message",
     [
-        ("mff", {}, r"no backbone is called 'mff' \(did you mean 'mf'\?\): one of mf, lightgcn"),
-        ("zzz", {}, "no backbone is called 'zzz': one of mf, lightgcn, xsimgcl"),
+        (
+            "mff",
+            {},
+            r"no backbone is called 'mff' \(did you mean 'mf'\?\); there are: mf, lightgcn",
+        ),
+        ("zzz", {}, "no backbone is called 'zzz'; there are: mf, lightgcn, xsimgcl"),
         ("lightgnc", {}, "did you mean 'lightgcn'"),
-        ("mf", {"depth": 2}, "backbone 'mf' has no parameter 'depth': it has dim"),
-        ("mf", {"layers": 2}, "backbone 'mf' has no parameter 'layers': it has dim"),
+        ("mf", {"depth": 2}, "backbone 'mf' has no hyper-parameter 'depth'; there are: dim"),
+        ("mf", {"layers": 2}, "backbone 'mf' has no hyper-parameter 'layers'; there are: dim"),
         ("mf", {"dim": 0}, "dim must be at least 1, not 0"),
         ("lightgcn", {"dim": 0}, "dim must be at least 1, not 0"),
         ("lightgcn", {"layers": -1}, "layers must be at least 0, not -1"),

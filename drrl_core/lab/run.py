@@ -20,7 +20,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from drrl_core import backbones, datasets, losses
+from drrl_core import backbones, datasets, losses, registry
 from drrl_core.common import checkout, did_you_mean
 from drrl_core.train import (
     VERSION,
@@ -216,17 +216,18 @@ def raised(backbone: str, loss: str) -> str:
     """Versions above 1 of the backbone, the loss and the trainer, such as "loss 2"; "" if none.
 
     Each has a number of its own, which is raised when the same configuration and data give other
-    numbers than before: runs of an earlier version are then trained again, and no others.
+    numbers than before: runs of an earlier version are then trained again, and no others. That of a
+    loss or backbone from outside is its source's SHA-256.
 
     >>> raised("mf", "sl")
     ''
     """
     found = {
-        "backbone": getattr(backbones.REGISTRY.get(backbone), "version", 1),
-        "loss": getattr(losses.REGISTRY.get(loss), "version", 1),
+        "backbone": backbones.version(backbone),
+        "loss": losses.version(loss),
         "trainer": VERSION,
     }
-    return ", ".join(f"{name} {number}" for name, number in found.items() if number > 1)
+    return ", ".join(f"{name} {number}" for name, number in found.items() if number != 1)
 
 
 def key_of(run: Run, data_hash: str) -> str:
@@ -429,5 +430,6 @@ def _record(
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "raised": raised(run.backbone, run.loss),
+        **registry.origins(loss=losses.lookup(run.loss), backbone=backbones.lookup(run.backbone)),
         "commit": commit(),
     }

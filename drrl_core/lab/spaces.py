@@ -1,14 +1,13 @@
 """What is searched: every loss as it is tuned, and a point of its space as a run's configuration.
 
 A point has a value for each hyper-parameter of the search, named in full, `loss.temperature`, but
-for `loss.order-1`, which is γ - 1. Ranges are tuples of our own and no distributions of Optuna's,
-which is an extra: what is searched can be read without it. They hold every published value, see
-`starts.published`.
+for `loss.order-1`, which is γ - 1. Ranges are those of the registry of losses; they are tuples of
+our own and no distributions of Optuna's, which is an extra: what is searched can be read without
+it. They hold every published value, see `starts.published`.
 """
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -17,18 +16,8 @@ from typing import Any, NamedTuple
 from drrl_core import datasets, dro, losses
 from drrl_core.common import did_you_mean
 from drrl_core.lab.run import Run, configure, flat, key_of
+from drrl_core.losses import Range
 from drrl_core.train import TrainConfig
-
-
-class Range(NamedTuple):
-    """Where a hyper-parameter is searched, in its unit."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    def clip(self, value: float) -> float:
-        return min(max(value, self.low), self.high)
 
 
 class Variant(NamedTuple):
@@ -40,12 +29,7 @@ class Variant(NamedTuple):
 
 
 def variants(negatives: int) -> dict[str, Variant]:
-    """Every loss as it is tuned, by name: the one table of search spaces.
-
-    `loss.order-1` is γ - 1, so that a log range gives both ends of the family their due: γ* runs
-    from 1.007 to 51. The radius is searched and not c: at fixed c much of a (γ, c) grid is a point
-    mass. It ends at 0.85·log N, N the negatives of a row or a pool, so that a row should say N.
-    The learning rate's range is the same for all losses, and holds every published one.
+    """Every loss as it is tuned, by name, as the registry of losses has it.
 
     Args:
         negatives: N, as one row of the loss sees them.
@@ -53,42 +37,11 @@ def variants(negatives: int) -> dict[str, Variant]:
     >>> round(variants(64)["drrl-exact"].space["loss.radius"].high, 2)
     3.54
     """
-    tau, rate = Range(0.05, 0.3), {"train.lr": Range(1e-4, 1e-1, True)}
-    dot = rate | {"train.l2": Range(1e-6, 1e-1, True)}
-    ball = {
-        "loss.order-1": Range(0.02, 150, True),
-        "loss.radius": Range(0.05, max(0.05, 0.85 * math.log(negatives))),
-        **rate,
-    }
-    hinge = {"loss.margin": Range(-0.3, 0.9), "loss.weight": Range(2, 150, True)}
-    fixed = ball | {"loss.start": Range(-0.3, 0.9)}
-    learned = fixed | {"train.dual_lr": Range(1e-5, 1e-1, True)}
-    penalty = {
-        "loss.order-1": Range(0.02, 2, True),
-        "loss.temperature": Range(0.01, 0.5, True),
-        **rate,
-    }
-    soft = {"loss.temperature": tau, **rate}
-    hard = {"loss.scale": Range(1, 1000, True), "train.dual_lr": Range(1e-5, 1e-2, True)}
-    shares = {"loss.share_pos": Range(0.1, 1), "loss.share_neg": Range(0.005, 0.5, True)}
-    shares |= {"train.dual_lr": Range(1e-4, 1e-1, True)}
-    return {
-        "mse": Variant("mse", dot),
-        "bce": Variant("bce", dot),
-        "bpr": Variant("bpr", dot),
-        "sl": Variant("sl", soft),
-        "bsl": Variant("bsl", soft | {"loss.temperature_pos": Range(0.05, 0.6)}),
-        "bsl-pooled": Variant("bsl-pooled", soft | {"loss.ratio": Range(0.2, 5, True)}),
-        "psl": Variant("psl", {"loss.temperature": Range(0.025, 0.15), **rate}),
-        "ccl": Variant("ccl", hinge | rate),
-        "advinfonce": Variant("advinfonce", soft | hard, {"loss.passes": 5}),
-        "llpauc": Variant("llpauc", shares | rate),
-        "drrl": Variant("drrl", learned, {"loss.dual": "learned"}),
-        "drrl-shared": Variant("drrl", learned, {"loss.dual": "shared"}),  # w/o-P
-        "drrl-fixed": Variant("drrl", fixed, {"loss.dual": "fixed"}),  # w/o-LP
-        "drrl-exact": Variant("drrl", ball, {"loss.dual": "exact"}),
-        "drrl-penalty": Variant("drrl", penalty, {"loss.dual": "exact"}),
-    }
+    found = {}
+    for name, way in losses.variants().items():
+        space = {key: at(negatives) if callable(at) else at for key, at in way.search.items()}
+        found[name] = Variant(way.loss, space, way.fixed)
+    return found
 
 
 def variant_of(loss: str, hyperparameters: Mapping[str, object]) -> str:
@@ -198,6 +151,8 @@ def plan(
     >>> list(plan(data, "synthetic", "sl", "mf", {"lr": 0.01}).variant.space)
     ['loss.temperature']
     """
+    if ":" in name:
+        losses.lookup(name)  # which imports it
     if name not in (table := variants(2)):
         raise ValueError(f"no variant {name!r}; {did_you_mean(name, table)}")
     loss, fixed = table[name].loss, table[name].fixed

@@ -32,8 +32,9 @@ import pandas as pd
 from drrl_core.common import need, write_whole
 from drrl_core.lab import results
 from drrl_core.lab.run import versions
-from drrl_core.lab.spaces import Range, Search
+from drrl_core.lab.spaces import Search
 from drrl_core.lab.store import lock_of
+from drrl_core.losses import Range
 
 if TYPE_CHECKING:  # an extra
     from optuna import Study

@@ -33,13 +33,12 @@ NUMBERS = [*CELL, "variant", "seed", "value", "key", "trials"]
 
 LEVEL = 0.05  # of significance
 TOLERANCE = 0.03  # numbers this close, relatively, count as equal
-VARIANTS = {  # the paper's name of a loss -> ours
-    **{name: name.lower() for name in ("MSE", "BCE", "BPR", "CCL", "LLPAUC", "SL")},
-    **{"AdvInfoNCE": "advinfonce", "DrRL": "drrl"},
-    "BSL": "bsl-pooled",  # `bsl`, of one positive, is SL times a number
-    **{"DrRL-w/o-P": "drrl-shared", "DrRL-w/o-LP": "drrl-fixed"},
-}
 BASELINES = ("mse", "bce", "bpr", "ccl", "llpauc", "sl", "bsl-pooled", "advinfonce")
+VARIANTS = {  # the paper's name of a loss -> ours
+    losses.variants()[name].label: name
+    for name in (*BASELINES, "drrl", "drrl-shared", "drrl-fixed")
+}
+VARIANTS["BSL"] = VARIANTS.pop("BSL (pooled)")  # `bsl`, of one positive, is SL times a number
 
 
 def backbone_name(name: str) -> str:
@@ -64,13 +63,14 @@ def ball(row: pd.Series) -> tuple[float, float] | None:
     >>> ball(pd.Series({"loss": "ccl", "config": '{"loss.weight": 2}'}))
     (inf, 0.6931471805599453)
     """
-    if row["loss"] not in ("ccl", "drrl"):
+    line = losses.REGISTRY.get(row["loss"])
+    if line is None or line.order is None:
         return None
     own = {n.removeprefix("loss."): value for n, value in json.loads(row["config"]).items()}
     own = losses.hyperparameters(row["loss"]) | own
-    order = float(own.get("order", "inf"))
     if own.get("temperature"):
         return None
+    order = float(own.get(line.order, line.order))
     if own.get("eta") is not None:
         return order, dro.radius_from_eta(own["eta"], order)
     if own.get("radius") is not None:

@@ -14,16 +14,16 @@ import re
 
 import pandas as pd
 
+from drrl_core import losses
 from drrl_core.lab.results import selected_runs
 from drrl_core.lab.run import ACCURACY
 from drrl_core.paper import evidence
 
-NAMES = {ours: theirs for theirs, ours in evidence.VARIANTS.items()} | {
-    "drrl": "DrRL",
+NAMES = {name: way.label for name, way in losses.variants().items()} | {
+    "bsl-pooled": "BSL",
     "bsl": "BSL of one positive (SL times a number)",
     "drrl-shared": "DrRL, one β for all (w/o-P)",
     "drrl-fixed": "DrRL, fixed β (w/o-LP)",
-    "drrl-exact": "DrRL, exact β",
     "drrl-penalty": "DrRL, penalty twin",
 }
 FULL = (

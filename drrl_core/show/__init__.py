@@ -1,4 +1,4 @@
-"""Figures and explorers: drawn from tables, arrays and `dro` alone, whoever made them.
+"""Figures and explorers: drawn from tables, arrays, `dro` and what `losses` says of a loss.
 
 style       colours and names of the losses, axes that figures share
 figures     every figure, a function that takes tables

@@ -17,7 +17,6 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image as Raster
 
 from drrl_core.show.style import (
-    COLOURS,
     FALSE_NEGATIVE_COLOUR,
     STYLE,
     colour,
@@ -413,14 +412,14 @@ def margins_scene(low: float, high: float, *, weight: float) -> Scene:
     (line,) = left.plot([], [], color="#222222", linewidth=1.8)
     worst = left.axhline(0, color="#999999", linestyle=":", linewidth=1.4)
     one = left.axvline(0, color="#CC79A7", linestyle="--", linewidth=1.4)
-    (past,) = left.plot([], [], "o", ms=5, mew=0, alpha=0.5, color=COLOURS["drrl"])
+    (past,) = left.plot([], [], "o", ms=5, mew=0, alpha=0.5, color=colour("drrl"))
     (lowest,) = left.plot([], [], "D", ms=11, mec="white", color="#222222")
-    (now,) = left.plot([], [], "o", ms=9, mec="white", color=COLOURS["drrl"])
+    (now,) = left.plot([], [], "o", ms=9, mec="white", color=colour("drrl"))
     left.set(xlabel="margin β (score)", ylabel="bound (score)", xlim=(low, high))
     left.yaxis.set_major_formatter("{x:+.1f}")  # a sign keeps the labels' width
     right.plot([low, high], [low, high], color="#999999", linewidth=1.2)
     level = right.axhline(0, color="#CC79A7", linestyle="--", linewidth=1.4)
-    (crowd,) = right.plot([], [], "o", ms=4, mew=0, alpha=0.45, color=COLOURS["drrl"])
+    (crowd,) = right.plot([], [], "o", ms=4, mew=0, alpha=0.45, color=colour("drrl"))
     (ring,) = right.plot([], [], "o", ms=11, mfc="none", mec="#222222", mew=1.8)
     right.set(xlabel="exact β on all negatives (score)", ylabel="learnt β (score)")
     right.set(xlim=(low, high), ylim=(low, high))

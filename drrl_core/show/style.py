@@ -17,44 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
-# Okabe and Ito's palette, told apart by colour-blind readers, in print and on a beamer.
-COLOURS = {
-    "sl": "#0072B2",
-    "ccl": "#D55E00",
-    "drrl": "#009E73",
-    "bsl": "#56B4E9",
-    "bsl-pooled": "#56B4E9",
-    "advinfonce": "#CC79A7",
-    "llpauc": "#E69F00",
-    "psl": "#8C6BB1",
-    "bpr": "#7F7F7F",
-    "bce": "#A6A6A6",
-    "mse": "#C4C4C4",
-}
-
-
-LABELS = {
-    "sl": "SL",
-    "ccl": "CCL",
-    "drrl": "DrRL",
-    "bsl": "BSL",
-    "bsl-pooled": "BSL (pooled)",
-    "advinfonce": "AdvInfoNCE",
-    "llpauc": "LLPAUC",
-    "psl": "PSL",
-    "bpr": "BPR",
-    "bce": "BCE",
-    "mse": "MSE",
-}
-
-
-DRRL_LABELS = {
-    "drrl-exact": "DrRL, exact β",
-    "drrl-penalty": "DrRL, penalty",
-    "drrl-shared": "DrRL-w/o-P",
-    "drrl-fixed": "DrRL-w/o-LP",
-}
-
+from drrl_core import losses
 
 FALSE_NEGATIVE_COLOUR = "#7A1F5C"
 
@@ -81,21 +44,23 @@ STYLE = {
 
 def colour(loss: str) -> str:
     """The colour of a loss in every figure: a variant has its loss's, an unknown loss black."""
-    return COLOURS.get(loss, COLOURS.get(loss.partition("-")[0], "#222222"))
+    known = losses.variants().get(loss)
+    return losses.REGISTRY[known.loss].colour if known else "#222222"
 
 
 def label(loss: str) -> str:
     """The loss's name as the paper writes it."""
-    return (LABELS | DRRL_LABELS).get(loss, loss)
+    known = losses.variants().get(loss)
+    return known.label if known else loss
 
 
 def order_colour(order: float) -> tuple[float, float, float]:
     """The colour of an order γ: SL's at 1, DrRL's at 2, CCL's at ∞, between them mixed by 1/γ*.
 
-    >>> order_colour(1) == to_rgb(COLOURS["sl"]), order_colour(math.inf) == to_rgb(COLOURS["ccl"])
+    >>> order_colour(1) == to_rgb(colour("sl")), order_colour(math.inf) == to_rgb(colour("ccl"))
     (True, True)
     """
-    ends = np.array([to_rgb(COLOURS[loss]) for loss in ("sl", "drrl", "ccl")])
+    ends = np.array([to_rgb(colour(loss)) for loss in ("sl", "drrl", "ccl")])
     return tuple(np.array([np.interp(1 - 1 / order, (0, 0.5, 1), channel) for channel in ends.T]))
 
 

@@ -237,11 +237,13 @@ def test_weights_tell_false_negatives_apart_and_say_their_share():
 
 
 def test_every_loss_has_a_colour_and_a_label_of_its_own():
-    assert losses.REGISTRY.keys() <= style.COLOURS.keys() == style.LABELS.keys()
+    for name, way in losses.variants().items():
+        assert style.label(name) == way.label and style.colour(name) != style.colour("no loss")
+    assert len({way.label for way in losses.variants().values()}) == len(losses.variants())
     main = [style.colour(name) for name in ("sl", "ccl", "drrl")]
     assert len(set(main)) == 3
     kinds = {name for name in spaces.variants(8) if name not in losses.REGISTRY}
-    assert kinds == style.DRRL_LABELS.keys()
+    assert kinds == {"drrl-shared", "drrl-fixed", "drrl-exact", "drrl-penalty"}
     assert {style.colour(name) for name in kinds} == {style.colour("drrl")}
     assert style.label("drrl-shared") == "DrRL-w/o-P"
 

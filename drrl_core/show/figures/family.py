@@ -8,7 +8,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from drrl_core.show.style import (
-    COLOURS,
     FALSE_NEGATIVE_COLOUR,
     NEUTRAL_COLOURS,
     RATIOS,
@@ -87,7 +86,7 @@ def radii_tried(radii: np.ndarray, tried: pd.DataFrame, *, reference: float) -> 
     """
     figure, [upper, lower] = new_figure(7.0, 5.2, rows=2)
     above, below = upper[0], lower[0]
-    above.hist(radii, bins=30, color=COLOURS["sl"], alpha=0.75, edgecolor="white", linewidth=0.5)
+    above.hist(radii, bins=30, color=colour("sl"), alpha=0.75, edgecolor="white", linewidth=0.5)
     above.set(ylabel="users", xlabel="radius ρ that SL amounts to (nats)")
     above.set_title("SL's one temperature is another radius for each user")
     span = [*radii, *tried["radius"]]
@@ -96,9 +95,9 @@ def radii_tried(radii: np.ndarray, tried: pd.DataFrame, *, reference: float) -> 
         axes.set_xlim(min(span) - room, max(span) + room)
         for radius in tried["radius"].unique():
             axes.axvline(radius, color="#999999", linewidth=1, linestyle=":")
-    below.axhline(reference, color=COLOURS["sl"], linewidth=1.4)
+    below.axhline(reference, color=colour("sl"), linewidth=1.4)
     right = dict(ha="right", va="bottom", size=9, transform=below.get_yaxis_transform())
-    below.text(0.995, reference, "SL", color=COLOURS["sl"], **right)
+    below.text(0.995, reference, "SL", color=colour("sl"), **right)
     for order, rows in tried.groupby("order"):
         rows = rows.sort_values("radius")
         look = dict(color=order_colour(order), marker="o", label=f"γ = {order_label(order)}")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from drrl_core.show.style import COLOURS, colour, label, new_figure, styled
+from drrl_core.show.style import colour, label, new_figure, styled
 
 
 @styled
@@ -44,7 +44,7 @@ def training_history(history: pd.DataFrame, *, title: str) -> Figure:
     if len(seen):
         right.plot(seen["epoch"], seen["ndcg@20"], "o-", ms=4, color="#222222")
         best = seen.loc[seen["ndcg@20"].idxmax()]
-        right.plot(best["epoch"], best["ndcg@20"], "o", ms=9, color=COLOURS["drrl"])
+        right.plot(best["epoch"], best["ndcg@20"], "o", ms=9, color=colour("drrl"))
         right.set_title(f"best so far {best['ndcg@20']:.4f}, epoch {best['epoch']:.0f}")
     for axes, name in ((left, "loss (mean of the epoch)"), (right, "valid NDCG@20")):
         axes.set(xlabel="epoch", ylabel=name)
@@ -76,7 +76,7 @@ def gradient_descents(betas: np.ndarray, panels: dict[float, dict]) -> Figure:
         axes.plot(betas, panel["curve"], color="#222222", linewidth=1.6)
         axes.axhline(panel["value"], color="#999999", linewidth=1, linestyle=":")
         for tone, (start, path) in zip(
-            (COLOURS["drrl"], "#CC79A7"), panel["paths"].items(), strict=False
+            (colour("drrl"), "#CC79A7"), panel["paths"].items(), strict=False
         ):
             axes.plot(*path.T, "o", markersize=4, color=tone, alpha=0.6, mew=0)
             axes.plot(*path[0], "o", markersize=8, mfc="white", mec=tone, mew=2)
@@ -112,7 +112,7 @@ def margins_by_variant(frames: dict[str, pd.DataFrame], *, dataset: str, negativ
     ends = low - 0.05 * (high - low), high + 0.05 * (high - low)
     for axes, (variant, frame) in zip(panels, frames.items(), strict=True):
         axes.plot(ends, ends, color="#999999", linewidth=1.2)
-        tone = "#222222" if variant == "exact" else COLOURS["drrl"]
+        tone = "#222222" if variant == "exact" else colour("drrl")
         axes.plot(frame["best"], frame["beta"], "o", ms=4, alpha=0.5, mew=0, color=tone)
         named = BETA_LABELS[variant].replace(": ", ":\n")
         axes.set_title(named if variant != "exact" else f"exact,\non each row of {negatives}")
@@ -141,7 +141,7 @@ def margins_over_epochs(
     """
     figure, [axes_of] = new_figure(9.4, 3.8, len(panels))
     every = {run for panel in panels.values() for run in panel}
-    tones = dict(zip(sorted({run[0] for run in every}), ("#CC79A7", COLOURS["drrl"]), strict=False))
+    tones = dict(zip(sorted({run[0] for run in every}), ("#CC79A7", colour("drrl")), strict=False))
     lines = dict(zip(sorted({run[1] for run in every}), (":", "-"), strict=False))
     for axes, (title, panel) in zip(axes_of, panels.items(), strict=True):
         for (start, rate), history in panel.items():

@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 
 from drrl_core import dro, losses
 from drrl_core.losses import REGISTRY, Batch, make, negative_weights
+from drrl_core.testing import check_loss
+from drrl_core.testing import loss_checks as battery
+from drrl_core.testing.loss_checks import ITEMS, USERS, assert_same, gradients, problem
 
 INF = math.inf
-USERS, ITEMS = 5, 9
 
 # Settings beyond the defaults.
 SETTINGS = {
@@ -82,39 +84,14 @@ every_hard_case = pytest.mark.parametrize(("name", "hyper"), HARD, ids=label)
 every_loss = pytest.mark.parametrize("name", REGISTRY)
 
 
+def subject(name: str, hyper: dict) -> battery.Subject:
+    line = losses.lookup(name)
+    return battery.subject(line.factory, hyper, line.rowwise)
+
+
 def build(name: str, hyper: dict, seed: int = 0) -> torch.nn.Module:
     """The loss, what it owns moved off its start so that no two rows are alike."""
-    torch.manual_seed(seed)
-    loss = make(name, n_users=USERS, n_items=ITEMS, **hyper)
-    with torch.no_grad():
-        for value in loss.parameters():
-            value.add_(0.05 * torch.randn_like(value))
-    return loss
-
-
-def problem(size: int = 6, count: int = 8, seed: int = 0, dtype=torch.float64, pool: bool = False):
-    """Scores within the cosines, and who they belong to: users and negatives repeat."""
-    rng = torch.Generator().manual_seed(seed)
-    pos = torch.rand(size, generator=rng, dtype=torch.float64) * 1.8 - 0.9
-    neg = torch.rand(size, count, generator=rng, dtype=torch.float64) * 1.8 - 0.9
-    users = torch.randint(USERS, (size,), generator=rng)
-    items = torch.randint(ITEMS, (count,) if pool else (size, count), generator=rng)
-    return pos.to(dtype), neg.to(dtype), Batch(users, users % ITEMS, items)
-
-
-def gradients(loss, pos, neg, batch):
-    """Value, and the gradients of its mean for the scores and for what the loss owns."""
-    loss.zero_grad()
-    pos, neg = pos.clone().requires_grad_(), neg.clone().requires_grad_()
-    value = loss(pos, neg, batch)
-    value.mean().backward()
-    return value.detach(), [pos.grad, neg.grad, *(p.grad for p in loss.parameters())]
-
-
-def assert_same(one, other, **tolerance):
-    for a, b in zip(one, other, strict=True):
-        if a is not None or b is not None:
-            torch.testing.assert_close(a, b, **tolerance)
+    return subject(name, hyper).build(seed)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -198,6 +175,9 @@ NAIVE = {
             mean([math.exp(s.get("ratio", 1) * x / s.get("temperature", 0.2)) for x in s.together])
         )
         + s.get("ratio", 1) * math.log(mean([math.exp(x / s.get("temperature", 0.2)) for x in n]))
+    ),
+    "infonce": lambda p, n, s: math.log(
+        1 + sum(math.exp((x - p) / s.get("temperature", 0.2)) for x in n)
     ),
     "ccl": lambda p, n, s: (
         1 - p + s.get("weight", 100) * mean([max(x - s.get("margin", 0.4), 0) for x in n])
@@ -284,120 +264,51 @@ def golden(function, low, high):
 
 
 @every_case
-def test_gradient(name, hyper):
-    loss = build(name, hyper).double()
-    pos, neg, batch = problem()
-    pos, neg = pos.requires_grad_(), neg.requires_grad_()
-    assert torch.autograd.gradcheck(lambda p, n: loss(p, n, batch), (pos, neg))
-
-
-@every_case
-def test_order_of_negatives_does_not_matter(name, hyper):
-    loss, (pos, neg, batch) = build(name, hyper).double(), problem()
-    shuffle = torch.randperm(neg.shape[1])
-    other = batch._replace(neg_items=batch.neg_items[:, shuffle])
-    torch.testing.assert_close(loss(pos, neg[:, shuffle], other), loss(pos, neg, batch))
-
-
-@every_case
-@pytest.mark.parametrize("pool", [False, True], ids=["rows", "pool"])
-def test_masked_negatives_count_for_nothing(name, hyper, pool):
-    """A row with masked negatives is the row without them, also to what the loss owns."""
-    loss = build(name, hyper).double()
-    pos, neg, batch = problem(pool=pool)
-    value, grads = gradients(
-        loss, pos, neg[:, :5], batch._replace(neg_items=batch.neg_items[..., :5])
-    )
-    hidden = neg.clone()
-    hidden[:, 5:] = -INF
-    masked_value, masked_grads = gradients(loss, pos, hidden, batch)
-    torch.testing.assert_close(masked_value, value)
-    assert (masked_grads[1][:, 5:] == 0).all()
-    masked_grads[1] = masked_grads[1][:, :5]
-    assert_same(masked_grads, grads)
-
-
-@every_case
-def test_rows_may_be_masked_differently(name, hyper):
-    loss = build(name, hyper).double()
-    pos, neg, batch = problem()
-    neg[0, 3:], neg[1, :7], neg[2, ::2] = -INF, -INF, -INF
-    value = loss(pos, neg, batch)
-    for i in range(3):
-        kept = neg[i] > -INF
-        row = neg.clone()[:, : kept.sum()]  # the others stay in the batch, for pooled positives
-        items = batch.neg_items[:, : kept.sum()].clone()
-        row[i], items[i] = neg[i, kept], batch.neg_items[i, kept]
-        alone = loss(pos, row.clamp_min(-1), batch._replace(neg_items=items))
-        torch.testing.assert_close(value[i], alone[i])
+@pytest.mark.parametrize("check", battery.CHECKS)
+def test_the_battery(name, hyper, check):
+    battery.CHECKS[check](subject(name, hyper))
 
 
 @every_hard_case
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_finite_at_the_worst(name, hyper, dtype):
-    """Scores exactly ±1, all negatives truncated, one negative, ties, masks."""
-    torch.manual_seed(0)
-    loss = make(name, n_users=USERS, n_items=ITEMS, **hyper)
-    rows = [
-        [-1.0] * 4,
-        [1.0] * 4,
-        [1.0, -1.0, -1.0, -1.0],
-        [1.0, 1.0, -1.0, -INF],
-        [-1.0, -INF, -INF, -INF],
-        [1.0, -INF, -INF, -INF],
-        [0.0] * 4,
-    ]
-    neg = torch.tensor(rows * 2, dtype=dtype)
-    pos = torch.tensor([1.0] * 7 + [-1.0] * 7, dtype=dtype)
-    users = torch.arange(len(pos)) % USERS
-    for cut in (4, 1):
-        items = torch.randint(ITEMS, (len(pos), cut))
-        batch = Batch(users, users, items)
-        with torch.autograd.set_detect_anomaly(True):  # nor a NaN on the way that a 0 would hide
-            value, grads = gradients(loss, pos, neg[:, :cut].contiguous(), batch)
-        assert value.isfinite().all(), value
-        assert all(g.isfinite().all() for g in grads if g is not None)
+    battery.finite_at_the_worst(subject(name, hyper), dtype)
 
 
-@every_case
-def test_one_value_an_example(name, hyper):
-    """(B,), of the scores' type, and each from its own row alone (but for bsl-pooled)."""
-    loss = build(name, hyper)
-    for dtype in (torch.float32, torch.float64):
-        pos, neg, batch = problem(dtype=dtype)
-        value = loss(pos, neg, batch)
-        assert value.shape == (6,) and value.dtype == dtype
-    if name == "bsl-pooled":
-        batch = batch._replace(users=torch.tensor([0, 0, 1, 1, 1, 4]))
-        moved = loss(
-            pos.index_add(0, torch.tensor([0]), torch.tensor([0.1]).double()), neg, batch
-        ) != loss(pos, neg, batch)
-        assert moved.tolist() == [True, True, False, False, False, False]
-        return
-    for i in range(6):
-        row = slice(i, i + 1)
-        one = Batch(batch.users[row], batch.pos_items[row], batch.neg_items[row])
-        torch.testing.assert_close(loss(pos[row], neg[row], one), value[row])
+def test_pooled_positives_are_those_of_one_user():
+    loss, (pos, neg, batch) = build("bsl-pooled", {}), problem()
+    batch = batch._replace(users=torch.tensor([0, 0, 1, 1, 1, 4]))
+    higher = pos.index_add(0, torch.tensor([0]), torch.tensor([0.1]).double())
+    moved = loss(higher, neg, batch) != loss(pos, neg, batch)
+    assert moved.tolist() == [True, True, False, False, False, False]
+    check_loss("bsl-pooled")
+    with pytest.raises(ValueError, match="own row alone"):
+        check_loss("bsl-pooled", rowwise=True)
 
 
-@every_case
-def test_shared_pool(name, hyper):
-    """Negatives named once for all examples are those named for each."""
-    loss, (pos, neg, batch) = build(name, hyper).double(), problem(pool=True)
-    rows = batch._replace(neg_items=batch.neg_items.expand(len(pos), -1))
-    value, grads = gradients(loss, pos, neg, batch)
-    row_value, row_grads = gradients(loss, pos, neg, rows)
-    torch.testing.assert_close(value, row_value)
-    assert_same(grads, row_grads)
+BROKEN = {  # what the battery is there to find, and by which check
+    "one value": lambda pos, neg: (neg.logsumexp(-1) - pos).mean(),
+    "own row alone": lambda pos, neg: neg.logsumexp(-1) - pos + pos.detach().mean(),
+    "finite differences": lambda pos, neg: neg.logsumexp(-1) - pos - neg.detach().amax(-1),
+    "falls as the positive rises": lambda pos, neg: pos - neg.logsumexp(-1),
+    "order of the negatives": lambda pos, neg: neg.logsumexp(-1) + neg[..., 0].exp() - pos,
+    "masked negative": lambda pos, neg: neg.exp().mean(-1) - pos,
+    "finite at scores": lambda pos, neg: neg.logsumexp(-1) - (pos + 1).log(),
+}
 
 
-@every_case
-def test_state_survives(name, hyper):
-    loss, other = build(name, hyper), build(name, hyper, seed=1)
-    assert all((a != b).all() for a, b in zip(loss.parameters(), other.parameters(), strict=True))
-    other.load_state_dict(loss.state_dict())
-    args = problem(dtype=torch.float32)
-    torch.testing.assert_close(other(*args), loss(*args), rtol=0, atol=0)
+@pytest.mark.parametrize("what", BROKEN)
+def test_the_battery_finds_what_is_broken(what):
+    with pytest.raises(ValueError, match=rf"no loss that can be trained[\s\S]*{what}"):
+        check_loss(BROKEN[what])
+
+
+def test_the_battery_looks_before_it_calls():
+    for other in (open, lambda scores: scores, textwrap.TextWrapper, torch.nn.Linear):
+        with pytest.raises(ValueError, match=r"pos, neg|Module|n_users"):
+            check_loss(other)
+    with pytest.raises(ValueError, match="hyper-parameter scale must have"):
+        check_loss(lambda pos, neg, *, scale=(): pos)
 
 
 @every_case

@@ -1,0 +1,307 @@
+"""DrRL: the losses of the whole family, at a given β and with their own."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from drrl_core import dro
+from drrl_core.losses._inputs import Batch, check, check_batch, check_rows, guarded, guarded_forward
+from drrl_core.losses._parts import count_negatives, dual_rows, mean_negatives
+from drrl_core.losses.registry import RATE, Range, Space, Variant, entry
+
+
+def _radius(negatives: int) -> Range:
+    return Range(0.05, max(0.05, 0.85 * math.log(negatives)))
+
+
+# γ - 1 is searched, so that a log range gives both ends of the family their due: γ* runs from 1.007
+# to 51. The radius is searched and not c: at fixed c much of a (γ, c) grid is a point mass. It ends
+# at 0.85·log N, so that a row should say N.
+BALL: Space = {"loss.order-1": Range(0.02, 150, True), "loss.radius": _radius, "train.lr": RATE}
+FIXED: Space = {**BALL, "loss.start": Range(-0.3, 0.9)}
+LEARNED: Space = {**FIXED, "train.dual_lr": Range(1e-5, 1e-1, True)}
+PENALTY: Space = {
+    "loss.order-1": Range(0.02, 2, True),
+    "loss.temperature": Range(0.01, 0.5, True),
+    "train.lr": RATE,
+}
+
+
+def _beta(dual: Tensor | float, neg: Tensor) -> Tensor:
+    beta = torch.as_tensor(dual, dtype=neg.dtype, device=neg.device)
+    if beta.dim() and beta.shape != neg.shape[:-1]:
+        raise ValueError(
+            f"dual has shape {tuple(beta.shape)} and neg {tuple(neg.shape)}: give one number, or "
+            f"one a row of negatives, so dual of shape {tuple(neg.shape[:-1])}"
+        )
+    return beta
+
+
+def _power_slope(excess: Tensor, count: Tensor, order: float, weight: float) -> Tensor:
+    """Slopes of c·(mean_j x_j^γ*)^(1/γ*); the mean is their sum weighted by the excesses x."""
+    # The largest excess is factored out: float32 powers of small numbers underflow to zero, and
+    # take the gradient with them. All truncated: the clamps give value and subgradient zero.
+    tiny = torch.finfo(excess.dtype).tiny
+    ratio = excess / excess.detach().amax(-1, keepdim=True).clamp_min(tiny)
+    # γ* - 1; the truncated have no slope anyway, and roots of zero take seven times as long.
+    slope = ratio.clamp_min(1e-20)
+    slope = slope if order == 2 else slope.pow(1 / (order - 1))
+    # At least 1/count, but where all are truncated: then far enough from zero for its derivatives.
+    moment = (torch.linalg.vecdot(slope, ratio) / count).clamp_min(1e-9)
+    scale = (weight / (count * moment.pow(1 / order)))[..., None]
+    return slope * scale if torch.is_grad_enabled() else slope.mul_(scale)
+
+
+class _PowerMean(torch.autograd.Function):
+    """c·(mean_j x_j^γ*)^(1/γ*) over `count` of the x >= 0, differentiable to every order.
+
+    Of degree one in the x, it is their sum weighted by its slopes: these then serve the way back,
+    which autograd would take a second power of every score for. Where that way is itself to be
+    differentiated, and in forward mode, they are computed again, with a graph.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, excess: Tensor, count: Tensor, order: float, weight: float) -> Tensor:
+        slope = _power_slope(excess, count, order, weight)
+        ctx.sizes = order, weight
+        ctx.save_for_backward(excess, count, slope)
+        ctx.save_for_forward(excess, count)
+        return torch.linalg.vecdot(slope, excess)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        excess, count, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph
+            slope = _power_slope(excess, count, *ctx.sizes)
+        return grad[..., None] * slope, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        slope = _power_slope(*ctx.saved_tensors[:2], *ctx.sizes)
+        return torch.linalg.vecdot(slope, tangent)
+
+
+@guarded
+def drrl_loss(
+    pos: Tensor,
+    neg: Tensor,
+    dual: Tensor | float,
+    *,
+    order: float = 2.0,
+    weight: float = 1.0,
+    epsilon: float = 0.0,
+) -> Tensor:
+    """DrRL at a given β: (1 - p) + β + (mean_j (ε + c·(n_j - β)₊)^γ*)^(1/γ*), γ* = γ/(γ-1).
+
+    For ε = 0 it is an upper bound, for any β, of (1 - p) + the worst case over the Rényi ball of
+    order γ and radius γ*·log c. Source: Eq. 10; ε is not in the paper, but 0.1 in the authors'
+    code.
+
+    Args:
+        pos: (B,) scores.
+        neg: (B, N) scores, -inf = masked.
+        dual: β, a number or (B,), in units of score.
+        order: γ in (1, ∞].
+        weight: c > 0, dimensionless.
+        epsilon: ε >= 0, in units of score, only to reproduce the authors' code.
+
+    Returns:
+        (B,) in units of score.
+
+    >>> drrl_loss(torch.tensor([0.9]), torch.tensor([[0.1, 0.9]]), 0.5, order=2, weight=2)
+    tensor([1.1657])
+    """
+    check(1, math.inf, "(]", order=order)
+    check(0, math.inf, "()", weight=weight)
+    check(0, math.inf, "[)", epsilon=epsilon)
+    beta = _beta(dual, neg)
+    excess = relu(neg + (-beta)[..., None])
+    if epsilon:
+        excess = torch.where(neg != -math.inf, excess + epsilon / weight, 0)
+    sizes = count_negatives(neg), order, weight
+    if torch.compiler.is_compiling():  # which refuses second derivatives itself
+        slope = _power_slope(excess, *sizes).detach()
+        norm = torch.linalg.vecdot(slope, excess)
+    elif torch._C._are_functorch_transforms_active():  # the slopes' own slopes weigh zero together
+        norm = torch.linalg.vecdot(_power_slope(excess, *sizes), excess)
+    else:
+        norm = _PowerMean.apply(excess, *sizes)
+    return (1 - pos) + beta + norm
+
+
+@guarded
+def drrl_penalty_loss(
+    pos: Tensor, neg: Tensor, dual: Tensor | float, *, order: float = 2.0, temperature: float = 0.2
+) -> Tensor:
+    """DrRL's penalty twin at a given β: (1 - p) + β + λ·mean_j φ*((n_j - β)/λ).
+
+    φ*(s) = ((1 + (γ-1)s)₊^γ* - 1)/γ. An upper bound, for any β, of (1 - p) + the largest
+    E_Q n - λ·D(Q, P) over all Q, D the Cressie-Read divergence of Eq. 9. As γ -> 1 the best β
+    gives τ times Softmax Loss, with τ = λ for every user, up to a constant.
+
+    Args:
+        pos: (B,) scores.
+        neg: (B, N) scores, -inf = masked.
+        dual: β, a number or (B,), in units of score.
+        order: γ in (1, ∞).
+        temperature: λ > 0, in units of score.
+
+    Returns:
+        (B,) in units of score.
+
+    >>> drrl_penalty_loss(torch.tensor([1.0]), torch.tensor([[0.0, 0.2]]), 0.1, temperature=0.2)
+    tensor([0.1250])
+    """
+    check(1, math.inf, "()", order=order)
+    check(0, math.inf, "()", temperature=temperature)
+    beta = _beta(dual, neg)
+    slope = (order - 1) * (neg - beta[..., None]) / temperature
+    truncated = slope <= -1
+    # exp(γ*·log1p(s)) rather than (1 + s)^γ*: as γ -> 1, 1 + s rounds to 1.
+    log_power = dro.order_conj(order) * torch.where(truncated, 0, slope).log1p()
+    conjugate = torch.where(truncated, -1, log_power.expm1()) / order
+    return (1 - pos) + beta + temperature * mean_negatives(conjugate, neg)
+
+
+@entry(
+    "drrl",
+    label="DrRL",
+    colour="#009E73",
+    order="order",
+    search=LEARNED,
+    fixed={"loss.dual": "learned"},
+    variants={
+        "drrl-shared": Variant("DrRL-w/o-P", LEARNED, {"loss.dual": "shared"}),
+        "drrl-fixed": Variant("DrRL-w/o-LP", FIXED, {"loss.dual": "fixed"}),
+        "drrl-exact": Variant("DrRL, exact β", BALL, {"loss.dual": "exact"}),
+        "drrl-penalty": Variant("DrRL, penalty", PENALTY, {"loss.dual": "exact"}),
+    },
+)
+class DrRL(nn.Module):
+    """DrRL with its dual variable β.
+
+    The size of the ball is exactly one of `weight` (c), `radius` (ρ) and `eta` (the paper's η), or
+    `temperature` (λ) for the penalty twin. The default is the paper's own advice, `weight=1` with a
+    learned β: radius zero, so that β has no finite optimum and its start, `dual_lr` and the moment
+    training stops decide how robust the loss is. Source: Eq. 9-11.
+
+    Args:
+        n_users: with dual="learned" each of them has a β.
+        order: γ in (1, ∞]; with an exact β, 1 too.
+        weight: c > 0, dimensionless.
+        radius: ρ >= 0, nats.
+        eta: η >= 0, dimensionless.
+        temperature: λ > 0, in units of score.
+        dual: "learned", a β a user; "shared", one learned β (the ablation w/o-P); "fixed", one β
+            that stays (w/o-LP); "exact", each row's own optimum: no start, no rate.
+        start: where β starts, in units of score.
+        epsilon: ε >= 0, in units of score: the authors' 0.1, which is not in the paper.
+
+    Raises:
+        ValueError: a value out of range, two sizes, or an exact β where there is no ball (c <= 1).
+
+    >>> loss = DrRL(3, order=2, weight=2, start=0.5)
+    >>> loss(torch.tensor([0.9]), torch.tensor([[0.1, 0.9]]), Batch(torch.tensor([2])))
+    tensor([1.1657], grad_fn=<AddBackward0>)
+    """
+
+    beta: Tensor
+    DUALS = ("learned", "shared", "fixed", "exact")
+
+    def __init__(
+        self,
+        n_users: int,
+        *,
+        order: float = 2.0,
+        weight: float | None = None,
+        radius: float | None = None,
+        eta: float | None = None,
+        temperature: float | None = None,
+        dual: str = "learned",
+        start: float = 0.7,
+        epsilon: float = 0.0,
+    ):
+        super().__init__()
+        given = {"weight": weight, "radius": radius, "eta": eta, "temperature": temperature}
+        sizes = {name: value for name, value in given.items() if value is not None}
+        sizes = sizes or {"weight": 1.0}
+        if len(sizes) > 1:
+            raise ValueError(f"give one size, not {' and '.join(sizes)}")
+        if dual not in self.DUALS:
+            raise ValueError(f"dual must be one of {', '.join(self.DUALS)}, not {dual!r}")
+        exact, penalty = dual == "exact", "temperature" in sizes
+        check(1, math.inf, ("[" if exact else "(") + (")" if penalty else "]"), order=order)
+        check(0, math.inf, "[)" if sizes.keys() & {"radius", "eta"} else "()", **sizes)
+        check(-math.inf, math.inf, "()", start=start)
+        check(0, math.inf, "[)", epsilon=epsilon)
+        if epsilon and (exact or penalty):
+            raise ValueError("epsilon is added to c·(n - β)₊: give it with a ball and a β, or not")
+        if "eta" in sizes:
+            sizes = {"radius": dro.radius_from_eta(sizes["eta"], order)}
+        if exact and "weight" in sizes:
+            if sizes["weight"] <= 1:
+                raise ValueError(
+                    f"weight (c) must be above 1 with dual='exact', not {sizes['weight']!r}: at "
+                    "c = 1 the ball has radius zero and the loss is the plain mean, below 1 there "
+                    "is no ball. Give a radius, or keep c and learn β."
+                )
+            sizes = {"radius": dro.radius_from_weight(sizes["weight"], order)}
+        elif not exact and "radius" in sizes:
+            sizes = {"weight": dro.weight_from_radius(sizes["radius"], order)}
+        self.dual, self.hyper = dual, {"order": order, **sizes}
+        if exact:
+            return
+        self.function = drrl_penalty_loss if penalty else drrl_loss
+        self.hyper |= {} if penalty else {"epsilon": epsilon}
+        if dual == "learned":
+            check(1, math.inf, "[)", n_users=n_users)
+        beta = torch.full((n_users if dual == "learned" else 1,), float(start))
+        self.beta = nn.Parameter(beta, requires_grad=dual != "fixed")
+
+    @guarded_forward
+    def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
+        if self.dual == "exact":
+            check_rows(neg.amax(-1), neg)
+            return (1 - pos) + dro.worst_case(neg, **self.hyper).value
+        if self.dual == "learned":
+            batch = check_batch(batch, pos, neg, users=len(self.beta))
+            beta = dual_rows(self.beta, batch.users, rate=batch.rate)
+        else:
+            beta = self.beta.expand(len(pos))
+        return self.function(pos, neg, beta, **self.hyper)
+
+
+def starting_points(
+    scores: Tensor,
+    temperature: float,
+    *,
+    orders: tuple[float, ...] = (1.5, 2.0, 5.0),
+    quantiles: tuple[float, ...] = (0.25, 0.5, 0.75),
+) -> tuple[Tensor, list[dict[str, float | str]]]:
+    """From a tuned Softmax Loss to DrRL: the radius SL really used, and settings to try.
+
+    SL at temperature τ is, for each user, the ball of radius KL(Q‖P), Q_j ∝ exp(f_j/τ). The
+    settings are quantiles over users of that radius, at several orders, β exact.
+
+    Args:
+        scores: (users, N) of a trained SL model's negatives, -inf = masked. Let a row hold as many
+            as training draws: radii grow with their number, and no ball of N exceeds log N.
+        temperature: the τ it was trained with, > 0, in units of score.
+        orders: γ in [1, ∞], each a row of the grid.
+        quantiles: in [0, 1], which users' radii to try.
+
+    Returns:
+        (users,) radii in nats, and keyword arguments for `make("drrl", ...)` or `DrRL`.
+
+    >>> radii, settings = starting_points(torch.tensor([[0.0, 0.5], [0.0, 0.1]]), 0.1, orders=(2,))
+    >>> radii
+    tensor([0.6530, 0.1109])
+    >>> loss = DrRL(2, **settings[0])
+    """
+    radii = dro.radius_of_temperature(scores, temperature)
+    levels = torch.quantile(radii, radii.new_tensor(quantiles)).tolist()
+    grid = [{"order": o, "radius": r, "dual": "exact"} for o in orders for r in levels]
+    return radii, grid
