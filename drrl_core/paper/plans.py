@@ -146,8 +146,8 @@ def noise_plan(
     Returns:
         Blocks as `sweep` takes them from a file. The sampler is per-row, which alone has noise.
     """
-    finals = selected_runs(rows[rows["noise"] == 0])
-    one = finals.drop_duplicates(["dataset", "backbone", "variant"])
+    selected = selected_runs(rows[rows["noise"] == 0])
+    one = selected.drop_duplicates(["dataset", "backbone", "variant"])
     changed: dict[str, object] = {"train.noise": [*map(float, ratios)], "train.sampler": "per-row"}
     if radii is not None:
         one = one[one["loss"] == "drrl"]

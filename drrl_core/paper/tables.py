@@ -65,14 +65,14 @@ def table(rows: pd.DataFrame, dataset: str, backbone: str, *, short: bool = Fals
     'Not run.\\n'
     """
     rows = rows[(rows["dataset"] == dataset) & (rows["backbone"] == backbone)]
-    finals = selected_runs(rows[rows["noise"] == 0]) if len(rows) else rows
-    if finals.empty:
+    selected = selected_runs(rows[rows["noise"] == 0]) if len(rows) else rows
+    if selected.empty:
         return "Not run.\n"
     lines, printed = [], evidence.printed()
     missing = pd.Series([math.nan])
     cells_of = [(dataset, backbone, 0.0, metric) for metric in ACCURACY]
     paper = pd.DataFrame([printed.at(cell) for cell in cells_of])
-    for variant, own in finals.groupby("variant"):
+    for variant, own in selected.groupby("variant"):
         settings = json.loads(own["config"].iloc[0]).items()
         tuned = " ".join(f"{name.split('.')[-1]}={value}" for name, value in settings)
         told = own[["coverage", "coverage_b", "mean_popularity", "mean_popularity_b"]].mean()
@@ -94,7 +94,7 @@ def table(rows: pd.DataFrame, dataset: str, backbone: str, *, short: bool = Fals
         }
         lines.append((own["test_ndcg@20"].mean(), cells))
     if short:
-        most = finals.groupby("variant")["seed"].nunique()
+        most = selected.groupby("variant")["seed"].nunique()
         most = {NAMES.get(name, name) for name in most.index[most == most.max()]}
         lines = [each for each in lines if each[1]["loss"] in most and each[1][SHORT[-1]] != "–"]
     lines.sort(key=lambda line: -line[0])
