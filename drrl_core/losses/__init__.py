@@ -14,7 +14,7 @@ Derivatives for the scores are right to every order, in reverse and forward mode
 torch.func. A dual variable's gradient is not the plain derivative (see below).
 
 Modules: `pointwise` (MSE, BCE, BPR), `softmax` (SL, InfoNCE, BSL, PSL, AdvInfoNCE), `truncating`
-(CCL, LLPAUC), `drrl`; `registry` has an entry for each, `drrl_core.register` adds your own.
+(CCL, LLPAUC), `drrl`; each has its entry in `registry`. `drrl_core.register` adds your own.
 
 Where to start: `sl` with a temperature of 0.1 to 0.3; then `drrl` with the radius and order that
 `starting_points` reads off the trained scores, and dual="exact", which has nothing else to tune.
