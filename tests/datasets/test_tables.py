@@ -260,13 +260,13 @@ def test_data_folder_order(monkeypatch, tmp_path):
     assert datasets.data_folder("here") == Path("here")
     assert datasets.data_folder() == tmp_path
     monkeypatch.setenv("DRRL_DATA", "")
-    checkout = Path(datasets.__file__).parents[1]
-    if not Path(datasets.__file__).with_name("registry.txt").exists():
+    checkout = Path(datasets.__file__).parents[2]
+    if not (Path(datasets.__file__).parents[1] / "registry.txt").exists():
         assert datasets.data_folder() == checkout / "data" / "downloads"
     wheel = tmp_path / "drrl_core"
     wheel.mkdir()
     (wheel / "registry.txt").touch()
-    monkeypatch.setattr(datasets, "__file__", str(wheel / "datasets.py"))
+    monkeypatch.setattr(datasets, "__file__", str(wheel / "datasets" / "tables.py"))
     assert datasets._registry_file() == wheel / "registry.txt"
     assert datasets.data_folder() == pooch.os_cache("drrl")
 

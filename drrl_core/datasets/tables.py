@@ -322,7 +322,7 @@ def data_folder(data_dir=None) -> Path:
     if chosen := data_dir or os.environ.get("DRRL_DATA"):
         return Path(chosen).expanduser()
     registry = _registry_file()
-    in_checkout = registry.parent != Path(__file__).parent
+    in_checkout = registry.parent != Path(__file__).parents[1]
     return registry.parent / "downloads" if in_checkout else pooch.os_cache("drrl")
 
 
@@ -411,7 +411,7 @@ def _source(name) -> "_Source":
 
 def _registry_file() -> Path:
     """Beside the package in a wheel, in `data/` in a checkout."""
-    packaged = Path(__file__).with_name("registry.txt")
+    packaged = Path(__file__).parents[1] / "registry.txt"
     return packaged if packaged.is_file() else packaged.parents[1] / "data" / "registry.txt"
 
 
