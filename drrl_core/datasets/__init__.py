@@ -1,7 +1,23 @@
-"""Interaction data: the package is its one module until that is split."""
+"""Interaction data: named public sets, your own files, and an embedded synthetic set.
 
-import sys
+`load` is the one door: every set arrives as an immutable `Interactions`, whatever its source.
+"""
 
-from . import tables
+from .interactions import SPLITS, DataError, Interactions
+from .loading import load, load_file
+from .public import data_folder, describe, fetch, names
+from .quality import checks, shift
 
-sys.modules[__name__] = tables
+__all__ = [
+    "SPLITS",
+    "DataError",
+    "Interactions",
+    "checks",
+    "data_folder",
+    "describe",
+    "fetch",
+    "load",
+    "load_file",
+    "names",
+    "shift",
+]
