@@ -442,6 +442,8 @@ def data_info(
         for kind, labels in (("users", data.user_ids), ("items", data.item_ids)):
             if labels is not None:
                 print(f"{kind}: {', '.join(map(str, labels[:5]))}{', ...' * (len(labels) > 5)}")
+        for line in datasets.account(data):
+            print(line)
         for why, count in data.dropped.items():
             print(f"rows dropped, {why}: {count:,}")
         checked = datasets.checks(data)

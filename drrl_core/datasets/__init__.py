@@ -6,12 +6,13 @@
 from .interactions import SPLITS, DataError, Interactions
 from .loading import load, load_file
 from .public import data_folder, describe, fetch, names
-from .quality import checks, shift
+from .quality import account, checks, shift
 
 __all__ = [
     "SPLITS",
     "DataError",
     "Interactions",
+    "account",
     "checks",
     "data_folder",
     "describe",

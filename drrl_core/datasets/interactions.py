@@ -1,9 +1,11 @@
 """Who interacted with what: the immutable `Interactions`, and the error that data may raise."""
 
 import hashlib
+import itertools
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,9 +35,10 @@ class Interactions:
         truth: bool (n_users, n_items), True where the user would really like the item; known for
             generated data alone, otherwise None.
         dropped: of your own file, why rows of it are in no split, and how many; otherwise None.
+        report: of your own file, how it was read: its layout, lines, rows, columns; otherwise None.
 
     Raises:
-        ValueError: an array's shape is not that of n_users and n_items.
+        ValueError: an array's shape is not that of n_users and n_items; or a pair is in two splits.
 
     >>> from drrl_core.datasets import load
     >>> data = load("synthetic")
@@ -54,20 +57,42 @@ class Interactions:
     item_ids: np.ndarray | None = field(default=None, repr=False)
     truth: np.ndarray | None = field(default=None, repr=False)
     dropped: dict[str, int] | None = field(default=None, repr=False)
+    report: dict[str, Any] | None = field(default=None, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         shape = (self.n_users, self.n_items)
-        shapes = dict.fromkeys((*SPLITS, "truth"), shape)
-        shapes |= {"user_ids": shape[:1], "item_ids": shape[1:]}
-        for key, wanted in shapes.items():
+        wanted: dict[str, tuple[int, ...]] = {"truth": shape}
+        wanted |= {"user_ids": shape[:1], "item_ids": shape[1:]}
+        for key in SPLITS:
+            if (split := getattr(self, key)).shape != shape:
+                raise ValueError(f"{key} has shape {split.shape}, not {shape}")
+            split = canonical(split)
+            for array in (split.data, split.indices, split.indptr):
+                array.setflags(write=False)
+            object.__setattr__(self, key, split)
+        for key, size in wanted.items():
             if (value := getattr(self, key)) is None:
                 continue
-            if value.shape != wanted:
-                raise ValueError(f"{key} has shape {value.shape}, not {wanted}")
-            value = canonical(value) if key in SPLITS else np.array(value)
-            for array in (value.data, value.indices, value.indptr) if key in SPLITS else (value,):
-                array.setflags(write=False)
+            if value.shape != size:
+                raise ValueError(f"{key} has shape {value.shape}, not {size}")
+            value = np.array(value)
+            value.setflags(write=False)
             object.__setattr__(self, key, value)
+        for one, other in itertools.combinations(SPLITS, 2):
+            if shared := int(getattr(self, one).multiply(getattr(self, other)).nnz):
+                raise ValueError(
+                    f"{shared:,} pairs are in {one} and in {other}: the splits must be disjoint, "
+                    "for what is masked in the ranking is never found. Take them from one."
+                )
+
+    def user_id(self, index: int) -> int | str:
+        """A user by its own id, where the file has ids; else its number.
+
+        >>> from drrl_core.datasets import load
+        >>> load("synthetic").user_id(3)
+        3
+        """
+        return index if self.user_ids is None else self.user_ids[index].item()
 
     @cached_property
     def hash(self) -> str:
@@ -109,7 +134,7 @@ class Interactions:
         return pd.Series(rows, dtype=object).to_frame(self.name)
 
 
-def canonical(matrix) -> sparse.csr_array:
+def canonical(matrix: Any) -> Any:
     """A copy: float32 ones, int64 indices (they index a tensor as they are), sorted, no repeats."""
     matrix = sparse.csr_array(matrix, dtype=np.float32, copy=True)
     matrix.sum_duplicates()
@@ -125,13 +150,15 @@ def without_train(data: Interactions) -> tuple[int, int]:
     return int((np.diff(data.train.indptr) == 0).sum()), int((items == 0).sum())
 
 
-def from_keys(name: str, shape, splits: list[np.ndarray], **more) -> Interactions:
+def from_keys(
+    name: str, shape: tuple[int, int], splits: list[np.ndarray], **more: Any
+) -> Interactions:
     """From keys user * n_items + item, one sorted array a split; warns where train has gaps."""
-    splits = [
+    train, valid, test = (
         sparse.csr_array((np.ones(len(keys)), np.divmod(keys, shape[1])), shape=shape)
         for keys in splits
-    ]
-    data = Interactions(name, int(shape[0]), int(shape[1]), *splits, **more)
+    )
+    data = Interactions(name, int(shape[0]), int(shape[1]), train, valid, test, **more)
     users, items = without_train(data)
     if users or items:
         warnings.warn(

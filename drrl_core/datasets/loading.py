@@ -1,52 +1,92 @@
-"""The one door: `load` for any set by its name or path, `load_file` for your own file."""
+"""The one door: `load` for any set by its name or path, `load_file` for your own data."""
 
+import dataclasses
 import difflib
-import itertools
 import os
+import re
 import urllib.parse
 import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
+from scipy import sparse
 
-from . import public, tables
+from . import public, splits
+from .columns import Columns, naming
+from .files import Content, contents
 from .interactions import SPLITS, DataError, Interactions, from_keys
-from .splits import core, deal_by_time, deal_by_user
+from .pairs import read_lines
+from .records import of_frame, read_records
+from .tables import Reading, column, read_text
+
+Path_ = str | os.PathLike[str]
 
 
-def load(name: str | os.PathLike, *, data_dir=None, seed: int = 0, **options) -> Interactions:
-    """Load a named set or your own file; warn once where users or items have no train pair.
+def load(
+    name: Any, *, data_dir: public.Folder = None, seed: int = 0, **options: Any
+) -> Interactions:
+    """Load a named set or your own data; warn once where users or items have no train pair.
 
     Args:
-        name: one of `names()`, or the path of a file as `load_file` reads it. A path may end in
-            options, written as in a web address: `ratings.csv?min_rating=4&k_core=5&split=time`.
+        name: one of `names()`, or the path of a file, folder or archive as `load_file` reads it. A
+            path may end in options, as a web address does: `ratings.csv?min_rating=4&split=time`.
+            Or a pandas or Polars frame, or a scipy matrix of users by items.
         data_dir: the folder that holds the public files, see `data_folder`.
-        seed: generates `synthetic` and splits your own file, int >= 0; the public sets come split.
-        **options: for your own file, see `load_file`; they take precedence over those in the path.
+        seed: generates `synthetic` and splits your own data, int >= 0; the public sets come split.
+        **options: for your own data, see `load_file`; they take precedence over those in the path.
 
     Raises:
         DataError: the name is unknown, or the data cannot be had or read.
         TypeError: an option of `load_file` was given with a named set.
+        ValueError: an option is out of its domain.
 
     >>> load("synthetic").train.nnz > 10_000
     True
     """
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed={seed!r}: expected a whole number >= 0")
+    if not isinstance(name, str | os.PathLike):
+        return load_file(name, **{"seed": seed, **options})
     file, _, query = os.fspath(name).partition("?")
     if Path(name).exists():  # whatever its name holds
-        file, query = name, ""
-    path = Path(file)
-    known = file in public.names()
-    if not known and (path.suffix or len(path.parts) > 1 or path.exists()):
-        given = {"seed": seed, "name": Path(name).name, **_parse(query), **options}
-        return load_file(path, **given)
-    if options and os.fspath(name) in public.names():
-        raise TypeError(f"load({name!r}) takes no {', '.join(options)}: for your own files only")
-    return public.load_public(os.fspath(name), data_dir=data_dir, seed=seed)
+        file, query = os.fspath(name), ""
+    path = Path(file).expanduser()
+    if file in public.names() or not (path.suffix or len(path.parts) > 1 or path.exists()):
+        if options and os.fspath(name) in public.names():
+            raise TypeError(
+                f"load({name!r}) takes no {', '.join(options)}: for your own files only"
+            )
+        return public.load_public(os.fspath(name), data_dir=data_dir, seed=seed)
+    shown = f"{path.name}?{query}" if query else path.name
+    try:
+        return load_file(path, **{"seed": seed, "name": shown, **_parse(query), **options})
+    except DataError as error:
+        if options or not isinstance(name, str):
+            raise
+        raise DataError(_as_address(str(error))) from error
+
+
+def _as_address(message: str) -> str:
+    """A message with options as in a web address: `header=true` for `header=True`.
+
+    >>> _as_address("Say header=True, or comment='#'.")
+    'Say ?header=true, or ?comment=%23.'
+    """
+
+    def spelt(match: re.Match[str]) -> str:
+        value = urllib.parse.quote(match[3], safe="/.,:|") if match[2] else match[0]
+        value = value if match[2] else match[4].lower()
+        return f"?{match[1]}={value}"
+
+    known = "|".join(_PARSERS)
+    return re.sub(rf"(?<![\w?&])({known})=(?:(')([^']*)'|(True|False|\d+))", spelt, message)
 
 
 def load_file(
-    path: str | os.PathLike,
+    path: Any,
     *,
     format: str | None = None,
     user: str | int | None = None,
@@ -56,50 +96,87 @@ def load_file(
     sep: str | None = None,
     header: bool | None = None,
     encoding: str = "utf-8",
+    quote: bool | None = None,
+    comment: str | None = None,
+    decimal: str | None = None,
+    dates: str | None = None,
+    missing: str | None = None,
+    member: str | None = None,
+    valid: str | None = None,
+    test: str | None = None,
+    overlap: str | None = None,
+    where: str | None = None,
+    since: str | float | None = None,
+    until: str | float | None = None,
     min_rating: float | None = None,
+    max_pairs: int | None = None,
     k_core: int = 1,
-    split: str = "random",
+    split: str | None = None,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     seed: int = 0,
     name: str | None = None,
 ) -> Interactions:
-    """Load your own file and split it.
+    """Load your own data and split them, or keep the split that they have.
 
-    Three formats are read, each also as `.gz`:
+    Three formats are text, also packed (`.gz`, `.bz2`, `.xz`, `.zst`) or in a zip or tar archive:
 
     - "pairs": lines `user item`, whole numbers used as they are: a number that never occurs is a
       user or item without pairs.
     - "adjacency": lines `user item item ...`, whole numbers likewise.
-    - "table": columns for user and item and perhaps rating and timestamp, with a header (RecBole's
-      `user_id:token` too) or without (Amazon's raw ratings); ids are labels of any kind, and kept.
+    - "table": columns for user and item and perhaps more, with a header (RecBole's `user_id:token`
+      too) or without; ids are labels of any kind, and kept; blanks around them are not.
 
-    A repeated pair counts once. What may be read in two ways is refused, with the way out.
+    JSON lines and lists, parquet, feather and xlsx are told by their first bytes. A repeated pair
+    counts once. What may be read in two ways is refused, with the way out. `report` of the result
+    says what was found out and done.
 
     Args:
-        path: the file.
-        format: one of these; None: a table, but for `.txt` (pairs; adjacency where no user comes
-            twice and the lines differ in length, the longest over four fields).
-        user: the column's name, or its position from 0; None: found by its usual names (user_id,
-            userId, uid, ...), or, without a header, in the order user, item, rating, timestamp.
-        item: likewise.
-        rating: likewise; finite numbers in the file's unit.
-        timestamp: likewise; finite numbers, or dates as ISO 8601.
-        sep: one character; None: the first of tab, semicolon, comma, bar, space that line 1 holds.
+        path: the file, folder or archive; or a pandas or Polars frame, or a scipy matrix of users
+            by items, whose values are ratings.
+        format: one of these; None: told by the content; text is a table, but for `.txt` (pairs;
+            adjacency where no user comes twice and the lines differ in length).
+        user: the column's name (of JSON, keys joined by dots), or its position from 0; None: found
+            by its usual names (user_id, userId, uid, ...); without a header the first column of
+            two to four.
+        item: likewise; without a header the second.
+        rating: likewise, but never guessed without a header; finite numbers in the file's unit.
+        timestamp: likewise; finite numbers, or dates.
+        sep: what parts the columns; None: the mark that all lines at the top hold as often, of tab,
+            `::`, semicolon, comma, bar, blanks.
         header: whether line 1 holds names; None: it does if it holds a usual or a given one.
         encoding: of a table.
+        quote: whether `"` encloses cells; None: found out.
+        comment: what lines begin with that are skipped; None: `#` and `%` at the top of the file.
+        decimal: "," or "."; None: found out.
+        dates: "iso", "rfc", "us" (month first), "eu" (day first), "german" (by dots), "long"
+            (`09 13, 2009`), or a pattern of strptime; None: the one that all dates fit.
+        missing: "drop" rows whose user or item is empty or NULL, NA, None, ...; "keep" these words
+            as ids; None: refuse them.
+        member: the file meant, of a folder or an archive that holds several.
+        valid: the file with the valid pairs, relative to `path`.
+        test: the file with the test pairs, likewise.
+        overlap: "drop" from valid and test the pairs of an earlier split; None: refuse them.
+        where: COLUMN:VALUE, or COLUMN:VALUE|VALUE; other rows are dropped.
+        since: drop rows before this date (ISO 8601) or number.
+        until: drop rows at or after it, likewise.
         min_rating: drop rows rated lower, in the file's unit; None keeps all.
+        max_pairs: then drop users with more distinct pairs, int >= 1; None keeps all.
         k_core: then keep the largest set of pairs in which every user and every item has as many,
             int >= 1; above 1 the users and items that are left are numbered anew.
         split: "random": each user's pairs are dealt by `fractions`, at least one to train.
             "time": the earliest share of all pairs is train, the next valid, the last test (equal
             times stay together); valid and test keep the users and items seen in train.
+            "user-time": each user's pairs by time. "last": each user's last pair is test, the one
+            before it valid. "popularity": valid and test have all items alike, see `splits.KINDS`.
+            "column:NAME": as that column says. None: as the files or a column `split` say, and
+            then without valid a share of each user's train pairs, rounded down; else "random".
         fractions: shares of train, valid and test, dimensionless, >= 0, sum 1, train > 0.
-        seed: of the random split, int >= 0; the same pairs in another order split alike.
+        seed: of a random split, int >= 0; the same pairs in another order split alike.
         name: of the set; None: the file's.
 
     Raises:
-        DataError: the file cannot be read; the message names the line.
-        ValueError: `format`, `sep`, `k_core`, `split` or `fractions` is out of its domain.
+        DataError: the data cannot be read; the message names the line.
+        ValueError: an option is out of its domain.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -109,108 +186,416 @@ def load_file(
     >>> data.user_ids.tolist(), data.train.toarray().tolist()
     (['ann', 'bob'], [[1.0, 1.0], [0.0, 1.0]])
     """
-    shares, columns = np.asarray(fractions, float), (user, item, rating, timestamp)
-    if shares.shape != (3,) or shares[0] <= 0 or (shares < 0).any() or abs(shares.sum() - 1) > 1e-9:
-        raise ValueError(f"fractions={fractions!r}: expected three shares >= 0, sum 1, train > 0")
-    if split not in ("random", "time") or format not in (None, "pairs", "adjacency", "table"):
-        raise ValueError(
-            f"split={split!r}, format={format!r}: expected random or time; "
-            "pairs, adjacency or table"
-        )
-    if (sep is not None and len(sep) != 1) or k_core < 1:
-        raise ValueError(f"sep={sep!r}, k_core={k_core!r}: expected one character, and k_core >= 1")
-    path = Path(path).expanduser()
-    raw, name = tables.read_bytes(path), name or path.name
-    needed = {"rating": min_rating is not None, "timestamp": split == "time"}
-    bare = {sep, header, *columns} == {None}
+    given = {key: value for key, value in locals().items() if key != "path"}
+    plan = _Plan(**{key: given[key] for key in _names(_Plan)})
+    how = Reading(**{key: given[key] for key in _names(Reading) if key in given})
+    how = dataclasses.replace(how, needed=plan.needed(), split=plan.split_column())
+    label = "data"
+    if isinstance(path, str | os.PathLike):
+        path = Path(path).expanduser()
+        label, parts = str(path), _read_all(path, plan, how)
+    elif sparse.issparse(path):
+        parts = {"train": _of_matrix(path)}
+    else:
+        parts = {"train": _of_table(of_frame(path, label), how)}
+    rows = _joined(parts)
+    if plan.by_files and len(parts) == 1 and rows.part is None:
+        rows.part = np.zeros(len(rows.users), np.int64)
+    rows = _filtered(rows, plan, label)
+    shown = name or (path.name if isinstance(path, Path) else label)
+    return _dealt(rows, plan, label, shown)
+
+
+def _names(kind: type) -> list[str]:
+    return [each.name for each in dataclasses.fields(kind) if each.name != "needed"]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is done with the rows once they are read. See `load_file`."""
+
+    format: str | None
+    member: str | None
+    valid: str | None
+    test: str | None
+    overlap: str | None
+    since: str | float | None
+    until: str | float | None
+    min_rating: float | None
+    max_pairs: int | None
+    k_core: int
+    split: str | None
+    fractions: tuple[float, float, float]
+    seed: int
+
+    def __post_init__(self) -> None:
+        shares = self.shares
+        fine = shares.shape == (3,) and (shares >= 0).all() and shares[0] > 0
+        if not fine or abs(shares.sum() - 1) > 1e-9:
+            raise ValueError(
+                f"fractions={self.fractions!r}: expected three shares >= 0, sum 1, train > 0"
+            )
+        for key, value, allowed in (
+            ("split", self.split, (None, *splits.KINDS)),
+            ("format", self.format, (None, "pairs", "adjacency", "table")),
+            ("overlap", self.overlap, (None, "drop")),
+        ):
+            if value not in allowed and not (key == "split" and str(value).startswith("column:")):
+                few = ", ".join(map(str, allowed[1:]))
+                raise ValueError(f"{key}={value!r}: expected one of {few}")
+        for key, least in (("k_core", 1), ("max_pairs", 1), ("seed", 0)):
+            value = getattr(self, key)
+            whole = isinstance(value, int | np.integer) and value >= least
+            if not whole and not (key == "max_pairs" and value is None):
+                raise ValueError(f"{key}={value!r}: expected a whole number >= {least}")
+        if self.min_rating is not None and not np.isfinite(self.min_rating):
+            raise ValueError(f"min_rating={self.min_rating!r}: expected a finite number")
+        if self.by_files and self.split is not None:
+            raise ValueError(f"split={self.split!r}: valid= and test= say the split. Leave one out")
+
+    @property
+    def shares(self) -> np.ndarray:
+        return np.asarray(self.fractions, float)
+
+    @property
+    def by_files(self) -> bool:
+        return self.valid is not None or self.test is not None
+
+    @property
+    def by_time(self) -> bool:
+        return self.split in ("time", "user-time", "last")
+
+    def needed(self) -> tuple[str, ...]:
+        """The columns that the options rest on."""
+        timed = self.by_time or self.since is not None or self.until is not None
+        return ("rating",) * (self.min_rating is not None) + ("timestamp",) * timed
+
+    def split_column(self) -> str | None:
+        """The column that says the split; empty: none; None: one of that name, if there is."""
+        if self.split is None and not self.by_files:
+            return None
+        return (self.split or "").partition("column:")[2]
+
+
+@dataclass
+class _Rows:
+    """Rows of a file: codes of users and items, what the codes stand for, and what else counts."""
+
+    users: np.ndarray
+    items: np.ndarray
+    user_ids: np.ndarray | None = None
+    item_ids: np.ndarray | None = None
+    rating: np.ndarray | None = None
+    time: np.ndarray | None = None
+    part: np.ndarray | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+
+    def keep(self, which: np.ndarray, why: str) -> None:
+        """Keep these rows, a mask or places; the others are counted."""
+        before = len(self.users)
+        for key in ("users", "items", "rating", "time", "part"):
+            if (value := getattr(self, key)) is not None:
+                setattr(self, key, value[which])
+        self.dropped[why] = self.dropped.get(why, 0) + before - len(self.users)
+
+
+def _read_all(path: Path, plan: _Plan, how: Reading) -> dict[str, _Rows]:
+    """The rows of each split that is a file; train alone where there is one file."""
+    found = contents(path, plan.member)
+    for role, other in (("valid", plan.valid), ("test", plan.test)):
+        if other is not None:
+            if role in found:
+                raise DataError(f"{path}: holds a {role} file. Leave {role}= out.")
+            base = path if path.is_dir() else path.parent
+            found |= {role: contents(base / other)["train"]}
+    parts, format = {}, plan.format
+    for role in SPLITS:
+        if role in found:
+            where, raw = found[role]
+            parts[role] = _read(raw, where, how, format)
+            kind = parts[role].reports[0]["format"]
+            format = kind if kind in ("adjacency", "table") and len(found) > 1 else format
+    return parts
+
+
+def _read(raw: Content, where: str, how: Reading, format: str | None) -> _Rows:
+    bare = how == Reading(needed=how.needed, split=how.split)
     if format in ("pairs", "adjacency") and not bare:
         raise ValueError(f"format={format!r} takes no sep, header or columns: it has none")
-    if format != "table" and bare and (format or ".txt" in path.suffixes[-2:]):
-        pairs = tables.read_pairs(raw, path, format=format)
-        table = pd.DataFrame(pairs, columns=["user", "item"])
-    else:
-        text = tables.decode(raw, path, encoding)
-        table = tables.read_table(text, path, sep, header, columns, needed)
-    if missing := [key for key in needed if needed[key] and key not in table]:
-        raise DataError(
-            f"{path}, line 1: no {missing[0]} column, which min_rating and split='time' rest on. "
-            f"Say {missing[0]}= with a name or a position."
+    if format in ("pairs", "adjacency") or (
+        format is None and bare and ".txt" in Path(where).suffixes[-2:]
+    ):
+        lines = read_lines(raw, where, format=format)
+        for key in how.needed:
+            raise DataError(
+                f"{where}, line 1: no {key} column, as lines of numbers have none. For other "
+                f"columns say format='table', with user=, item= and {key}=."
+            )
+        report = {"file": where, "format": lines.format, "lines": lines.lines}
+        report |= {"blank lines": lines.blank, "rows": len(lines.pairs)}
+        if lines.format == "adjacency":
+            report["lists"] = lines.lines - lines.blank
+        return _Rows(lines.pairs[:, 0], lines.pairs[:, 1], reports=[report])
+    table = read_records(raw, where, how) or read_text(raw, where, how, naming(how))
+    return _of_table(table, how)
+
+
+def _of_matrix(matrix: Any) -> _Rows:
+    found = sparse.coo_array(matrix)
+    report = {"format": "matrix", "rows": int(found.nnz)}
+    codes = found.row.astype(np.int64), found.col.astype(np.int64)
+    return _Rows(*codes, rating=found.data.astype(float), reports=[report])
+
+
+def _of_table(table: Any, how: Reading) -> _Rows:
+    columns = Columns(table, how)
+    users, user_ids = columns.labels("user")
+    items, item_ids = columns.labels("item")
+    rows = _Rows(users, items, user_ids, item_ids, reports=[{"file": table.where} | table.report])
+    if "rating" in columns.cells:
+        try:
+            rows.rating = columns.numbers("rating")
+        except DataError:
+            if "rating" in how.needed:
+                raise
+            rows.reports[0]["rating"] = "no numbers"
+    if "timestamp" in columns.cells:
+        rows.time = columns.times()
+        rows.reports[0]["dates"] = table.report["dates"]
+    if "split" in columns.cells:
+        rows.part = columns.parts()
+    wanted = columns.wanted_rows() if how.where is not None else None
+    if how.missing == "drop":
+        there = (users >= 0) & (items >= 0)
+        wanted = wanted if wanted is None else wanted[there]
+        rows.keep(there, "no user or item")
+    if wanted is not None:
+        rows.keep(wanted, f"where is not {how.where}")
+    if not len(rows.users):
+        raise DataError(f"{table.where}: no row is left. Choose another where= or missing=.")
+    return rows
+
+
+def _joined(parts: dict[str, _Rows]) -> _Rows:
+    """One table of ids and one of rows, each row with its split."""
+    each = list(parts.values())
+    rows = _Rows(np.empty(0), np.empty(0), reports=[one.reports[0] for one in each])
+    for side in ("user", "item"):
+        codes, ids = [getattr(one, f"{side}s") for one in each], []
+        for k, one in enumerate(each):
+            known = getattr(one, f"{side}_ids")
+            if known is None and any(getattr(other, f"{side}_ids") is not None for other in each):
+                numbers, codes[k] = np.unique(codes[k], return_inverse=True)
+                known = np.array(list(map(str, numbers)), object)
+            ids.append(known)
+        if ids[0] is not None:
+            labels = np.concatenate(ids)
+            whole = all(re.fullmatch("0|-?[1-9][0-9]{0,17}", label) for label in labels)
+            kind = np.int64 if whole else str
+            table, place = np.unique(np.array(list(labels), kind), return_inverse=True)
+            places = np.split(place, np.cumsum([len(some) for some in ids])[:-1])
+            codes = [place[code] for place, code in zip(places, codes, strict=True)]
+            setattr(rows, f"{side}_ids", table)
+        setattr(rows, f"{side}s", np.concatenate(codes))
+    for key in ("rating", "time", "part"):
+        values = [getattr(one, key) for one in each]
+        if all(value is not None for value in values):
+            setattr(rows, key, np.concatenate(values))
+    if len(parts) > 1:
+        rows.part = np.repeat(
+            [SPLITS.index(key) for key in parts], [len(one.users) for one in each]
         )
-    sizes = {"read": len(table)}
-    table = _filtered(table, path, min_rating, k_core, split == "time", sizes)
-    return _dealt(table, path, name, shares, seed if split == "random" else None, k_core, sizes)
+    for one in each:
+        for why, count in one.dropped.items():
+            rows.dropped[why] = rows.dropped.get(why, 0) + count
+    return rows
 
 
-def _filtered(table, path, min_rating, k_core, by_time, sizes):
-    """The distinct pairs that count; `sizes` gets how many are left after each step."""
-    if min_rating is not None:
-        table = table[table["rating"] >= min_rating]
-        sizes["rated below min_rating"] = len(table)
-        if table.empty:
-            raise DataError(f"{path}: no rating reaches min_rating={min_rating}. Lower it.")
-    if by_time:  # of a repeated pair, the earliest counts
-        table = table.sort_values("timestamp", kind="stable")
-    table = table.drop_duplicates(["user", "item"])
-    sizes["repeated"] = len(table)
-    if k_core > 1:
-        table = core(table, k_core)
-        sizes["outside the k-core"] = len(table)
-        if table.empty:
-            raise DataError(f"{path}: nothing is left with k_core={k_core}. Lower it.")
-    return table
+def _filtered(rows: _Rows, plan: _Plan, where: str) -> _Rows:
+    """The distinct pairs that count, sorted by user and item."""
+    _describe_ratings(rows)
+    if plan.min_rating is not None and rows.rating is not None:
+        rows.keep(rows.rating >= plan.min_rating, "rated below min_rating")
+        if not len(rows.users):
+            raise DataError(f"{where}: no rating reaches min_rating={plan.min_rating}. Lower it.")
+    if rows.time is not None and (plan.since is not None or plan.until is not None):
+        since, until = (_moment(key, getattr(plan, key)) for key in ("since", "until"))
+        rows.keep((rows.time >= since) & ~(rows.time >= until), "outside since and until")
+        if not len(rows.users):
+            raise DataError(f"{where}: no row lies between since= and until=. Widen them.")
+    n_items = int(rows.items.max()) + 1
+    keys = rows.users * n_items + rows.items
+    order = np.lexsort([each for each in (rows.time, rows.part, keys) if each is not None])
+    again = keys[order][1:] == keys[order][:-1]
+    if rows.part is not None:
+        again &= rows.part[order][1:] == rows.part[order][:-1]
+    rows.keep(order[np.concatenate([[True], ~again])], "repeated")
+    if rows.part is not None:
+        _apart(rows, plan, where, n_items)
+    if plan.max_pairs is not None:
+        rows.keep(np.bincount(rows.users)[rows.users] <= plan.max_pairs, "user above max_pairs")
+        if not len(rows.users):
+            raise DataError(f"{where}: every user has more than max_pairs={plan.max_pairs} pairs.")
+    if plan.k_core > 1:
+        rows.keep(splits.core(rows.users, rows.items, plan.k_core), "outside the k-core")
+        if not len(rows.users):
+            raise DataError(f"{where}: nothing is left with k_core={plan.k_core}. Lower it.")
+    for side in ("user", "item"):
+        codes, ids = getattr(rows, f"{side}s"), getattr(rows, f"{side}_ids")
+        if ids is not None or plan.k_core > 1:  # numbers used as they are may have gaps
+            used = np.unique(codes)
+            setattr(rows, f"{side}s", np.searchsorted(used, codes))
+            setattr(rows, f"{side}_ids", used if ids is None else ids[used])
+    return rows
 
 
-def _dealt(table, path, name, shares, seed, k_core, sizes):
-    """Pairs, split at random by `seed`, or by time where that is None."""
-    (user_ids, users), (item_ids, items) = (
-        tables.codes(table[key], gaps=k_core == 1) for key in ("user", "item")
-    )
-    shape = (users.max() + 1, items.max() + 1)
-    order = np.lexsort((items, users))
-    users, items = users[order], items[order]
-    keys = users * shape[1] + items
-    if seed is None:
-        part = deal_by_time(users, items, table["timestamp"].to_numpy()[order], shares)
-        sizes["held out, user or item not in train"] = int((part >= 0).sum())
-    else:
-        part = deal_by_user(users, shares, np.random.default_rng(seed))
-    splits = [keys[part == k] for k in range(len(SPLITS))]
-    none = [SPLITS[k] for k in range(len(SPLITS)) if shares[k] > 0 and not len(splits[k])]
-    if none and seed is None:
+def _apart(rows: _Rows, plan: _Plan, where: str, n_items: int) -> None:
+    """Let no pair be in two splits of those that the files make."""
+    keys = rows.users * n_items + rows.items
+    again = np.concatenate([[False], keys[1:] == keys[:-1]])  # sorted by key, then by split
+    if not again.any():
+        return
+    if plan.overlap is None:
+        k = int(np.argmax(again))
+        pair = [
+            repr(code if ids is None else ids[code].item())
+            for code, ids in ((rows.users[k], rows.user_ids), (rows.items[k], rows.item_ids))
+        ]
         raise DataError(
-            f"{path}: the split by time leaves no {none[0]} pair with user and item in "
-            "train. Choose other fractions, or split='random'."
+            f"{where}: {again.sum():,} pairs are in two splits, such as user {pair[0]}, item "
+            f"{pair[1]}. Say overlap='drop' to keep them in the earlier one."
+        )
+    rows.keep(~again, "in an earlier split too")
+
+
+def _moment(key: str, value: str | float | None) -> float:
+    """A date or a number as seconds."""
+    if value is None:
+        return -np.inf if key == "since" else np.inf
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        return float(np.datetime64(str(value), "us").astype(np.int64)) / 1e6
+    except ValueError:
+        raise ValueError(f"{key}={value!r}: expected a date such as 2019-01-31") from None
+
+
+def _describe_ratings(rows: _Rows) -> None:
+    """Say what range the ratings have, and which of them count as liked and may not be meant so."""
+    if rows.rating is not None and len(rows.rating):
+        low, high = float(rows.rating.min()), float(rows.rating.max())
+        zeros = int((rows.rating <= 0).sum())
+        least = float(rows.rating[rows.rating > 0].min()) if zeros < len(rows.rating) else None
+        found = {"from": low, "to": high, "not above 0": zeros, "least above 0": least}
+        rows.reports[0]["ratings"] = found
+
+
+def _deal(rows: _Rows, plan: _Plan) -> np.ndarray:
+    """0, 1 or 2 for each pair: train, valid or test; -1: none."""
+    shares, rng = plan.shares, np.random.default_rng(plan.seed)
+    time = rows.time if rows.time is not None else np.zeros(len(rows.users))
+    match plan.split:
+        case "time":
+            return splits.deal_by_time(rows.users, rows.items, time, shares)
+        case "user-time":
+            return splits.deal_user_time(rows.users, time, shares)
+        case "last":
+            return splits.deal_last_out(rows.users, time)
+        case "popularity":
+            return splits.deal_by_popularity(rows.users, rows.items, shares, rng)
+    if rows.part is None or plan.split == "random":
+        return splits.deal_by_user(rows.users, shares, rng)
+    part = rows.part.copy()
+    if not (part == 1).any() and shares[1] > 0 and (part == 0).any():
+        train = part == 0
+        part[train] = splits.cut_valid(rows.users[train], shares[1] / shares[:2].sum(), rng)
+    return part
+
+
+def _dealt(rows: _Rows, plan: _Plan, where: str, name: str) -> Interactions:
+    part = _deal(rows, plan)
+    shape = (int(rows.users.max()) + 1, int(rows.items.max()) + 1)
+    keys, given = rows.users * shape[1] + rows.items, rows.part is not None
+    if plan.split == "time":
+        rows.dropped["held out, user or item not in train"] = int((part < 0).sum())
+    parts = [keys[part == k] for k in range(len(SPLITS))]
+    none = [SPLITS[k] for k in range(3) if plan.shares[k] > 0 and not len(parts[k])]
+    if not len(parts[0]) or (none and plan.split == "time"):
+        raise DataError(
+            f"{where}: the split {'by time ' * (plan.split == 'time')}leaves no {none[0]} pair"
+            f"{' with user and item in train' * (plan.split == 'time')}. Choose other fractions, "
+            "or split='random'."
         )
     if none:
         warnings.warn(
-            f"{name}: {len(keys):,} pairs of {len(np.unique(users)):,} users are too few: none is "
-            f"left for {' and '.join(none)}, so accuracy there cannot be told.",
+            f"{name}: {len(keys):,} pairs of {len(np.unique(rows.users)):,} users are too few: none"
+            f" is left for {' and '.join(none)}, so accuracy there cannot be told.",
             UserWarning,
             stacklevel=3,
         )
-    dropped = {why: a - b for (_, a), (why, b) in itertools.pairwise(sizes.items())}
-    more = {"user_ids": user_ids, "item_ids": item_ids, "dropped": dropped}
-    return from_keys(name, shape, splits, **more)
+    report = {
+        "files": rows.reports,
+        "dropped": rows.dropped,
+        "rows": sum(each["rows"] for each in rows.reports),
+        "kept": sum(map(len, parts)),
+        "split": plan.split or ("as given" if given else "random"),
+    }
+    more = {"user_ids": rows.user_ids, "item_ids": rows.item_ids, "dropped": rows.dropped}
+    data = from_keys(name, shape, parts, **more, report=report)
+    for text in _doubts(data, plan):
+        warnings.warn(f"{name}: {text}", UserWarning, stacklevel=3)
+    return data
 
 
-def _column(text: str) -> str | int:
-    return int(text) if text.isdecimal() else text
+def _doubts(data: Interactions, plan: _Plan) -> Iterator[str]:
+    """What is read as it is, and makes a model or its accuracy useless if it is not meant so."""
+    files = (data.report or {})["files"]
+    found = next((each["ratings"] for each in files if "ratings" in each), None)
+    if found and found["not above 0"] and plan.min_rating is None:
+        column = files[0].get("columns", {}).get("rating", {}).get("name", "")
+        way = f"min_rating={found['least above 0']:g}" if found["least above 0"] else "min_rating="
+        yield (
+            f"the rating column {column!r} goes from {found['from']:g} to {found['to']:g}, and its "
+            f"{found['not above 0']:,} rows not above 0 count as liked; {way} drops them."
+        )
+    train = np.diff(data.train.indptr)
+    degree = train + np.diff(data.valid.indptr) + np.diff(data.test.indptr)
+    if data.n_users > 1 and degree.max() == data.n_items > 1:
+        yield (
+            f"user {data.user_id(int(degree.argmax()))!r} has every one of the {data.n_items:,} "
+            f"items, so nothing can be learned of it; max_pairs={data.n_items - 1} drops it."
+        )
+    ranked = data.n_items - train[degree > train]
+    if len(ranked) and ranked.max() <= 20:
+        yield (
+            f"at most {ranked.max()} items are left to rank for a user, so recall@20 is 1 whatever "
+            "is learned. If the file has more items, name their column: item="
+        )
+
+
+def _switch(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
 
 
 # How the options of `load_file` are read where they come with the path.
-_PARSERS = {
-    **dict.fromkeys(("format", "sep", "encoding", "split", "name"), str),
-    **dict.fromkeys(("user", "item", "rating", "timestamp"), _column),
-    **dict.fromkeys(("k_core", "seed"), int),
-    "header": {"true": True, "false": False}.__getitem__,
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("format", "sep", "encoding", "comment", "decimal", "dates", "missing"), str),
+    **dict.fromkeys(("member", "valid", "test", "overlap", "where", "split", "name"), str),
+    **dict.fromkeys(("user", "item", "rating", "timestamp"), column),
+    **dict.fromkeys(("k_core", "seed", "max_pairs"), int),
+    **dict.fromkeys(("header", "quote"), _switch),
+    **dict.fromkeys(("since", "until"), str),
     "min_rating": float,
     "fractions": lambda text: tuple(float(part) for part in text.split(",")),
 }
 
 
-def _parse(query: str) -> dict:
+def _parse(query: str) -> dict[str, Any]:
     """Options as in `min_rating=4&fractions=.6,.2,.2`, `%3B` for what has a meaning there."""
-    options = {}
+    options: dict[str, Any] = {}
     for key, text in urllib.parse.parse_qsl(query, keep_blank_values=True):
         if key not in _PARSERS:
             close = difflib.get_close_matches(key, _PARSERS, n=1)

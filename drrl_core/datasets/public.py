@@ -14,9 +14,10 @@ import numpy as np
 import pooch
 from scipy import sparse
 
+from .files import read_bytes
 from .interactions import SPLITS, DataError, Interactions, from_keys
+from .pairs import read_lines
 from .synthetic import generate
-from .tables import read_bytes, read_pairs
 
 PACKAGE = Path(__file__).parents[1]
 Folder = str | os.PathLike[str] | None
@@ -176,7 +177,10 @@ def _verified(registry: pooch.Pooch, key: str) -> bool:
 
 def _read_splits(paths: list[Path], shape: tuple[int, int]) -> list[np.ndarray]:
     """Three files, one a split."""
-    return [np.unique(read_pairs(read_bytes(path), path, shape) @ [shape[1], 1]) for path in paths]
+    return [
+        np.unique(read_lines(read_bytes(path), str(path), shape).pairs @ [shape[1], 1])
+        for path in paths
+    ]
 
 
 def _read_gowalla(paths: list[Path], shape: tuple[int, int]) -> list[np.ndarray]:
@@ -198,7 +202,9 @@ def _read_temporal(paths: list[Path], shape: tuple[int, int]) -> list[np.ndarray
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{paths[0]}: broken: {error}. Delete it and fetch again.") from error
     train, test = (
-        np.unique(read_pairs(raw[key], f"{paths[0]}/{key}.tsv", shape, header=1) @ [shape[1], 1])
+        np.unique(
+            read_lines(raw[key], f"{paths[0]}/{key}.tsv", shape, header=1).pairs @ [shape[1], 1]
+        )
         for key in ("train", "test")
     )
     rest = np.setdiff1d(np.concatenate(_read_splits(paths[1:], shape)), np.union1d(train, test))

@@ -1,7 +1,5 @@
 """What to look at before training: usual faults of a data set, and how far popularity drifts."""
 
-import itertools
-
 import numpy as np
 import pandas as pd
 
@@ -35,13 +33,7 @@ def _of_held_out_pairs(data: Interactions) -> dict[str, Check]:
     user, item = np.hstack([data.valid.nonzero(), data.test.nonzero()])
     total = max(1, len(user))
     cold_users, cold_items = (~users[user]).sum() / total, (~items[item]).sum() / total
-    splits = [data.train, data.valid, data.test]
-    shared = sum(int(a.multiply(b).nnz) for a, b in itertools.combinations(splits, 2))
     return {
-        "pairs in two splits": (
-            *(shared, shared > 0),
-            "what is masked in the ranking can never be found: split anew",
-        ),
         "valid pairs": (
             *(data.valid.nnz, not data.valid.nnz),
             "none: nothing to choose by; larger fractions",
@@ -86,7 +78,8 @@ def _of_train_pairs(data: Interactions) -> dict[str, Check]:
         ),
         "most train pairs of a user, share of all items": (
             *(degree.max() / data.n_items, degree.max() > data.n_items / 2),
-            "a robot, or a test account? It has hardly any negatives: drop it",
+            f"a robot, or a test account? User {data.user_id(int(degree.argmax()))!r} has hardly "
+            f"any negatives: max_pairs={data.n_items // 2} drops it",
         ),
         "share of train pairs on the 1% most popular items": (
             *(top, top > 0.5),
@@ -97,6 +90,58 @@ def _of_train_pairs(data: Interactions) -> dict[str, Check]:
             "each counts once; if many, is it the right column?",
         ),
     }
+
+
+def account(data: Interactions) -> list[str]:
+    """What was found out of one's own file and done with it, a line a fact; empty for other sets.
+
+    Lines and rows add up: lines = header + comments + blank + inside quoted cells + rows, and
+    rows = kept + dropped.
+
+    >>> from drrl_core.datasets import load
+    >>> account(load("synthetic"))
+    []
+    """
+    said: list[str] = []
+    for each in (report := data.report or {"files": []})["files"]:
+        told = {key: value for key, value in each.items() if key in _LAYOUT}
+        layout = "".join(
+            f", {key} {value!r}" if isinstance(value, str) else f", {key}"
+            for key, value in told.items()
+            if value not in (False, None)
+        )
+        said.append(f"file: {each.get('file', 'in memory')}: {each['format']}{layout}")
+        places = each.get("columns", {}).items()
+        if columns := [f"{key} {at['name']!r} ({at['position']})" for key, at in places]:
+            said.append(f"columns by name and position: {', '.join(columns)}")
+        own = [key for key in _LINES if each.get(key) and not (key == "rows" and "lists" in each)]
+        parts = [f"{each[key]:,} {key}" for key in own]
+        if "lines" in each:
+            said.append(f"lines: {each['lines']:,} = {' + '.join(parts)}")
+        if padded := each.get("cells with blanks around"):
+            said.append(f"blanks taken off distinct cells: {padded}")
+        if rated := each.get("ratings"):
+            said.append(
+                f"ratings: {rated['from']:g} to {rated['to']:g}, {rated['not above 0']:,} not "
+                "above 0; all count as liked that min_rating= does not drop"
+            )
+    if data.report:
+        gone = [f"{report['kept']:,} kept"]
+        gone += [f"{count:,} {why}" for why, count in (data.dropped or {}).items() if count]
+        said.append(f"rows: {report['rows']:,} = {' + '.join(gone)}")
+        said.append(f"split: {report['split']}")
+    return said
+
+
+_LAYOUT = ("separator", "quotes", "encoding", "header", "decimal", "dates")
+_LINES = (
+    "header lines",
+    "comment lines",
+    "blank lines",
+    "lines inside quoted cells",
+    "rows",
+    "lists",
+)
 
 
 def shift(data: Interactions, *, split: str = "test", draws: int = 20) -> dict[str, float]:

@@ -1,263 +1,369 @@
-"""Your own files, read: pairs of numbers, adjacency lists, tables with columns of labels."""
+"""Tables as text: how one is laid out is found out once, said, and never guessed in two ways."""
 
 import codecs
-import contextlib
-import csv
-import difflib
-import gzip
+import csv as py_csv
 import io
 import itertools
 import re
-import zlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-import pandas as pd
+import pyarrow as pa
+from pyarrow import csv
 
+from .files import Content
 from .interactions import DataError
 
-
-def read_bytes(path: Path) -> bytes:
-    """The file's content, unpacked if it is gzip."""
-    where, parts = str(path), []
-    try:
-        raw = path.read_bytes()
-        if raw.startswith(b"PK\x03\x04"):
-            raise DataError(f"{where} is a zip archive: unpack it and give the table in it.")
-        if path.suffix != ".gz" and not raw.startswith(b"\x1f\x8b"):
-            return raw
-        with gzip.open(io.BytesIO(raw)) as stream:
-            while part := stream.read1(1 << 20):
-                parts.append(part)
-        return b"".join(parts)
-    except (OSError, EOFError, zlib.error) as error:
-        if isinstance(error, (EOFError, zlib.error, gzip.BadGzipFile)):
-            where += f", line {sum(part.count(10) for part in parts) + 1}"
-        raise DataError(
-            f"{where}: cannot be read: {error}. Check the path and its permissions; "
-            "copy or download a damaged file again."
-        ) from error
+Column = str | int | None
+_MARKS = ("\t", "::", ";", ",", "|", " ")
+PART = "are a part of the cells"
+_LONGEST = 1 << 20  # bytes of the first lines; a longer one is no line of a table
 
 
-def decode(raw: bytes, where, encoding: str) -> str:
-    """Text without byte-order mark; wrong bytes and NULs are named by line."""
-    try:
-        text = raw.decode(encoding).removeprefix("\ufeff")
-        before, problem = text.partition("\0")[0], "a NUL byte, as in UTF-16"
-        if len(before) == len(text):
-            return text
-        line = before.count("\n") + 1
-    except UnicodeDecodeError as error:
-        line, problem = raw[: error.start].count(b"\n") + 1, str(error)
-    raise DataError(
-        f"{where}, line {line}: {problem}. Save the file as UTF-8; or, for a table, "
-        "give encoding='latin-1', 'utf-16' or what it is."
-    )
+@dataclass(frozen=True)
+class Reading:
+    """How a table is to be read; what is None is found out. See `load_file`."""
 
+    user: Column = None
+    item: Column = None
+    rating: Column = None
+    timestamp: Column = None
+    sep: str | None = None
+    header: bool | None = None
+    encoding: str = "utf-8"
+    quote: bool | None = None
+    comment: str | None = None
+    decimal: str | None = None
+    dates: str | None = None
+    missing: str | None = None
+    where: str | None = None
+    split: str | None = None
+    needed: tuple[str, ...] = ()
 
-def _records(text: str, sep: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each record that is not blank."""
-    reader, line = csv.reader(io.StringIO(text, newline=""), delimiter=sep), 1
-    for fields in reader:
-        if len(fields) > 1 or "".join(fields).strip():
-            yield line, fields
-        line = reader.line_num + 1
-
-
-def _read_text(text: str, where, sep: str) -> pd.DataFrame:
-    """All cells as text, for inference would make one user of '007' and '7', and none of 'NA'."""
-    problem = None
-    try:
-        source = io.BytesIO(text.encode())
-        cells = pd.read_csv(source, sep=sep, header=None, dtype=str, na_filter=False)
-        if (cells.iloc[:, -1] != "").all():  # else there may be short lines: pandas fills them up
-            return cells
-    except ValueError as error:
-        problem = error
-    width, line = None, 1
-    try:
-        for line, fields in _records(text, sep):
-            width = width or len(fields)
-            if len(fields) != width:
-                raise DataError(
-                    f"{where}, line {line}: {len(fields)} fields, but {width} in the "
-                    "first line. Mend the line; or quote a field that holds the "
-                    "separator; or say which it is with sep=."
-                )
-    except csv.Error as error:
-        problem = error
-    if problem:
-        problem = problem if width else "the file is empty"
-        raise DataError(f"{where}, line {line}: {problem}. Expected a line a pair: user and item.")
-    return cells
-
-
-def _refuse(bad: pd.Series, text: str, where, sep: str, why: str) -> None:
-    """Raise for the first bad row; its index counts the records of the text."""
-    if bad.any():
-        line, fields = next(itertools.islice(_records(text, sep), bad.idxmax(), None))
-        raise DataError(f"{where}, line {line}: {why} Found: {fields!r:.200}.")
-
-
-def read_pairs(
-    raw: bytes, where, shape=None, *, header: int = 0, format: str | None = "pairs"
-) -> np.ndarray:
-    """Lines in whole numbers as int64 (n, 2): fast, and slow only where a line is to be named."""
-    raw = raw.removeprefix(codecs.BOM_UTF8)
-    body = raw.split(b"\n", header)[-1]
-    # For pandas, 1.0 and True are whole numbers too: let digits and spaces alone go the fast way.
-    if format != "adjacency" and not body.translate(None, b"0123456789 \t\r\n"):
-        with contextlib.suppress(ValueError, OverflowError):
-            pairs = pd.read_csv(io.BytesIO(body), sep=r"\s+", header=None, dtype=np.int64)
-            pairs = pairs.to_numpy()
-            if pairs.shape[1] == 2 and (pairs < (shape or _limits(len(pairs)))).all():
-                return pairs
-    lines = enumerate(io.StringIO(decode(raw, where, "utf-8"), newline=None), 1)
-    rows = [(line, fields) for line, text in lines if (fields := text.split())][header:]
-    if not rows:
-        problem = "nothing follows the header" if header else "the file is empty"
-        raise DataError(
-            f"{where}, line {header + 1}: {problem}. Expected a line a pair: user item."
-        )
-    widths = [len(fields) for _, fields in rows]
-    if format is None and max(widths) > max(4, min(widths)):
-        format = "adjacency" if len({fields[0] for _, fields in rows}) == len(rows) else None
-    limits = shape or _limits(sum(widths) - len(rows))
-    for line, fields in rows:
-        if format != "adjacency" and len(fields) != 2:
-            problem = (
-                f"expected two fields, user and item, not {len(fields)}. Mend the line; or say "
-                "format='adjacency' if lines are `user item item ...`; or format='table'"
-            )
-        elif not all(field.isascii() and field.isdecimal() for field in fields):
-            problem = "an id is not a whole number >= 0. For other ids say format='table'"
-        elif any(len(field) > 18 for field in fields) or any(
-            int(field) >= limits[k > 0] for k, field in enumerate(fields)
+    def __post_init__(self) -> None:
+        for key, value, allowed in (
+            ("missing", self.missing, ("keep", "drop")),
+            ("decimal", self.decimal, (",", ".")),
         ):
-            problem = (
-                f"an id is too large, expected below {limits}, or tables would be mostly empty. "
-                "To have ids taken for labels say format='table'"
-            )
-        else:
-            continue
-        raise DataError(f"{where}, line {line}: {problem}. Found: {fields!r:.200}.")
-    pairs = [(int(user), int(item)) for _, (user, *items) in rows for item in items]
-    if not pairs:
-        raise DataError(f"{where}, line 1: users without any item. Check the file.")
-    return np.array(pairs)
+            if value is not None and value not in allowed:
+                raise ValueError(f"{key}={value!r}: expected {' or '.join(map(repr, allowed))}")
+        for key, text in (("sep", self.sep), ("comment", self.comment)):
+            if text == "":
+                raise ValueError(f"{key}='': expected a character or more")
+        if self.where is not None and ":" not in self.where:
+            raise ValueError(f"where={self.where!r}: expected COLUMN:VALUE")
+
+    def columns(self) -> dict[str, Column]:
+        """The columns asked for, by what they are."""
+        where = None if self.where is None else column(self.where.partition(":")[0])
+        return {
+            **{"user": self.user, "item": self.item},
+            **{"rating": self.rating, "timestamp": self.timestamp},
+            **{"where": where, "split": column(self.split) if self.split else None},
+        }
 
 
-def _limits(pairs: int) -> tuple[int, int]:
-    """Ids may have gaps; beyond these, nearly all rows of a table would be empty."""
-    return (10 * pairs + 1_000_000,) * 2
+def column(text: str) -> str | int:
+    """A column's position where that is a number, else its name."""
+    return int(text) if text.isdecimal() else text
 
 
-_USUAL = {
-    "user": ("user", "userid", "uid", "reviewerid", "customerid"),
-    "item": ("item", "itemid", "iid", "movieid", "productid", "asin", "parentasin", "bookid"),
-    "rating": ("rating", "ratings", "score", "stars", "overall"),
-    "timestamp": ("timestamp", "time", "unixreviewtime", "datetime", "date"),
-}
-_TYPED = ":(token|float)(_seq)?$"  # as RecBole ends the names of columns
-# A product and a reviewer as Amazon numbers them, in the order of its files since 2018.
-_AMAZON_2018 = "(B[0-9A-Z]{9}|[0-9]{9}[0-9X]) A[0-9A-Z]{9,}"
+@dataclass(frozen=True)
+class Table:
+    """A table before its columns are chosen.
 
-
-def _plain(name: str) -> str:
-    """One name for `user_id`, `userId` and `user_id:token`, but never for the id `user-90`."""
-    return re.sub(f"[ _.-]|{_TYPED}", "", name.strip().lower())
-
-
-def read_table(text: str, where, sep, header, columns, needed: dict) -> pd.DataFrame:
-    """Columns user and item as text; rating and timestamp, where there are any, as numbers."""
-    first = text.lstrip("\r\n").partition("\n")[0]
-    sep = sep or next((mark for mark in "\t;,| " if mark in first), ",")
-    cells = _read_text(text, where, sep)
-    top, ask = cells.iloc[0].tolist(), header is None
-    if header is None:
-        usual = {name for names in _USUAL.values() for name in names}
-        header = any(
-            _plain(cell) in usual or cell in columns or re.search(_TYPED, cell) for cell in top
-        )
-    places = _places(top, header, dict(zip(_USUAL, columns, strict=True)), needed, where)
-    table = cells.iloc[int(header) :, list(places.values())].set_axis(list(places), axis=1)
-    if table.empty:
-        raise DataError(f"{where}, line 1: nothing follows the header. Check the file.")
-    user, item = (top[places[key]] for key in ("user", "item"))
-    # Names hold no numbers, and neither does a name come twice in its column.
-    number = any(re.match(r"[-+]?\.?[0-9]", cell) for cell in top)
-    again = (table[["user", "item"]].iloc[1:] == [user, item]).any(axis=None)
-    if ask and not (header or number or again):
-        raise DataError(
-            f"{where}, line 1: {top!r:.200} may be names or data. Say header=True, "
-            "with user= and item=, or header=False."
-        )
-    if not header and set(columns) == {None} and re.fullmatch(_AMAZON_2018, f"{user} {item}"):
-        raise DataError(
-            f"{where}, line 1: {top!r:.200} has a product first, then a reviewer. "
-            "Say user=1, item=0; or user=0, item=1 if it is right as it is."
-        )
-    for key in places:
-        if key in ("user", "item"):
-            _refuse(table[key] == "", text, where, sep, f"no {key}. Name it or drop the line.")
-        elif needed[key] or not header:
-            values = _numbers(table[key], dates=key == "timestamp")
-            why = (
-                f"the {key} is no number. Mend it; or say {key}= if it is another column; or "
-                "header=True if these are names."
-            )
-            _refuse(~np.isfinite(values), text, where, sep, why)
-            table = table.assign(**{key: values})
-    return table
-
-
-def _places(top: list[str], header: bool, columns: dict, needed: dict, where) -> dict[str, int]:
-    """The positions of the columns at hand, user and item certainly."""
-    places = {}
-    for order, (key, column) in enumerate(columns.items()):
-        if isinstance(column, int):
-            found = [column]
-        elif not header:
-            found = [order] if column is None else []
-        elif column is None:
-            found = [place for place, name in enumerate(top) if _plain(name) in _USUAL[key]]
-        else:
-            found = [place for place, name in enumerate(top) if name == column]
-        wanted, ways_out = needed.get(key, True), f"Say {key}= with a name or a position from 0"
-        if len(found) > 1 and wanted:
-            several = [top[place] for place in found]
-            raise DataError(f"{where}, line 1: {several} may each be the {key}. {ways_out}.")
-        if found and 0 <= found[0] < len(top):
-            places[key] = found[0]
-        elif column is not None or key in ("user", "item"):
-            close = difflib.get_close_matches(str(column or key), top if header else [], n=1)
-            hint = f"Did you mean {close[0]!r}? " if close else ""
-            column = "" if column is None else f" {column!r}"
-            raise DataError(
-                f"{where}, line 1: no {key} column{column} in {top!r:.200}. {hint}{ways_out}, "
-                "or sep=, or header=False if that is data."
-            )
-    return places
-
-
-def _numbers(cells: pd.Series, *, dates: bool) -> pd.Series:
-    """Numbers, or seconds since 1970 if the first cell is a date; NaN where a cell is neither."""
-    values = pd.to_numeric(cells, errors="coerce")
-    if dates and pd.isna(values.iloc[0]):
-        moments = pd.to_datetime(cells, errors="coerce", utc=True, format="ISO8601")
-        values = (moments - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(1, "s")
-    return values
-
-
-def codes(cells: pd.Series, *, gaps: bool) -> tuple[np.ndarray | None, np.ndarray]:
-    """Labels, sorted, and each cell's index among them; numbers are the indices, if `gaps` may be.
-
-    Labels are int64 where each is a plain whole number, so that they join other tables as such.
+    Args:
+        where: the file, for messages.
+        top: its first row's cells: names, if `header`.
+        header: whether they are names.
+        first: the first row of data, to be shown.
+        fetch: the columns at some places, as Arrow arrays, all rows.
+        at: where a row is, for messages, as "line 7", and its cells.
+        report: what was found out, by name.
     """
-    if cells.dtype == np.int64:
-        return (None, cells.to_numpy()) if gaps else np.unique(cells, return_inverse=True)
-    codes, labels = pd.factorize(cells)
-    whole = all(re.fullmatch("0|-?[1-9][0-9]{0,17}", label) for label in labels)
-    ids, order = np.unique(np.array(list(labels), np.int64 if whole else str), return_inverse=True)
-    return ids, order[codes]
+
+    where: str
+    top: list[str]
+    header: bool
+    first: list[str]
+    fetch: Callable[[list[int]], list[Any]]
+    at: Callable[[int], tuple[str, list[str]]]
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def read_text(raw: Content, where: str, how: Reading, is_name: Callable[[str], bool]) -> Table:
+    """A table of text: its separator, quotes, comments and header.
+
+    Args:
+        is_name: whether a cell of the first line is the name of a column.
+
+    Raises:
+        DataError: it is no table, or may be read in two ways; the line is named.
+    """
+    body = as_utf8(raw, where, how.encoding)
+    body, comments, mark = _without_comments(body, how)
+    head = [line for line in bytes(body[: 1 << 18]).split(b"\n") if line.strip(b" ")][:100]
+    if not head:
+        raise DataError(
+            f"{where}, line 1: the file is empty. Expected a line a pair: user and item."
+        )
+    shown = how.sep or _separator([line.decode("utf-8", "replace") for line in head])
+    body, sep = _with_one_byte(body, shown, b'"' in body and how.quote is not False)
+    if b" \n" in body:
+        body = re.sub(rb"(?m)^ +$", b"", body)
+    layout = _Layout(body, where, sep, *_quoting(body, sep, where, how))
+    begin, stop = next(layout.records())
+    top = layout.cells(begin, stop)
+    if mark is not None and mark.count(sep) == len(top) - 1 > 0:
+        raise DataError(
+            f"{where}, line 1: {mark.decode('utf-8', 'replace')!r:.200} may be names or a comment. "
+            f"Say comment={chr(mark[0])!r}, or delete the sign before the names."
+        )
+    header = how.header if how.header is not None else any(map(is_name, top))
+    start = stop + 1 if header else begin
+    report = {
+        **{"format": "table", "separator": shown, "quotes": _said_of_quotes(layout)},
+        **{"encoding": how.encoding, "header": header, "lines": body.count(b"\n")},
+        "header lines": body.count(b"\n", begin, stop) + 1 if header else 0,
+        "comment lines": comments,
+        "blank lines": len(re.findall(rb"(?m)^\n", body)) - comments,
+    }
+    first = next((layout.cells(*each) for each in layout.records(start)), None)
+    if first is None:
+        raise DataError(f"{where}, line 1: nothing follows the header. Check the file.")
+
+    def at(row: int) -> tuple[str, list[str]]:
+        found = next(itertools.islice(layout.records(start), row, None))
+        return layout.line(found[0]), layout.cells(*found)
+
+    def fetch(places: list[int]) -> list[Any]:
+        return layout.columns(start, len(top), places, report)
+
+    return Table(where, top, header, first, fetch, at, report)
+
+
+def _said_of_quotes(layout: "_Layout") -> str | None:
+    if layout.quoted:
+        return "enclose cells, over lines" if layout.multi else "enclose cells"
+    return PART if b'"' in layout.body else None
+
+
+def as_utf8(raw: Content, where: str, encoding: str = "utf-8") -> Content:
+    """UTF-8 without byte-order mark, each line ending in a newline; wrong bytes named by line."""
+    try:
+        decoder = codecs.getincrementaldecoder(encoding)()
+        plain = codecs.lookup(encoding).name in ("utf-8", "ascii")
+        if not (plain and raw.isascii()):
+            starts = range(0, len(raw), 1 << 24)
+            parts = (decoder.decode(raw[k : k + (1 << 24)], k == starts[-1]) for k in starts)
+            raw = raw if plain and all(True for _ in parts) else "".join(parts).encode()
+    except LookupError:
+        raise ValueError(f"encoding={encoding!r}: expected one such as 'latin-1'") from None
+    except UnicodeError as error:
+        problem, at = str(error), _first_wrong(raw, encoding)
+    else:
+        raw, problem = raw.removeprefix(codecs.BOM_UTF8), "a NUL byte, as in UTF-16"
+        at = raw.find(b"\0")
+    if at >= 0:
+        raise DataError(
+            f"{where}, line {raw.count(10, 0, at) + 1}: {problem}. Save the file as UTF-8; or, for "
+            "a table, give encoding='latin-1', 'utf-16' or what it is."
+        )
+    raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in raw else raw
+    return raw if raw.endswith(b"\n") else raw + b"\n"
+
+
+def _first_wrong(raw: Content, encoding: str) -> int:
+    try:
+        raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        return error.start
+    except UnicodeError:
+        pass
+    return 0
+
+
+def _without_comments(body: Content, how: Reading) -> tuple[Content, int, bytes | None]:
+    """The text with comment lines emptied, how many there were, and the last of those on top."""
+    if how.comment is not None:
+        pattern = rb"(?m)^%s.*" % re.escape(how.comment.encode())
+        return *re.subn(pattern, b"", body), None
+    top = re.match(rb"(?:[ \t]*\n|[#%][^\n]*\n)*+", body)
+    marks = re.findall(rb"(?m)^[#%].*", top[0]) if top else []
+    if how.header is not None or not marks or top is None:
+        return body, 0, None
+    return b"\n" * top[0].count(b"\n") + body[top.end() :], len(marks), marks[-1]
+
+
+def _separator(head: list[str]) -> str:
+    """The first mark that every line at the top holds as often; else the first that line 1 holds.
+
+    >>> _separator(["u0;i1;4,5", "u0;i2;3,5"]), _separator(["user item", "u0  i1"])
+    (';', ' ')
+    """
+    plain = [re.sub(r'"[^"]*"', "", line).strip(" ") for line in head]
+    for mark in _MARKS:
+        counts = {len(line.split() if mark == " " else line.split(mark)) for line in plain}
+        if len(counts) == 1 and counts != {1}:
+            return mark
+    return next((mark for mark in _MARKS if mark in plain[0]), ",")
+
+
+def _with_one_byte(body: Content, sep: str, quotes: bool) -> tuple[Content, bytes]:
+    """The text with a separator of one byte: of a run of blanks one, for `::` a control sign."""
+    mark = sep.encode()
+    if sep == " " and any(run in body for run in (b"  ", b"\t", b" \n", b"\n ")):
+        if quotes:
+            part = rb'("(?:[^"\n]|"")*+")|[ \t]+'
+            body = re.sub(part, lambda match: match[1] or b" ", body)
+        else:
+            body = re.sub(rb"[ \t]+", b" ", body)
+        return re.sub(rb"(?m)^ | $", b"", body), mark
+    if len(mark) == 1:
+        return body, mark
+    free = next((bytes([k]) for k in (31, 30, 29, 28) if k not in body), None)
+    if free is None:
+        raise ValueError(f"sep={sep!r}: the file is full of control characters")
+    return body.replace(mark, free), free
+
+
+def _quoting(body: Content, sep: bytes, where: str, how: Reading) -> tuple[bool, bool]:
+    """Whether quotes enclose cells, and whether such a cell goes over several lines.
+
+    A quote that opens and does not close in its line may do either: it is a part of the cell, if
+    then all lines are of one width; or it goes on, if then all records are.
+    """
+    if b'"' not in body or how.quote is False:
+        return False, False
+    edge = re.escape(sep)
+    whole = rb'(?m)(?:^|(?<=%s))"(?:[^"\n]|"")*+"(?=%s|$)' % (edge, edge)
+    rest = re.sub(whole, b"", body)
+    stray = re.search(rb'(?m)(?:^|(?<=%s))"' % edge, rest)
+    if stray is None:
+        return True, False
+    layout = _Layout(body, where, sep, True, True)
+    by_quotes, by_lines = layout.well_quoted(), _ragged(body, sep, False) is None
+    if by_quotes and (how.quote or not by_lines):
+        return True, True
+    if by_lines and not by_quotes and how.quote is None:
+        return False, False
+    line = rest.count(10, 0, stray.start()) + 1
+    problem = (
+        "it may enclose several lines, or be a part of the cell. Say quote=True, or quote=False"
+        if by_quotes
+        else "it does not close. Mend the line; or say quote=False if it is a part of the cell"
+    )
+    raise DataError(f"{where}, line {line}: a quote opens, and {problem}.")
+
+
+def _ragged(body: Content, sep: bytes, quoted: bool) -> tuple[int, int, int] | None:
+    """The first line of another width than the first, its width and the first's."""
+    width, cell = 0, re.compile(rb'"(?:[^"]|"")*+"')
+    for number, line in enumerate(io.BytesIO(body), 1):
+        if line != b"\n":
+            found = (cell.sub(b"", line) if quoted and b'"' in line else line).count(sep) + 1
+            width = width or found
+            if found != width:
+                return number, found, width
+    return None
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A text whose separator and quotes are known."""
+
+    body: Content
+    where: str
+    sep: bytes
+    quoted: bool
+    multi: bool
+
+    def records(self, start: int = 0) -> Iterator[tuple[int, int]]:
+        """Where each record that is not blank begins and ends."""
+        if self.multi:
+            cell = rb'(?:"(?:[^"]|"")*+"|[^"\n%s][^\n%s]*+)?+' % ((self._in_class(),) * 2)
+            record = re.compile(rb"%s(?:%s%s)*+(?=\n)" % (cell, re.escape(self.sep), cell))
+            while match := record.match(self.body, start):
+                if match.end() > start:
+                    yield match.span()
+                start = match.end() + 1
+            return
+        while start < len(self.body):
+            stop = self.body.find(b"\n", start)
+            if stop > start:
+                yield start, stop
+            start = stop + 1
+
+    def _in_class(self) -> bytes:
+        return b"\\" + self.sep
+
+    def well_quoted(self) -> bool:
+        """Whether all the text is records of one width."""
+        stop, width = -1, 0
+        for begin, stop in self.records():
+            found = len(self.cells(begin, stop))
+            width = width or found
+            if found != width:
+                return False
+        return not self.body[stop + 1 :].strip(b"\n")
+
+    def line(self, at: int) -> str:
+        return f"line {self.body.count(10, 0, at) + 1}"
+
+    def cells(self, begin: int, stop: int) -> list[str]:
+        """A record's cells; one too long for a table is refused."""
+        text = bytes(self.body[begin : min(stop, begin + _LONGEST)])
+        if len(text) == _LONGEST:
+            raise DataError(
+                f"{self.where}, {self.line(begin)}: over {_LONGEST:,} bytes long, begins "
+                f"{text[:60]!r}. Expected a line a pair: user and item."
+            )
+        if not self.quoted or b'"' not in text:
+            return text.decode("utf-8", "replace").split(self.sep.decode())
+        source = io.StringIO(text.decode("utf-8", "replace"), newline="")
+        try:
+            return next(py_csv.reader(source, delimiter=self.sep.decode()))
+        except py_csv.Error as error:
+            raise DataError(f"{self.where}, {self.line(begin)}: {error}. Mend the line.") from None
+
+    def columns(self, start: int, width: int, places: list[int], report: dict[str, Any]) -> Any:
+        """The columns at these places, as dictionary-encoded text."""
+        names, text = [str(place) for place in range(width)], pa.dictionary(pa.int32(), pa.string())
+        try:
+            table = csv.read_csv(
+                pa.BufferReader(pa.py_buffer(self.body)[start:]),
+                read_options=csv.ReadOptions(column_names=names, block_size=1 << 24),
+                parse_options=csv.ParseOptions(
+                    delimiter=self.sep.decode(),
+                    quote_char='"' if self.quoted else False,
+                    newlines_in_values=self.multi,
+                ),
+                convert_options=csv.ConvertOptions(
+                    include_columns=[names[place] for place in places],
+                    column_types=dict.fromkeys(names, text),
+                    null_values=[],
+                    strings_can_be_null=False,
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            raise self._refusal(error) from None
+        counted = report["header lines"] + report["comment lines"] + report["blank lines"]
+        report["rows"], inside = table.num_rows, report["lines"] - counted - table.num_rows
+        report["lines inside quoted cells"] = inside
+        if inside and not self.multi:
+            raise DataError(
+                f"{self.where}: {report['lines']:,} lines hold {table.num_rows:,} rows, which do "
+                "not add up. Say quote=False, or save the table anew."
+            )
+        return [table.column(names[place]).unify_dictionaries() for place in places]
+
+    def _refusal(self, error: Exception) -> DataError:
+        ragged = None if self.multi else _ragged(self.body, self.sep, self.quoted)
+        if ragged is None:
+            return DataError(f"{self.where}, line 1: {error}. Save the table anew.")
+        return DataError(
+            f"{self.where}, line {ragged[0]}: {ragged[1]} fields, but {ragged[2]} in the first "
+            "line. Mend the line; or quote a field that holds the separator; or say which it is "
+            "with sep=."
+        )

@@ -36,7 +36,7 @@ def test_interactions_are_immutable():
 def test_splits_are_canonical_copies():
     rows, columns = np.array([0, 0, 0, 1]), np.array([2, 0, 2, 1])
     given_matrix = sparse.coo_array((np.array([3, 1, 1, 0]), (rows, columns)), shape=(2, 3))
-    data = small(train=given_matrix)
+    data = small(train=given_matrix, valid=sparse.csr_array((2, 3)))
     assert data.train.indices.tolist() == [0, 2] and data.train.data.tolist() == [1, 1]
     assert data.train.indptr.tolist() == [0, 2, 2] and data.train.has_canonical_format
     assert data.train.dtype == np.float32 and data.train.indices.dtype == np.int64
@@ -60,13 +60,23 @@ def test_wrong_shapes_are_refused():
         small(user_ids=np.arange(3))
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("train", "valid"), ("train", "test"), ("valid", "test")]
+)
+def test_a_pair_in_two_splits_is_refused(one, other):
+    shared = small()
+    more = {other: getattr(shared, other) + getattr(shared, one)}
+    with pytest.raises(ValueError, match=rf"\d pairs are in {one} and in {other}: .* disjoint"):
+        replace(shared, **more)
+
+
 def test_hash_tells_content_and_nothing_else():
     data = small()
     narrow = sparse.csr_array(data.train)
     narrow.indices, narrow.indptr = (a.astype(np.int32) for a in (narrow.indices, narrow.indptr))
     assert replace(data, train=narrow, name="other").hash == data.hash
     assert replace(data, valid=data.test, test=data.valid).hash != data.hash
-    assert replace(data, train=data.valid).hash != data.hash
+    assert replace(data, train=data.valid, valid=data.train).hash != data.hash
     expected = hashlib.sha256(np.array([2, 3, 0, 2, 2, 0, 1, 0, 1, 1, 2, 0, 0, 1, 0], "<i8"))
     assert data.hash == expected.hexdigest()
 
