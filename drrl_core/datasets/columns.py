@@ -83,8 +83,9 @@ class Columns:
         self.places = self._places()
         self._refuse_guesses()
         order = [key for key in self.places if key != "timestamp" or key in how.needed]
-        cells = dict(zip(order, table.fetch([self.places[key] for key in order]), strict=True))
-        self.cells = {key: _Cells(column) for key, column in cells.items()}
+        distinct = list(dict.fromkeys(self.places[key] for key in order))
+        cells = dict(zip(distinct, map(_Cells, table.fetch(distinct)), strict=True))
+        self.cells = {key: cells[self.places[key]] for key in order}
         name = table.top if table.header else [""] * len(table.top)
         table.report["columns"] = {
             key: {"name": name[place].strip(), "position": place}
@@ -210,8 +211,9 @@ class Columns:
             why = f"the {key} has over {_LONGEST} characters. Is it the right column? Say {key}=."
             self.refuse(why, cells.first_row(long))
         if how.missing == "drop":
-            gone = next(iter(bad.values())) | list(bad.values())[1]
-            codes = np.where(gone[codes], -1, codes)
+            gone = np.any(list(bad.values()), axis=0)
+            codes = np.where(gone[codes], -1, (np.cumsum(~gone) - 1)[codes])
+            values = values[~gone]
         return codes, values
 
     def numbers(self, key: str) -> np.ndarray:

@@ -26,7 +26,7 @@ Path_ = str | os.PathLike[str]
 
 
 def load(
-    name: Any, *, data_dir: public.Folder = None, seed: int = 0, **options: Any
+    name: Any, /, *, data_dir: public.Folder = None, seed: int = 0, **options: Any
 ) -> Interactions:
     """Load a named set or your own data; warn once where users or items have no train pair.
 

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import re
 from array import array
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -128,7 +129,9 @@ def _json(raw: Content, where: str) -> Table:
 
     some = list(itertools.islice(records(), 100))
     names = list(dict.fromkeys(name for _, record in some for name in record))
-    report: dict[str, Any] = {"format": "JSON", "header": True, "lines": body.count(b"\n")}
+    report: dict[str, Any] = {"format": "JSON", "header": True}
+    if not body.lstrip().startswith(b"["):
+        report["lines"], report["blank lines"] = body.count(b"\n"), 0
 
     def at(row: int) -> tuple[str, list[str]]:
         line, record = next(itertools.islice(records(), row, None))
@@ -145,6 +148,8 @@ def _json(raw: Content, where: str) -> Table:
                     raise DataError(f"{where}, line {line}: {name} is a list. Name another key.")
                 code.append(value.setdefault("" if cell is None else str(cell), len(value)))
         report["rows"] = len(codes[0])
+        if "lines" in report:
+            report["blank lines"] = len(re.findall(rb"(?m)^[ \t]*\n", body))
         parts = zip(codes, values, strict=True)
         return [pa.DictionaryArray.from_arrays(pa.array(c), pa.array(list(v))) for c, v in parts]
 

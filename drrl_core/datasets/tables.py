@@ -112,6 +112,10 @@ def read_text(raw: Content, where: str, how: Reading, is_name: Callable[[str], b
     body, sep = _with_one_byte(body, shown, b'"' in body and how.quote is not False)
     if b" \n" in body:
         body = re.sub(rb"(?m)^ +$", b"", body)
+    if b'"' in body and how.quote is not False and sep != b" ":  # blanks are none of a quoted cell
+        edge = re.escape(sep)
+        blanks = rb'(?m)(?:^|(?<=%s))[ \t]+(?=")|(?<=")[ \t]+(?=%s|$)' % (edge, edge)
+        body = re.sub(blanks.replace(b"[ \\t]", b" ") if sep == b"\t" else blanks, b"", body)
     layout = _Layout(body, where, sep, *_quoting(body, sep, where, how))
     begin, stop = next(layout.records())
     top = layout.cells(begin, stop)
