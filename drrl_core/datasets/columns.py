@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from .files import role_of
 from .interactions import SPLITS, DataError
-from .tables import PART, Column, Reading, Table
+from .options import Column, Options
+from .tables import PART, Table
 
 _USUAL = {
     "user": [
@@ -60,7 +61,7 @@ def _plain(name: str) -> str:
     return re.sub(f"[ _.-]|{_TYPED}", "", name.strip().lower())
 
 
-def naming(how: Reading) -> Callable[[str], bool]:
+def naming(how: Options) -> Callable[[str], bool]:
     """Whether a cell of the first line is a name: a usual one, one that was given, RecBole's."""
     usual = {name for names in _USUAL.values() for name in names}
     given = {name for name in how.columns().values() if isinstance(name, str)}
@@ -76,7 +77,7 @@ class Columns:
         DataError: user or item cannot be told for certain, or another that is needed is missing.
     """
 
-    def __init__(self, table: Table, how: Reading) -> None:
+    def __init__(self, table: Table, how: Options) -> None:
         self.table, self.how = table, how
         self.asked = how.columns()
         self.named = self.asked["user"] is not None and self.asked["item"] is not None
@@ -111,7 +112,8 @@ class Columns:
         for order, (key, column) in enumerate(self.asked.items()):
             wanted = key in ("user", "item", *self.how.needed)
             if column is None and (key not in _USUAL or (self.named and not wanted)):
-                if key == "split" and self.how.split is None and header and key in names:
+                auto = self.how.split is None and not self.how.by_files
+                if key == "split" and auto and header and key in names:
                     places[key] = names.index(key)
                 continue
             found = self._found(key, order, column, names)

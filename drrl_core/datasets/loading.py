@@ -1,12 +1,10 @@
 """The one door: `load` for any set by its name or path, `load_file` for your own data."""
 
-import dataclasses
-import difflib
 import os
 import re
 import urllib.parse
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,10 @@ from . import public, splits
 from .columns import Columns, naming
 from .files import Content, contents
 from .interactions import SPLITS, DataError, Interactions, from_keys
+from .options import Options, checked, parse
 from .pairs import read_lines
 from .records import of_frame, read_records
-from .tables import Reading, column, read_text
+from .tables import read_text
 
 Path_ = str | os.PathLike[str]
 
@@ -62,7 +61,7 @@ def load(
         return public.load_public(os.fspath(name), data_dir=data_dir, seed=seed)
     shown = f"{path.name}?{query}" if query else path.name
     try:
-        return load_file(path, **{"seed": seed, "name": shown, **_parse(query), **options})
+        return load_file(path, **{"seed": seed, "name": shown, **parse(query), **options})
     except DataError as error:
         if options or not isinstance(name, str):
             raise
@@ -81,7 +80,7 @@ def _as_address(message: str) -> str:
         value = value if match[2] else match[4].lower()
         return f"?{match[1]}={value}"
 
-    known = "|".join(_PARSERS)
+    known = "|".join(Options.model_fields)
     return re.sub(rf"(?<![\w?&])({known})=(?:(')([^']*)'|(True|False|\d+))", spelt, message)
 
 
@@ -186,95 +185,20 @@ def load_file(
     >>> data.user_ids.tolist(), data.train.toarray().tolist()
     (['ann', 'bob'], [[1.0, 1.0], [0.0, 1.0]])
     """
-    given = {key: value for key, value in locals().items() if key != "path"}
-    plan = _Plan(**{key: given[key] for key in _names(_Plan)})
-    how = Reading(**{key: given[key] for key in _names(Reading) if key in given})
-    how = dataclasses.replace(how, needed=plan.needed(), split=plan.split_column())
+    plan = checked({key: value for key, value in locals().items() if key != "path"})
     label = "data"
     if isinstance(path, str | os.PathLike):
         path = Path(path).expanduser()
-        label, parts = str(path), _read_all(path, plan, how)
+        label, parts = str(path), _read_all(path, plan)
     elif sparse.issparse(path):
         parts = {"train": _of_matrix(path)}
     else:
-        parts = {"train": _of_table(of_frame(path, label), how)}
+        parts = {"train": _of_table(of_frame(path, label), plan)}
     rows = _joined(parts)
-    if plan.by_files and len(parts) == 1 and rows.part is None:
+    if plan.by_files and rows.part is None:
         rows.part = np.zeros(len(rows.users), np.int64)
     rows = _filtered(rows, plan, label)
-    shown = name or (path.name if isinstance(path, Path) else label)
-    return _dealt(rows, plan, label, shown)
-
-
-def _names(kind: type) -> list[str]:
-    return [each.name for each in dataclasses.fields(kind) if each.name != "needed"]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is done with the rows once they are read. See `load_file`."""
-
-    format: str | None
-    member: str | None
-    valid: str | None
-    test: str | None
-    overlap: str | None
-    since: str | float | None
-    until: str | float | None
-    min_rating: float | None
-    max_pairs: int | None
-    k_core: int
-    split: str | None
-    fractions: tuple[float, float, float]
-    seed: int
-
-    def __post_init__(self) -> None:
-        shares = self.shares
-        fine = shares.shape == (3,) and (shares >= 0).all() and shares[0] > 0
-        if not fine or abs(shares.sum() - 1) > 1e-9:
-            raise ValueError(
-                f"fractions={self.fractions!r}: expected three shares >= 0, sum 1, train > 0"
-            )
-        for key, value, allowed in (
-            ("split", self.split, (None, *splits.KINDS)),
-            ("format", self.format, (None, "pairs", "adjacency", "table")),
-            ("overlap", self.overlap, (None, "drop")),
-        ):
-            if value not in allowed and not (key == "split" and str(value).startswith("column:")):
-                few = ", ".join(map(str, allowed[1:]))
-                raise ValueError(f"{key}={value!r}: expected one of {few}")
-        for key, least in (("k_core", 1), ("max_pairs", 1), ("seed", 0)):
-            value = getattr(self, key)
-            whole = isinstance(value, int | np.integer) and value >= least
-            if not whole and not (key == "max_pairs" and value is None):
-                raise ValueError(f"{key}={value!r}: expected a whole number >= {least}")
-        if self.min_rating is not None and not np.isfinite(self.min_rating):
-            raise ValueError(f"min_rating={self.min_rating!r}: expected a finite number")
-        if self.by_files and self.split is not None:
-            raise ValueError(f"split={self.split!r}: valid= and test= say the split. Leave one out")
-
-    @property
-    def shares(self) -> np.ndarray:
-        return np.asarray(self.fractions, float)
-
-    @property
-    def by_files(self) -> bool:
-        return self.valid is not None or self.test is not None
-
-    @property
-    def by_time(self) -> bool:
-        return self.split in ("time", "user-time", "last")
-
-    def needed(self) -> tuple[str, ...]:
-        """The columns that the options rest on."""
-        timed = self.by_time or self.since is not None or self.until is not None
-        return ("rating",) * (self.min_rating is not None) + ("timestamp",) * timed
-
-    def split_column(self) -> str | None:
-        """The column that says the split; empty: none; None: one of that name, if there is."""
-        if self.split is None and not self.by_files:
-            return None
-        return (self.split or "").partition("column:")[2]
+    return _dealt(rows, plan, label, name or (path.name if isinstance(path, Path) else label))
 
 
 @dataclass
@@ -300,7 +224,7 @@ class _Rows:
         self.dropped[why] = self.dropped.get(why, 0) + before - len(self.users)
 
 
-def _read_all(path: Path, plan: _Plan, how: Reading) -> dict[str, _Rows]:
+def _read_all(path: Path, plan: Options) -> dict[str, _Rows]:
     """The rows of each split that is a file; train alone where there is one file."""
     found = contents(path, plan.member)
     for role, other in (("valid", plan.valid), ("test", plan.test)):
@@ -313,19 +237,15 @@ def _read_all(path: Path, plan: _Plan, how: Reading) -> dict[str, _Rows]:
     for role in SPLITS:
         if role in found:
             where, raw = found[role]
-            parts[role] = _read(raw, where, how, format)
+            parts[role] = _read(raw, where, plan, format)
             kind = parts[role].reports[0]["format"]
             format = kind if kind in ("adjacency", "table") and len(found) > 1 else format
     return parts
 
 
-def _read(raw: Content, where: str, how: Reading, format: str | None) -> _Rows:
-    bare = how == Reading(needed=how.needed, split=how.split)
-    if format in ("pairs", "adjacency") and not bare:
-        raise ValueError(f"format={format!r} takes no sep, header or columns: it has none")
-    if format in ("pairs", "adjacency") or (
-        format is None and bare and ".txt" in Path(where).suffixes[-2:]
-    ):
+def _read(raw: Content, where: str, how: Options, format: str | None) -> _Rows:
+    plain = format is None and how.bare and ".txt" in Path(where).suffixes[-2:]
+    if plain or format in ("pairs", "adjacency"):
         lines = read_lines(raw, where, format=format)
         for key in how.needed:
             raise DataError(
@@ -337,7 +257,7 @@ def _read(raw: Content, where: str, how: Reading, format: str | None) -> _Rows:
         if lines.format == "adjacency":
             report["lists"] = lines.lines - lines.blank
         return _Rows(lines.pairs[:, 0], lines.pairs[:, 1], reports=[report])
-    table = read_records(raw, where, how) or read_text(raw, where, how, naming(how))
+    table = read_records(raw, where) or read_text(raw, where, how, naming(how))
     return _of_table(table, how)
 
 
@@ -348,7 +268,7 @@ def _of_matrix(matrix: Any) -> _Rows:
     return _Rows(*codes, rating=found.data.astype(float), reports=[report])
 
 
-def _of_table(table: Any, how: Reading) -> _Rows:
+def _of_table(table: Any, how: Options) -> _Rows:
     columns = Columns(table, how)
     users, user_ids = columns.labels("user")
     items, item_ids = columns.labels("item")
@@ -412,7 +332,7 @@ def _joined(parts: dict[str, _Rows]) -> _Rows:
     return rows
 
 
-def _filtered(rows: _Rows, plan: _Plan, where: str) -> _Rows:
+def _filtered(rows: _Rows, plan: Options, where: str) -> _Rows:
     """The distinct pairs that count, sorted by user and item."""
     _describe_ratings(rows)
     if plan.min_rating is not None and rows.rating is not None:
@@ -450,7 +370,7 @@ def _filtered(rows: _Rows, plan: _Plan, where: str) -> _Rows:
     return rows
 
 
-def _apart(rows: _Rows, plan: _Plan, where: str, n_items: int) -> None:
+def _apart(rows: _Rows, plan: Options, where: str, n_items: int) -> None:
     """Let no pair be in two splits of those that the files make."""
     keys = rows.users * n_items + rows.items
     again = np.concatenate([[False], keys[1:] == keys[:-1]])  # sorted by key, then by split
@@ -493,7 +413,7 @@ def _describe_ratings(rows: _Rows) -> None:
         rows.reports[0]["ratings"] = found
 
 
-def _deal(rows: _Rows, plan: _Plan) -> np.ndarray:
+def _deal(rows: _Rows, plan: Options) -> np.ndarray:
     """0, 1 or 2 for each pair: train, valid or test; -1: none."""
     shares, rng = plan.shares, np.random.default_rng(plan.seed)
     time = rows.time if rows.time is not None else np.zeros(len(rows.users))
@@ -515,7 +435,7 @@ def _deal(rows: _Rows, plan: _Plan) -> np.ndarray:
     return part
 
 
-def _dealt(rows: _Rows, plan: _Plan, where: str, name: str) -> Interactions:
+def _dealt(rows: _Rows, plan: Options, where: str, name: str) -> Interactions:
     part = _deal(rows, plan)
     shape = (int(rows.users.max()) + 1, int(rows.items.max()) + 1)
     keys, given = rows.users * shape[1] + rows.items, rows.part is not None
@@ -550,7 +470,7 @@ def _dealt(rows: _Rows, plan: _Plan, where: str, name: str) -> Interactions:
     return data
 
 
-def _doubts(data: Interactions, plan: _Plan) -> Iterator[str]:
+def _doubts(data: Interactions, plan: Options) -> Iterator[str]:
     """What is read as it is, and makes a model or its accuracy useless if it is not meant so."""
     files = (data.report or {})["files"]
     found = next((each["ratings"] for each in files if "ratings" in each), None)
@@ -574,40 +494,3 @@ def _doubts(data: Interactions, plan: _Plan) -> Iterator[str]:
             f"at most {ranked.max()} items are left to rank for a user, so recall@20 is 1 whatever "
             "is learned. If the file has more items, name their column: item="
         )
-
-
-def _switch(text: str) -> bool:
-    return {"true": True, "false": False}[text.lower()]
-
-
-# How the options of `load_file` are read where they come with the path.
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(("format", "sep", "encoding", "comment", "decimal", "dates", "missing"), str),
-    **dict.fromkeys(("member", "valid", "test", "overlap", "where", "split", "name"), str),
-    **dict.fromkeys(("user", "item", "rating", "timestamp"), column),
-    **dict.fromkeys(("k_core", "seed", "max_pairs"), int),
-    **dict.fromkeys(("header", "quote"), _switch),
-    **dict.fromkeys(("since", "until"), str),
-    "min_rating": float,
-    "fractions": lambda text: tuple(float(part) for part in text.split(",")),
-}
-
-
-def _parse(query: str) -> dict[str, Any]:
-    """Options as in `min_rating=4&fractions=.6,.2,.2`, `%3B` for what has a meaning there."""
-    options: dict[str, Any] = {}
-    for key, text in urllib.parse.parse_qsl(query, keep_blank_values=True):
-        if key not in _PARSERS:
-            close = difflib.get_close_matches(key, _PARSERS, n=1)
-            hint = f"Did you mean {close[0]}? " if close else ""
-            raise DataError(f"?{query}: no option {key!r}. {hint}Known: {', '.join(_PARSERS)}.")
-        try:
-            options[key] = _PARSERS[key](text)
-        except (ValueError, KeyError):
-            raise DataError(
-                f"?{query}: {key}={text} cannot be read. Expected as in k_core=10, min_rating=3.5, "
-                "header=true, fractions=.8,.1,.1."
-            ) from None
-    if query and not options:
-        raise DataError(f"?{query}: expected options such as ?min_rating=4&k_core=5.")
-    return options

@@ -3,6 +3,7 @@
 import difflib
 import os
 import sys
+import tomllib
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -220,57 +221,24 @@ class _Source:
     about: str
     cite: str
     shape: tuple[int, int]
-    pairs: tuple[int | None, int | None, int | None]
     megabytes: float
+    pairs: tuple[int | None, int | None, int | None] = (None, None, None)
     files: tuple[str, ...] = ()
     read: Callable[[list[Path], tuple[int, int]], list[np.ndarray]] = _read_splits
 
 
-def _amazon(
-    name: str,
-    label: str,
-    shape: tuple[int, int],
-    pairs: tuple[int, int, int],
-    megabytes: float,
-) -> _Source:
-    files = tuple(f"{name}/{part}.txt" for part in ("train_data", "valid_data", "test"))
-    about = f"Amazon 2014 {label}, random split, from github.com/cynthia-shengjia/AAAI-2025-DrRL"
-    return _Source(about, _MCAULEY, shape, pairs, megabytes, files)
-
-
 _TERMS = "for research; the publishers state no licence"
-_MCAULEY = "McAuley, Targett, Shi, van den Hengel: Image-based recommendations, SIGIR 2015"
-_BEAUTY, _KITCHEN, _ELECTRONICS = "amazon-beauty", "amazon-kitchen", "amazon-electronics"
-_SETS = {
-    "synthetic": _Source(
-        *("generated from a seed, with every user's true preferences", "nothing"),
-        *((1_000, 800), (None, None, None), 0.0),
-    ),
-    _BEAUTY: _amazon(_BEAUTY, "Beauty", (7_068, 3_570), (51_455, 9_363, 18_688), 0.8),
-    _KITCHEN: _amazon(
-        _KITCHEN, "Home and Kitchen", (51_552, 23_158), (265_611, 58_405, 103_728), 4.8
-    ),
-    _ELECTRONICS: _amazon(
-        _ELECTRONICS, "Electronics", (13_455, 8_360), (159_418, 22_980, 52_123), 2.4
-    ),
-    "gowalla": _Source(
-        "Gowalla check-ins, random split, from github.com/cynthia-shengjia/AAAI-2025-DrRL and "
-        "github.com/gusye1234/LightGCN-PyTorch",
-        "Cho, Myers, Leskovec: Friendship and mobility, KDD 2011; He et al.: LightGCN, SIGIR 2020",
-        (29_858, 40_981),
-        (716_648, 93_480, 217_242),
-        7.1,
-        ("gowalla/valid_data.txt", "gowalla/test.txt", "gowalla/s_adj_mat.npz"),
-        _read_gowalla,
-    ),
-}
-_SETS[f"{_ELECTRONICS}-temporal"] = _Source(
-    f"the pairs of {_ELECTRONICS} in a global-time split (train the earliest 60%, test the last "
-    "20%), from github.com/Tiny-Snow/IR-Benchmark-Dataset",
-    _MCAULEY,
-    (13_455, 8_360),
-    (140_712, 31_904, 24_668),
-    3.1,
-    (f"{_ELECTRONICS}-temporal/proc.zip", *_SETS[_ELECTRONICS].files),
-    _read_temporal,
-)
+_READERS = {"gowalla": _read_gowalla, "amazon-electronics-temporal": _read_temporal}
+
+
+def _sets() -> dict[str, _Source]:
+    """As `sets.toml` beside this module has them."""
+    text = Path(__file__).with_name("sets.toml").read_text(encoding="utf-8")
+    found = {}
+    for name, facts in tomllib.loads(text).items():
+        facts = {key: tuple(v) if isinstance(v, list) else v for key, v in facts.items()}
+        found[name] = _Source(**facts, read=_READERS.get(name, _read_splits))
+    return found
+
+
+_SETS = _sets()

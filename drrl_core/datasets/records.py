@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from .files import Content
 from .interactions import DataError
-from .tables import Reading, Table, as_utf8
+from .tables import Table, as_utf8
 
 
-def read_records(raw: Content, where: str, how: Reading) -> Table | None:
+def read_records(raw: Content, where: str) -> Table | None:
     """A table in one of these formats, told by its first bytes; None: it is none of them.
 
     Raises:

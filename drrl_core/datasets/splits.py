@@ -52,7 +52,7 @@ def deal_by_time(
     last = np.ceil(np.cumsum(shares)[:2] * len(time) - 1e-9).astype(int) - 1
     part = np.searchsorted(np.sort(time)[last], time, side="left")
     known = np.isin(users, users[part == 0]) & np.isin(items, items[part == 0])
-    return np.where(known, part, -1)
+    return np.asarray(np.where(known, part, -1))
 
 
 def deal_user_time(users: np.ndarray, time: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -99,4 +99,4 @@ def cut_valid(users: np.ndarray, share: float, rng: np.random.Generator) -> np.n
 
 def _rank(users: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Each value's place among its user's, from 0; equal values in the order given."""
-    return pd.Series(values).groupby(users).rank(method="first").to_numpy() - 1
+    return np.asarray(pd.Series(values).groupby(users).rank(method="first")) - 1

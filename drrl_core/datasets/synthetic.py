@@ -28,11 +28,12 @@ def generate(seed: int) -> Interactions:
     seen = np.argsort(np.argsort(wait, axis=1, kind="stable"), axis=1) < n_seen[:, None]
     users, items = np.nonzero(seen)
     splits = np.zeros((len(SPLITS), *shape), bool)
-    splits[deal_by_user(users, (0.7, 0.1, 0.2), rng), users, items] = True
+    splits[deal_by_user(users, np.array([0.7, 0.1, 0.2]), rng), users, items] = True
 
     # No item without a train pair: the user who scores it highest likes it and has seen it.
     for item in np.flatnonzero(~splits[0].any(axis=0)):
         fan = score[:, item].argmax()
         truth[fan, item] = True
         splits[:, fan, item] = True, False, False
-    return Interactions("synthetic", *shape, *map(sparse.csr_array, splits), truth=truth)
+    train, valid, test = map(sparse.csr_array, splits)
+    return Interactions("synthetic", *shape, train, valid, test, truth=truth)

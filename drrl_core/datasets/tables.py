@@ -14,59 +14,11 @@ from pyarrow import csv
 
 from .files import Content
 from .interactions import DataError
+from .options import Options
 
-Column = str | int | None
 _MARKS = ("\t", "::", ";", ",", "|", " ")
 PART = "are a part of the cells"
 _LONGEST = 1 << 20  # bytes of the first lines; a longer one is no line of a table
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a table is to be read; what is None is found out. See `load_file`."""
-
-    user: Column = None
-    item: Column = None
-    rating: Column = None
-    timestamp: Column = None
-    sep: str | None = None
-    header: bool | None = None
-    encoding: str = "utf-8"
-    quote: bool | None = None
-    comment: str | None = None
-    decimal: str | None = None
-    dates: str | None = None
-    missing: str | None = None
-    where: str | None = None
-    split: str | None = None
-    needed: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for key, value, allowed in (
-            ("missing", self.missing, ("keep", "drop")),
-            ("decimal", self.decimal, (",", ".")),
-        ):
-            if value is not None and value not in allowed:
-                raise ValueError(f"{key}={value!r}: expected {' or '.join(map(repr, allowed))}")
-        for key, text in (("sep", self.sep), ("comment", self.comment)):
-            if text == "":
-                raise ValueError(f"{key}='': expected a character or more")
-        if self.where is not None and ":" not in self.where:
-            raise ValueError(f"where={self.where!r}: expected COLUMN:VALUE")
-
-    def columns(self) -> dict[str, Column]:
-        """The columns asked for, by what they are."""
-        where = None if self.where is None else column(self.where.partition(":")[0])
-        return {
-            **{"user": self.user, "item": self.item},
-            **{"rating": self.rating, "timestamp": self.timestamp},
-            **{"where": where, "split": column(self.split) if self.split else None},
-        }
-
-
-def column(text: str) -> str | int:
-    """A column's position where that is a number, else its name."""
-    return int(text) if text.isdecimal() else text
 
 
 @dataclass(frozen=True)
@@ -92,7 +44,7 @@ class Table:
     report: dict[str, Any] = field(default_factory=dict)
 
 
-def read_text(raw: Content, where: str, how: Reading, is_name: Callable[[str], bool]) -> Table:
+def read_text(raw: Content, where: str, how: Options, is_name: Callable[[str], bool]) -> Table:
     """A table of text: its separator, quotes, comments and header.
 
     Args:
@@ -155,20 +107,17 @@ def _said_of_quotes(layout: "_Layout") -> str | None:
 
 def as_utf8(raw: Content, where: str, encoding: str = "utf-8") -> Content:
     """UTF-8 without byte-order mark, each line ending in a newline; wrong bytes named by line."""
+    problem, at = "a NUL byte, as in UTF-16", -1
     try:
-        decoder = codecs.getincrementaldecoder(encoding)()
-        plain = codecs.lookup(encoding).name in ("utf-8", "ascii")
-        if not (plain and raw.isascii()):
-            starts = range(0, len(raw), 1 << 24)
-            parts = (decoder.decode(raw[k : k + (1 << 24)], k == starts[-1]) for k in starts)
-            raw = raw if plain and all(True for _ in parts) else "".join(parts).encode()
+        if not (raw.isascii() and encoding == "utf-8"):
+            text = raw.decode(encoding)
+            raw = raw if encoding == "utf-8" else text.encode()
+        raw = raw.removeprefix(codecs.BOM_UTF8)
+        at = raw.find(b"\0")
     except LookupError:
         raise ValueError(f"encoding={encoding!r}: expected one such as 'latin-1'") from None
     except UnicodeError as error:
-        problem, at = str(error), _first_wrong(raw, encoding)
-    else:
-        raw, problem = raw.removeprefix(codecs.BOM_UTF8), "a NUL byte, as in UTF-16"
-        at = raw.find(b"\0")
+        problem, at = str(error), getattr(error, "start", 0)
     if at >= 0:
         raise DataError(
             f"{where}, line {raw.count(10, 0, at) + 1}: {problem}. Save the file as UTF-8; or, for "
@@ -178,17 +127,7 @@ def as_utf8(raw: Content, where: str, encoding: str = "utf-8") -> Content:
     return raw if raw.endswith(b"\n") else raw + b"\n"
 
 
-def _first_wrong(raw: Content, encoding: str) -> int:
-    try:
-        raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        return error.start
-    except UnicodeError:
-        pass
-    return 0
-
-
-def _without_comments(body: Content, how: Reading) -> tuple[Content, int, bytes | None]:
+def _without_comments(body: Content, how: Options) -> tuple[Content, int, bytes | None]:
     """The text with comment lines emptied, how many there were, and the last of those on top."""
     if how.comment is not None:
         pattern = rb"(?m)^%s.*" % re.escape(how.comment.encode())
@@ -232,7 +171,7 @@ def _with_one_byte(body: Content, sep: str, quotes: bool) -> tuple[Content, byte
     return body.replace(mark, free), free
 
 
-def _quoting(body: Content, sep: bytes, where: str, how: Reading) -> tuple[bool, bool]:
+def _quoting(body: Content, sep: bytes, where: str, how: Options) -> tuple[bool, bool]:
     """Whether quotes enclose cells, and whether such a cell goes over several lines.
 
     A quote that opens and does not close in its line may do either: it is a part of the cell, if

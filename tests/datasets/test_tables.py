@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drrl_core import datasets
-from drrl_core.datasets import DataError, load, loading
+from drrl_core.datasets import DataError, load
+from drrl_core.datasets.options import Options
 
 TABLE = "userId,movieId,rating,timestamp\nu1,a,4,10\nu1,b,2,20\nu2,a,5,30\nu2,c,3,40\n"
 GOOD = {
@@ -134,7 +135,9 @@ def test_options_come_with_the_path(tmp_path):
     assert quiet(f"{path}?{query}", min_rating=5, split="random").train.nnz == 1
     assert quiet(f"{path}?seed=3&name=mine&k_core=2").name == "mine"
     assert quiet(f"{path}?seed=3").hash == quiet(path, seed=3).hash
-    assert set(loading._PARSERS) == {*inspect.signature(datasets.load_file).parameters} - {"path"}
+    assert set(Options.model_fields) == {*inspect.signature(datasets.load_file).parameters} - {
+        "path"
+    }
     odd = write(tmp_path, "odd?k_core=3.csv", TABLE)
     assert pairs_of(quiet(odd)) == pairs_of(quiet(write(tmp_path, "x.csv", TABLE)))
     for query, problem in {
