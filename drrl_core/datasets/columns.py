@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 from .files import role_of
 from .interactions import SPLITS, DataError
 from .options import Column, Options
+from .splits import compacted
 from .tables import PART, Table
 
 _USUAL = {
@@ -46,6 +48,8 @@ _TYPED = ":(token|float)(_seq)?$"  # as RecBole ends the names of columns
 _AMAZON_2018 = "(B[0-9A-Z]{9}|[0-9]{9}[0-9X]) A[0-9A-Z]{9,}"
 _MISSING = {"null", "none", "nan", "na", "n/a", "<na>", "nil", "\\n", "undefined"}
 _LONGEST = 1_000  # characters of an id
+# Numbers below ten to this power are seconds since 1970, or thousandths of them, and so on.
+_UNITS = ((11, "seconds"), (14, "milliseconds"), (17, "microseconds"), (400, "nanoseconds"))
 _DATES = {
     "iso": ["ISO8601"],
     "rfc": ["%a, %d %b %Y %H:%M:%S %z", "%a %b %d %H:%M:%S %z %Y"],
@@ -92,7 +96,7 @@ class Columns:
             key: {"name": name[place].strip(), "position": place}
             for key, place in self.places.items()
         }
-        report = {key: cells.padded for key, cells in self.cells.items() if cells.padded}
+        report = {key: n for key in ("user", "item") if (n := self.cells[key].padded)}
         if report:
             table.report["cells with blanks around"] = report
         self._refuse_odd_cells()
@@ -221,6 +225,8 @@ class Columns:
     def numbers(self, key: str) -> np.ndarray:
         """A column of finite numbers, one a row; decimal commas are understood where certain."""
         cells, report = self.cells[key], self.table.report
+        if (found := cells.floats()) is not None:
+            return found
         texts, decimal = cells.values, self.how.decimal
         commas = np.array(["," in text for text in texts], bool)
         if decimal is None and commas.any():
@@ -235,11 +241,11 @@ class Columns:
         if commas.any():
             report["decimal"] = decimal
             drop, point = (".", ",") if decimal == "," else (",", ".")
-            texts = [text.replace(drop, "").replace(point, ".") for text in texts]
+            texts = np.array([text.replace(drop, "").replace(point, ".") for text in texts], object)
         values = pd.to_numeric(pd.Series(list(texts), dtype=str), errors="coerce").to_numpy(float)
         if not np.isfinite(values).all():
             self._no_number(key, cells.first_row(~np.isfinite(values)))
-        return values[cells.codes]
+        return np.asarray(values[cells.codes])
 
     def _no_number(self, key: str, row: int) -> NoReturn:
         self.refuse(
@@ -251,21 +257,19 @@ class Columns:
     def times(self) -> np.ndarray:
         """Seconds since 1970, or the numbers that the column holds; one a row."""
         cells, report, wanted = self.cells["timestamp"], self.table.report, self.how.dates
+        if wanted is None and (values := cells.floats()) is not None:
+            size = float(np.median(np.abs(values[:10_000])))
+            power, unit = next(each for each in _UNITS if size < 10 ** each[0])
+            report["dates"] = f"numbers, as {unit}"
+            return np.asarray(values / 10 ** (min(power, 20) - 11))
         texts = pd.Series(list(cells.values), dtype=str)
-        values = pd.to_numeric(texts, errors="coerce").to_numpy(float)
-        if wanted is None and not np.isnan(values[cells.codes[0]]):
-            if not np.isfinite(values).all():
-                self._no_number("timestamp", cells.first_row(~np.isfinite(values)))
-            size = float(np.median(np.abs(values)))
-            unit = 1e3 if size > 1e11 else 1.0
-            unit = 1e6 if size > 1e14 else 1e9 if size > 1e17 else unit
-            report["dates"] = {1.0: "numbers, as seconds", 1e3: "numbers, as milliseconds"}.get(
-                unit, "numbers, as microseconds or less"
-            )
-            return (values / unit)[cells.codes]
+        number = pd.to_numeric(texts, errors="coerce").to_numpy(float)
+        if wanted is None and np.isfinite(number[cells.codes[0]]):
+            self._no_number("timestamp", cells.first_row(~np.isfinite(number)))
         texts = texts.str.replace(r" ?(UTC|GMT)$", "Z", regex=True)
         forms = _DATES if wanted is None else {wanted: _DATES.get(wanted, [wanted])}
-        found, broken = {}, {}
+        found: dict[str, np.ndarray] = {}
+        broken: dict[str, np.ndarray] = {}
         for form, patterns in forms.items():
             for pattern in patterns:
                 moments = _moments(texts, pattern)
@@ -281,7 +285,7 @@ class Columns:
             moments = next(iter(broken.values()), np.full(len(texts), np.nan))
             self._no_number("timestamp", cells.first_row(~np.isfinite(moments)))
         report["dates"] = next(iter(found))
-        return found[report["dates"]][cells.codes]
+        return np.asarray(found[report["dates"]][cells.codes])
 
     def wanted_rows(self) -> np.ndarray:
         """Where the column of `where=` has one of the values after its colon."""
@@ -292,7 +296,7 @@ class Columns:
             self.refuse(
                 f"where={self.how.where!r}: {sorted(unknown)} is not in it; there are {few}."
             )
-        return np.isin(cells.values, list(values))[cells.codes]
+        return np.asarray(np.isin(cells.values, list(values))[cells.codes])
 
     def parts(self) -> np.ndarray:
         """0, 1 or 2 a row: which split its column of splits says."""
@@ -302,7 +306,7 @@ class Columns:
         if wrong.any():
             why = "the split is none of train, valid and test. Say split= for another column."
             self.refuse(why, cells.first_row(wrong))
-        return np.array([SPLITS.index(role or "") for role in roles])[cells.codes]
+        return np.asarray(np.array([SPLITS.index(role or "") for role in roles])[cells.codes])
 
 
 class _Cells:
@@ -311,20 +315,44 @@ class _Cells:
     def __init__(self, column: Any) -> None:
         if not pa.types.is_dictionary(column.type):
             column = pc.dictionary_encode(column)
-        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
         if isinstance(column, pa.ChunkedArray):
-            column = column.unify_dictionaries().chunk(0)
-        texts = [_text(value) for value in column.dictionary.to_pylist()]
-        indices = column.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)
-        texts += [""]
-        self.padded = sum(text != text.strip() for text in texts)
-        distinct = {text: k for k, text in enumerate(dict.fromkeys(t.strip() for t in texts))}
-        again = np.array([distinct[text.strip()] for text in texts])
-        codes = again[indices]
+            column = column.unify_dictionaries().combine_chunks()
+        self.words, self.indices = column.dictionary, column.indices
+
+    def floats(self) -> np.ndarray | None:
+        """A finite number each row; None where a cell is none. No text is made of them."""
+        words = self.words
+        try:
+            if not (pa.types.is_integer(words.type) or pa.types.is_floating(words.type)):
+                words = pc.utf8_trim_whitespace(pc.cast(words, pa.string()))
+            values = np.asarray(pc.cast(words, pa.float64()).to_numpy(zero_copy_only=False))
+        except pa.ArrowInvalid:
+            return None
+        known = not self.indices.null_count and np.isfinite(values).all()
+        return values[self.indices.to_numpy()] if known else None
+
+    @cached_property
+    def _coded(self) -> tuple[np.ndarray, np.ndarray, int]:
+        texts = [*map(_text, self.words.to_pylist()), ""]
+        indices = self.indices.fill_null(len(texts) - 1).to_numpy(zero_copy_only=False)
+        distinct: dict[str, int] = {}
+        again = [distinct.setdefault(text.strip(), len(distinct)) for text in texts]
+        padded = sum(text != text.strip() for text in texts)
         # Values that no row has (a stray blank, the empty cell) are left out.
-        used = np.unique(codes)
-        self.values = np.array(list(distinct), object)[used]
-        self.codes = np.searchsorted(used, codes)
+        used, codes = compacted(np.array(again)[indices])
+        return np.array(list(distinct), object)[used], codes, padded
+
+    @property
+    def values(self) -> np.ndarray:
+        return self._coded[0]
+
+    @property
+    def codes(self) -> np.ndarray:
+        return self._coded[1]
+
+    @property
+    def padded(self) -> int:
+        return self._coded[2]
 
     def first_row(self, wrong: np.ndarray) -> int:
         """The first row whose value is one of these."""
@@ -340,7 +368,7 @@ def _text(value: Any) -> str:
 def _moments(texts: pd.Series, pattern: str) -> np.ndarray:
     """Seconds since 1970; NaN where the text is not of this form."""
     dates = pd.to_datetime(texts, errors="coerce", utc=True, format=pattern)
-    return ((dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(1, "s")).to_numpy(float)
+    return np.asarray((dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(1, "s"), float)
 
 
 def _is_date(text: str) -> bool:

@@ -81,7 +81,8 @@ def _as_address(message: str) -> str:
         return f"?{match[1]}={value}"
 
     known = "|".join(Options.model_fields)
-    return re.sub(rf"(?<![\w?&])({known})=(?:(')([^']*)'|(True|False|\d+))", spelt, message)
+    message = re.sub(rf"(?<![\w?&])({known})=(?:(')([^']*)'|(True|False|\d+))", spelt, message)
+    return re.sub(r"(\?\w+=[^\s,]+), \?", r"\1&", message)
 
 
 def load_file(
@@ -346,7 +347,8 @@ def _filtered(rows: _Rows, plan: Options, where: str) -> _Rows:
             raise DataError(f"{where}: no row lies between since= and until=. Widen them.")
     n_items = int(rows.items.max()) + 1
     keys = rows.users * n_items + rows.items
-    order = np.lexsort([each for each in (rows.time, rows.part, keys) if each is not None])
+    by = [each for each in (rows.time, rows.part, keys) if each is not None]
+    order = np.lexsort(by) if len(by) > 1 else np.argsort(keys, kind="stable")
     again = keys[order][1:] == keys[order][:-1]
     if rows.part is not None:
         again &= rows.part[order][1:] == rows.part[order][:-1]
@@ -364,8 +366,8 @@ def _filtered(rows: _Rows, plan: Options, where: str) -> _Rows:
     for side in ("user", "item"):
         codes, ids = getattr(rows, f"{side}s"), getattr(rows, f"{side}_ids")
         if ids is not None or plan.k_core > 1:  # numbers used as they are may have gaps
-            used = np.unique(codes)
-            setattr(rows, f"{side}s", np.searchsorted(used, codes))
+            used, codes = splits.compacted(codes)
+            setattr(rows, f"{side}s", codes)
             setattr(rows, f"{side}_ids", used if ids is None else ids[used])
     return rows
 

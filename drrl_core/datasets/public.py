@@ -188,7 +188,8 @@ def _read_gowalla(paths: list[Path], shape: tuple[int, int]) -> list[np.ndarray]
     """Valid and test have files; train is what else the (users + items) squared matrix holds."""
     valid, test = _read_splits(paths[:2], shape)
     try:
-        block = sparse.load_npz(paths[2]).tocsr()[: shape[0], shape[0] :].tocoo()
+        square: Any = sparse.load_npz(paths[2])
+        block = square.tocsr()[: shape[0], shape[0] :].tocoo()
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{paths[2]}: broken: {error}. Delete it and fetch again.") from error
     keys = block.row.astype(np.int64) * shape[1] + block.col

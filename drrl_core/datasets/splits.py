@@ -16,6 +16,16 @@ KINDS = {
 }
 
 
+def compacted(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The codes that occur, in order, and for each code its place among them.
+
+    >>> [part.tolist() for part in compacted(np.array([7, 2, 7]))]
+    [[2, 7], [1, 0, 1]]
+    """
+    there = np.bincount(codes) > 0
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[codes]
+
+
 def core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
     """Which of these distinct pairs are left where every user and every item has at least k.
 
@@ -62,7 +72,8 @@ def deal_user_time(users: np.ndarray, time: np.ndarray, shares: np.ndarray) -> n
     """
     counts, rank = np.bincount(users)[users], _rank(users, time)
     bounds = np.ceil(np.cumsum(shares)[:2, None] * counts - 1e-9)
-    return (rank >= np.maximum(1, bounds[0])).astype(int) + (rank >= np.maximum(1, bounds[1]))
+    part = (rank >= np.maximum(1, bounds[0])).astype(int) + (rank >= np.maximum(1, bounds[1]))
+    return np.asarray(part)
 
 
 def deal_last_out(users: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -94,7 +105,8 @@ def deal_by_popularity(
 def cut_valid(users: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """0, or 1 for a share of each user's train pairs, rounded down."""
     counts = np.bincount(users)[users]
-    return (_rank(users, rng.random(len(users))) >= counts - np.floor(share * counts + 1e-9)) * 1
+    rank = _rank(users, rng.random(len(users)))
+    return np.asarray(rank >= counts - np.floor(share * counts + 1e-9), np.int64)
 
 
 def _rank(users: np.ndarray, values: np.ndarray) -> np.ndarray:

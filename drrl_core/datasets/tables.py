@@ -83,7 +83,7 @@ def read_text(raw: Content, where: str, how: Options, is_name: Callable[[str], b
         **{"encoding": how.encoding, "header": header, "lines": body.count(b"\n")},
         "header lines": body.count(b"\n", begin, stop) + 1 if header else 0,
         "comment lines": comments,
-        "blank lines": len(re.findall(rb"(?m)^\n", body)) - comments,
+        "blank lines": _blank_lines(body) - comments,
     }
     first = next((layout.cells(*each) for each in layout.records(start)), None)
     if first is None:
@@ -93,7 +93,7 @@ def read_text(raw: Content, where: str, how: Options, is_name: Callable[[str], b
         found = next(itertools.islice(layout.records(start), row, None))
         return layout.line(found[0]), layout.cells(*found)
 
-    def fetch(places: list[int]) -> list[Any]:
+    def fetch(places: list[int]) -> Any:
         return layout.columns(start, len(top), places, report)
 
     return Table(where, top, header, first, fetch, at, report)
@@ -103,6 +103,11 @@ def _said_of_quotes(layout: "_Layout") -> str | None:
     if layout.quoted:
         return "enclose cells, over lines" if layout.multi else "enclose cells"
     return PART if b'"' in layout.body else None
+
+
+def _blank_lines(body: Content) -> int:
+    some = b"\n\n" in body or body.startswith(b"\n")
+    return len(re.findall(rb"(?m)^\n", body)) if some else 0
 
 
 def as_utf8(raw: Content, where: str, encoding: str = "utf-8") -> Content:
@@ -299,7 +304,7 @@ class _Layout:
                 f"{self.where}: {report['lines']:,} lines hold {table.num_rows:,} rows, which do "
                 "not add up. Say quote=False, or save the table anew."
             )
-        return [table.column(names[place]).unify_dictionaries() for place in places]
+        return [table.column(names[place]) for place in places]
 
     def _refusal(self, error: Exception) -> DataError:
         ragged = None if self.multi else _ragged(self.body, self.sep, self.quoted)
