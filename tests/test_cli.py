@@ -294,11 +294,13 @@ def test_options_of_your_own_file(drrl, tmp_path):
     assert "users: u0, u1, u2, u3, u4, ...\n" in out
     assert "columns by name and position: user 'who' (0), item 'item' (1)" in out
     assert "lines: 101 = 1 header lines + 100 rows" in out
-    assert "rows: 100 = 80 kept + 19 rated below min_rating + 1 outside the k-core" in out
-    code, out, err = drrl(f"train {where} --epochs 1 --negatives 4 --json")
-    assert "drrl: look: films.csv?" in err and "recall@20 is 1 whatever is learned" in err
+    assert "rows: 100 = 79 kept + 20 rated below min_rating + 1 outside the k-core" in out
+    with pytest.warns(UserWarning, match="recall@20 is 1 whatever is learned"):
+        code, out, _ = drrl(f"train {where} --epochs 1 --negatives 4 --json")
+    said = python("-m", "drrl_core", "data", "info", where).stderr
+    assert said.startswith("drrl: look: films.csv?user=who&min_rating=1&k_core=3: at most ")
     record = json.loads(out.splitlines()[-1])
-    assert record["read"]["rows"] == 100 and record["read"]["kept"] == 80
+    assert record["read"]["rows"] == 100 and record["read"]["kept"] == 79
     assert drrl(f"runs show {record['key']}")[1].count('"separator": ";"') == 1
     assert code == 0 and record["dataset"] == "films.csv?user=who&min_rating=1&k_core=3"
     code, out, err = drrl(f"train {path}?kcore=3")

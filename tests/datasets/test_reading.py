@@ -399,7 +399,7 @@ def test_a_member_of_an_archive(tmp_path):
     ("magic", "what"),
     [
         (b"\x89HDF\r\n", "HDF5"),
-        (b"\x80\x05", "pickle"),
+        (b"\x80\x05", "may run code"),
         (b"SQLite format 3\0", "SQLite"),
         (b"\xd0\xcf\x11\xe0", "old Excel"),
         (b"%PDF-1.4", "PDF"),

@@ -1215,6 +1215,28 @@ def test_what_recommend_refuses(wrong, why):
         runs.recommend(outcome_of(), **wrong)
 
 
+@pytest.mark.parametrize("users", [[-1], [20], [3, -2], [1.5], [True, False]])
+def test_users_that_are_none_are_refused(users):
+    with pytest.raises(
+        ValueError, match=r"users=.*expected indices from 0 to 19, or own ids as text"
+    ):
+        runs.recommend(outcome_of(), users=users)
+
+
+def test_users_are_asked_for_by_index_or_own_id():
+    data = own_ids(small())
+    outcome, some = outcome_of("sl", data), [7, 3]
+    found = runs.recommend(outcome, users=some)
+    named = runs.recommend(outcome, users=[str(data.user_ids[user]) for user in some])
+    assert_frame_equal(found, named)
+    assert [*dict.fromkeys(found["user"])] == [data.user_ids[user] for user in some]
+    with pytest.raises(
+        ValueError, match=r"users \['nobody'\] are not in small: expected its own ids"
+    ):
+        runs.recommend(outcome, users=["nobody", str(data.user_ids[3])])
+    assert not len(runs.recommend(outcome, users=[]))
+
+
 def test_many_users_are_scored_in_parts(monkeypatch):
     outcome = outcome_of()
     whole = runs.recommend(outcome, k=7)
