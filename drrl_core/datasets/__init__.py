@@ -5,6 +5,7 @@
 
 from .interactions import SPLITS, DataError, Interactions
 from .loading import load, load_file
+from .options import formats
 from .public import data_folder, describe, fetch, names
 from .quality import account, checks, shift
 
@@ -17,6 +18,7 @@ __all__ = [
     "data_folder",
     "describe",
     "fetch",
+    "formats",
     "load",
     "load_file",
     "names",

@@ -29,7 +29,7 @@ _BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
 _FOREIGN = {
     b"\x89HDF": "an HDF5 file: write the table with pandas' to_csv or to_parquet",
     b"\x93NUMPY": "a NumPy array: give load() a scipy CSR matrix or a pandas frame",
-    b"\x80": "perhaps stored Python objects, which may run code and are never read: save a CSV file",
+    b"\x80": "perhaps Python objects, which may run code and are never read: save as CSV",
     b"SQLite format 3": "an SQLite database: export the table as CSV",
     b"\xd0\xcf\x11\xe0": "an old Excel file: save it as .xlsx or CSV",
     b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive: unpack it",

@@ -216,6 +216,10 @@ class _Rows:
     dropped: dict[str, int] = field(default_factory=dict)
     reports: list[dict[str, Any]] = field(default_factory=list)
 
+    def keys(self, n_items: int) -> np.ndarray:
+        """One number a pair."""
+        return self.users.astype(np.int64) * n_items + self.items
+
     def keep(self, which: np.ndarray, why: str) -> None:
         """Keep these rows, a mask or places; the others are counted."""
         before = len(self.users)
@@ -316,7 +320,7 @@ def _joined(parts: dict[str, _Rows]) -> _Rows:
             kind = np.int64 if whole else str
             table, place = np.unique(np.array(list(labels), kind), return_inverse=True)
             places = np.split(place, np.cumsum([len(some) for some in ids])[:-1])
-            codes = [place[code] for place, code in zip(places, codes, strict=True)]
+            codes = [p.astype(np.int32)[c] for p, c in zip(places, codes, strict=True)]
             setattr(rows, f"{side}_ids", table)
         setattr(rows, f"{side}s", np.concatenate(codes))
     for key in ("rating", "time", "part"):
@@ -346,7 +350,7 @@ def _filtered(rows: _Rows, plan: Options, where: str) -> _Rows:
         if not len(rows.users):
             raise DataError(f"{where}: no row lies between since= and until=. Widen them.")
     n_items = int(rows.items.max()) + 1
-    keys = rows.users * n_items + rows.items
+    keys = rows.keys(n_items)
     by = [each for each in (rows.time, rows.part, keys) if each is not None]
     order = np.lexsort(by) if len(by) > 1 else np.argsort(keys, kind="stable")
     again = keys[order][1:] == keys[order][:-1]
@@ -374,7 +378,7 @@ def _filtered(rows: _Rows, plan: Options, where: str) -> _Rows:
 
 def _apart(rows: _Rows, plan: Options, where: str, n_items: int) -> None:
     """Let no pair be in two splits of those that the files make."""
-    keys = rows.users * n_items + rows.items
+    keys = rows.keys(n_items)
     again = np.concatenate([[False], keys[1:] == keys[:-1]])  # sorted by key, then by split
     if not again.any():
         return
@@ -440,7 +444,7 @@ def _deal(rows: _Rows, plan: Options) -> np.ndarray:
 def _dealt(rows: _Rows, plan: Options, where: str, name: str) -> Interactions:
     part = _deal(rows, plan)
     shape = (int(rows.users.max()) + 1, int(rows.items.max()) + 1)
-    keys, given = rows.users * shape[1] + rows.items, rows.part is not None
+    keys, given = rows.keys(shape[1]), rows.part is not None
     if plan.split == "time":
         rows.dropped["held out, user or item not in train"] = int((part < 0).sum())
     parts = [keys[part == k] for k in range(len(SPLITS))]

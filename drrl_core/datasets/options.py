@@ -1,10 +1,13 @@
 """How your own data are to be read, filtered and split: the options, checked."""
 
 import difflib
+import tomllib
 import urllib.parse
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from . import splits
@@ -128,3 +131,13 @@ def parse(query: str) -> dict[str, Any]:
     if query and not options:
         raise DataError(f"?{query}: expected options such as ?min_rating=4&k_core=5.")
     return options
+
+
+def formats() -> pd.DataFrame:
+    """What one's own data may be: an example of each format, and how it is told from the others.
+
+    >>> list(formats().loc["pairs"])
+    ['`0 17`: user and item, whole numbers', '`.txt`']
+    """
+    text = Path(__file__).with_name("formats.toml").read_text(encoding="utf-8")
+    return pd.DataFrame(tomllib.loads(text)).T.rename_axis("format")

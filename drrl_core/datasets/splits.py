@@ -23,7 +23,7 @@ def compacted(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     [[2, 7], [1, 0, 1]]
     """
     there = np.bincount(codes) > 0
-    return np.flatnonzero(there), (np.cumsum(there) - 1)[codes]
+    return np.flatnonzero(there), (np.cumsum(there, dtype=np.int32) - 1)[codes]
 
 
 def core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:

@@ -15,6 +15,7 @@ import time
 import tracemalloc
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,10 +26,12 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from drrl_core import datasets
-from drrl_core.datasets import DataError, files, load
+from drrl_core.datasets import DataError, files, load, splits
+from drrl_core.datasets.options import Options
 
 PAIRS = [(u, i) for u in range(8) for i in range(9) if (u + 2 * i) % 3]
 LABELS = {(f"u{u}", f"i{i}") for u, i in PAIRS}
+FORMATS = datasets.formats()
 QUOTE = '"'
 DAY = pd.Timestamp("2019-03-04")
 # Pairs in the order of time: every user and every item is among the first half.
@@ -340,6 +343,62 @@ def test_a_mutated_file_is_read_as_plainly_or_refused(tmp_path_factory, spots):
         assert {tuple(row[k].strip() for k in places) for row in rows} == {
             tuple(map(str, pair)) for pair in pairs_of(data)
         }
+
+
+# ---------------------------------------------------------------------------- the table of formats
+
+
+def of_format(folder, kind: str):
+    """The pairs in a format, as what `load` takes."""
+    text = {
+        "table": ("x.csv", PLAIN),
+        "pairs": ("x.txt", table(lambda u, i, n: f"{u} {i}")),
+        "adjacency": ("x.txt", lists(PAIRS[:-1])),  # of two lengths
+        "JSON": LAYOUTS["JSON lines"],
+        "packed": ("x.csv.gz", PLAIN),
+        "folder": ("in/x.csv", PLAIN),
+    }
+    frame = pd.DataFrame(sorted(LABELS), columns=["user", "item"])
+    if kind == "frame":
+        return frame
+    if kind == "matrix":
+        return sparse.csr_array((np.ones(48), np.array(PAIRS).T), shape=(8, 9))
+    if kind in ("parquet", "feather"):
+        getattr(frame, f"to_{kind}")(folder / f"x.{kind}")
+        return folder / f"x.{kind}"
+    if kind == "xlsx":
+        frame.to_excel(folder / "x.xlsx", index=False)
+        return folder / "x.xlsx"
+    if kind == "archive":
+        with zipfile.ZipFile(folder / "x.zip", "w") as archive:
+            archive.writestr("x.csv", PLAIN)
+        return folder / "x.zip"
+    name, content = text[kind]
+    (folder / name).parent.mkdir(exist_ok=True)
+    path = write(folder, name, content)
+    return path.parent if kind == "folder" else path
+
+
+@pytest.mark.parametrize("kind", datasets.formats().index)
+def test_every_row_of_the_table_of_formats_is_true(tmp_path, kind):
+    data = quiet(of_format(tmp_path, kind))
+    numbers = set(PAIRS[:-1] if kind == "adjacency" else PAIRS)
+    assert pairs_of(data) == (LABELS if data.user_ids is not None else numbers)
+    formats = {file["format"] for file in data.report["files"]}
+    assert formats == {kind} or kind in ("packed", "archive", "folder")
+
+
+def test_the_readme_has_the_table_of_formats_and_every_option():
+    page = (Path(__file__).parents[2] / "data" / "README.md").read_text(encoding="utf-8")
+    rows = ["| format | example | told by |", "|---|---|---|"]
+    rows += [f"| `{row.Index}` | {row.example} | {row.told_by} |" for row in FORMATS.itertuples()]
+    rows = [row.replace("`|`", "`\\|`") for row in rows]
+    found = page.partition("as a table -->\n")[2].partition("<!-- end -->")[0]
+    assert found == "\n".join(rows) + "\n"
+    options, kinds = page.partition("| option |")[2].split("| split |")
+    for option in Options.model_fields:
+        assert f"`{option}`" in options, option
+    assert all(f"| `{kind}` |" in kinds for kind in splits.KINDS)
 
 
 # ---------------------------------------------------------------------------- packed and archived
