@@ -183,8 +183,8 @@ def test_a_wheel_holds_every_file_of_the_package_and_the_tables_it_reads(tmp_pat
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     held = {*zipfile.ZipFile(wheel).namelist()}
-    files = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".j2")]
-    assert {".py", ".j2"} == {path.suffix for path in files}
+    files = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".j2", ".toml")]
+    assert {".py", ".j2", ".toml"} == {path.suffix for path in files}
     assert {path.relative_to(ROOT).as_posix() for path in files} <= held
     tables = {f"drrl_core/tables/{path.name}" for path in (ROOT / "data/published").iterdir()}
     assert tables | {"drrl_core/registry.txt"} <= held

@@ -218,7 +218,7 @@ class _Rows:
 
     def keys(self, n_items: int) -> np.ndarray:
         """One number a pair."""
-        return self.users.astype(np.int64) * n_items + self.items
+        return np.asarray(self.users.astype(np.int64) * n_items + self.items)
 
     def keep(self, which: np.ndarray, why: str) -> None:
         """Keep these rows, a mask or places; the others are counted."""
