@@ -196,8 +196,8 @@ def load_file(
     else:
         parts = {"train": _of_table(of_frame(path, label), plan)}
     rows = _joined(parts)
-    if plan.by_files and rows.part is None:
-        rows.part = np.zeros(len(rows.users), np.int64)
+    if plan.split in splits.KINDS:  # made anew
+        rows.part = None
     rows = _filtered(rows, plan, label)
     return _dealt(rows, plan, label, name or (path.name if isinstance(path, Path) else label))
 
@@ -213,6 +213,7 @@ class _Rows:
     rating: np.ndarray | None = None
     time: np.ndarray | None = None
     part: np.ndarray | None = None
+    shape: tuple[int, int] = (0, 0)  # at least
     dropped: dict[str, int] = field(default_factory=dict)
     reports: list[dict[str, Any]] = field(default_factory=list)
 
@@ -220,13 +221,15 @@ class _Rows:
         """One number a pair."""
         return np.asarray(self.users.astype(np.int64) * n_items + self.items)
 
-    def keep(self, which: np.ndarray, why: str) -> None:
-        """Keep these rows, a mask or places; the others are counted."""
+    def keep(self, which: np.ndarray, why: str, none: str = "no row is left.") -> None:
+        """Keep these rows, a mask or places; the others are counted; `none` says what then."""
         before = len(self.users)
         for key in ("users", "items", "rating", "time", "part"):
             if (value := getattr(self, key)) is not None:
                 setattr(self, key, value[which])
         self.dropped[why] = self.dropped.get(why, 0) + before - len(self.users)
+        if not len(self.users):
+            raise DataError(none)
 
 
 def _read_all(path: Path, plan: Options) -> dict[str, _Rows]:
@@ -236,8 +239,9 @@ def _read_all(path: Path, plan: Options) -> dict[str, _Rows]:
         if other is not None:
             if role in found:
                 raise DataError(f"{path}: holds a {role} file. Leave {role}= out.")
-            base = path if path.is_dir() else path.parent
-            found |= {role: contents(base / other)["train"]}
+            inside = plan.member is not None or path.is_dir()
+            there = contents(path, other) if inside else contents(path.parent / other)
+            found |= {role: there["train"]}
     parts, format = {}, plan.format
     for role in SPLITS:
         if role in found:
@@ -269,8 +273,10 @@ def _read(raw: Content, where: str, how: Options, format: str | None) -> _Rows:
 def _of_matrix(matrix: Any) -> _Rows:
     found = sparse.coo_array(matrix)
     report = {"format": "matrix", "rows": int(found.nnz)}
-    codes = found.row.astype(np.int64), found.col.astype(np.int64)
-    return _Rows(*codes, rating=found.data.astype(float), reports=[report])
+    if not found.nnz:
+        raise DataError("the matrix holds no pair. Give one of users by items.")
+    rated = found.data.astype(float)
+    return _Rows(found.row, found.col, rating=rated, shape=found.shape, reports=[report])
 
 
 def _of_table(table: Any, how: Options) -> _Rows:
@@ -294,18 +300,18 @@ def _of_table(table: Any, how: Options) -> _Rows:
     if how.missing == "drop":
         there = (users >= 0) & (items >= 0)
         wanted = wanted if wanted is None else wanted[there]
-        rows.keep(there, "no user or item")
+        rows.keep(there, "no user or item", f"{table.where}: no row has user and item.")
     if wanted is not None:
-        rows.keep(wanted, f"where is not {how.where}")
-    if not len(rows.users):
-        raise DataError(f"{table.where}: no row is left. Choose another where= or missing=.")
+        none = f"{table.where}: no row is left of where={how.where!r}. Choose another."
+        rows.keep(wanted, f"where is not {how.where}", none)
     return rows
 
 
 def _joined(parts: dict[str, _Rows]) -> _Rows:
     """One table of ids and one of rows, each row with its split."""
     each = list(parts.values())
-    rows = _Rows(np.empty(0), np.empty(0), reports=[one.reports[0] for one in each])
+    reports = [one.reports[0] for one in each]
+    rows = _Rows(np.empty(0), np.empty(0), shape=each[0].shape, reports=reports)
     for side in ("user", "item"):
         codes, ids = [getattr(one, f"{side}s") for one in each], []
         for k, one in enumerate(each):
@@ -341,14 +347,12 @@ def _filtered(rows: _Rows, plan: Options, where: str) -> _Rows:
     """The distinct pairs that count, sorted by user and item."""
     _describe_ratings(rows)
     if plan.min_rating is not None and rows.rating is not None:
-        rows.keep(rows.rating >= plan.min_rating, "rated below min_rating")
-        if not len(rows.users):
-            raise DataError(f"{where}: no rating reaches min_rating={plan.min_rating}. Lower it.")
+        none = f"{where}: no rating reaches min_rating={plan.min_rating:g}. Lower it."
+        rows.keep(rows.rating >= plan.min_rating, "rated below min_rating", none)
     if rows.time is not None and (plan.since is not None or plan.until is not None):
         since, until = (_moment(key, getattr(plan, key)) for key in ("since", "until"))
-        rows.keep((rows.time >= since) & ~(rows.time >= until), "outside since and until")
-        if not len(rows.users):
-            raise DataError(f"{where}: no row lies between since= and until=. Widen them.")
+        inside, none = (rows.time >= since) & (rows.time < until), "since and until"
+        rows.keep(inside, f"outside {none}", f"{where}: no row lies between {none}. Widen them.")
     n_items = int(rows.items.max()) + 1
     keys = rows.keys(n_items)
     by = [each for each in (rows.time, rows.part, keys) if each is not None]
@@ -360,13 +364,13 @@ def _filtered(rows: _Rows, plan: Options, where: str) -> _Rows:
     if rows.part is not None:
         _apart(rows, plan, where, n_items)
     if plan.max_pairs is not None:
-        rows.keep(np.bincount(rows.users)[rows.users] <= plan.max_pairs, "user above max_pairs")
-        if not len(rows.users):
-            raise DataError(f"{where}: every user has more than max_pairs={plan.max_pairs} pairs.")
+        few = np.bincount(rows.users)[rows.users] <= plan.max_pairs
+        none = f"{where}: every user has more than max_pairs={plan.max_pairs} pairs. Raise it."
+        rows.keep(few, "user above max_pairs", none)
     if plan.k_core > 1:
-        rows.keep(splits.core(rows.users, rows.items, plan.k_core), "outside the k-core")
-        if not len(rows.users):
-            raise DataError(f"{where}: nothing is left with k_core={plan.k_core}. Lower it.")
+        none = f"{where}: nothing is left with k_core={plan.k_core}. Lower it."
+        left = splits.core(rows.users, rows.items, plan.k_core)
+        rows.keep(left, "outside the k-core", none)
     for side in ("user", "item"):
         codes, ids = getattr(rows, f"{side}s"), getattr(rows, f"{side}_ids")
         if ids is not None or plan.k_core > 1:  # numbers used as they are may have gaps
@@ -400,11 +404,9 @@ def _moment(key: str, value: str | float | None) -> float:
     if value is None:
         return -np.inf if key == "since" else np.inf
     try:
-        return float(value)
-    except ValueError:
-        pass
-    try:
-        return float(np.datetime64(str(value), "us").astype(np.int64)) / 1e6
+        if not re.match(r"\d{4}(-|$)", str(value).removesuffix(".0")):  # else a year, or a date
+            return float(value)
+        return float(np.datetime64(str(value).removesuffix(".0"), "us").astype(np.int64)) / 1e6
     except ValueError:
         raise ValueError(f"{key}={value!r}: expected a date such as 2019-01-31") from None
 
@@ -432,7 +434,7 @@ def _deal(rows: _Rows, plan: Options) -> np.ndarray:
             return splits.deal_last_out(rows.users, time)
         case "popularity":
             return splits.deal_by_popularity(rows.users, rows.items, shares, rng)
-    if rows.part is None or plan.split == "random":
+    if rows.part is None:
         return splits.deal_by_user(rows.users, shares, rng)
     part = rows.part.copy()
     if not (part == 1).any() and shares[1] > 0 and (part == 0).any():
@@ -443,7 +445,9 @@ def _deal(rows: _Rows, plan: Options) -> np.ndarray:
 
 def _dealt(rows: _Rows, plan: Options, where: str, name: str) -> Interactions:
     part = _deal(rows, plan)
-    shape = (int(rows.users.max()) + 1, int(rows.items.max()) + 1)
+    least = rows.shape if plan.k_core == 1 else (0, 0)
+    users, items = (int(side.max()) + 1 for side in (rows.users, rows.items))
+    shape = (max(users, least[0]), max(items, least[1]))
     keys, given = rows.keys(shape[1]), rows.part is not None
     if plan.split == "time":
         rows.dropped["held out, user or item not in train"] = int((part < 0).sum())

@@ -520,6 +520,39 @@ def test_a_sparse_matrix_is_users_by_items():
     data = quiet(matrix, name="mine")
     assert pairs_of(data) == set(PAIRS) and data.name == "mine" and data.user_ids is None
     assert len(pairs_of(quiet(matrix, min_rating=40))) == 9
+    wide = sparse.csr_matrix((np.ones(48), (users, items)), shape=(10, 12))
+    assert (quiet(wide).n_users, quiet(wide).n_items) == (10, 12)
+    assert quiet(wide, k_core=2).n_users == 8
+    with pytest.raises(DataError, match="holds no pair"):
+        load(sparse.csr_matrix((3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("min_rating=6", "no rating reaches .?min_rating=6"),
+        ("since=2020", "no row lies between since and until"),
+        ("until=2019-03-04", "no row lies between since and until"),
+        ("max_pairs=1", "every user has more than .?max_pairs=1 pairs"),
+        ("k_core=9", "nothing is left with .?k_core=9"),
+        ("where=rating:5", "not in it; there are '4.0'"),
+    ],
+)
+def test_a_filter_that_leaves_nothing_is_named(tmp_path, query, problem):
+    FRAME.to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(DataError, match=problem) as caught:
+        load(f"{tmp_path / 'x.csv'}?{query}")
+    assert str(caught.value).startswith(str(tmp_path))
+
+
+def test_a_year_is_a_date(tmp_path):
+    FRAME.assign(timestamp=FRAME["timestamp"] - pd.Timedelta(80, "D")).to_csv(
+        tmp_path / "x.csv", index=False
+    )
+    path = f"{tmp_path / 'x.csv'}"
+    before, after = quiet(f"{path}?until=2019"), quiet(f"{path}?since=2019")
+    assert before.report["kept"] == 18 and after.report["kept"] == 30
+    assert quiet(path, since=2019).hash == after.hash
 
 
 # ---------------------------------------------------------------------------- splits
@@ -594,6 +627,10 @@ def test_a_split_in_an_archive_or_a_column(tmp_path):
         for part, pairs in THREE.items():
             assert pairs_of(data, part) == pairs, address
     assert quiet(f"{tmp_path}/x.csv?split=random").report["split"] == "random"
+    anew = quiet(f"{tmp_path}/x.zip?split=random")
+    assert pairs_of(anew) == set(PAIRS) and pairs_of(anew, "test") != THREE["test"]
+    data = quiet(f"{tmp_path}/x.zip?member=set/valid.tsv&test=set/test.tsv&fractions=1,0,0")
+    assert pairs_of(data, "train") == THREE["valid"] and pairs_of(data, "test") == THREE["test"]
     with pytest.raises(DataError, match="line 2: the split is none of train, valid and test"):
         load(write(tmp_path, "z.csv", "user,item,split\n1,2,first\n3,4,train\n"))
 
