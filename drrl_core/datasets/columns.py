@@ -14,35 +14,17 @@ import pyarrow.compute as pc
 from .files import role_of
 from .interactions import SPLITS, DataError
 from .options import Column, Options
+from .records import text_of
 from .splits import compacted
-from .tables import PART, Table
+from .tables import Table
 
-_USUAL = {
-    "user": [
-        "user",
-        "userid",
-        "uid",
-        "reviewerid",
-        "customerid",
-        "userprocid",
-        "visitorid",
-        "memberid",
-    ],
-    "item": [
-        "item",
-        "itemid",
-        "iid",
-        "movieid",
-        "productid",
-        "asin",
-        "parentasin",
-        "bookid",
-        "businessid",
-        "itemprocid",
-    ],
-    "rating": ["rating", "ratings", "score", "stars", "overall", "label"],
-    "timestamp": ["timestamp", "time", "unixreviewtime", "datetime", "date"],
+_WORDS = {
+    "user": "user userid uid reviewerid customerid userprocid visitorid memberid",
+    "item": "item itemid iid movieid productid asin parentasin bookid businessid itemprocid",
+    "rating": "rating ratings score stars overall label click clicked like liked target",
+    "timestamp": "timestamp time unixreviewtime datetime date",
 }
+_USUAL = {key: words.split() for key, words in _WORDS.items()}
 _TYPED = ":(token|float)(_seq)?$"  # as RecBole ends the names of columns
 # A product and a reviewer as Amazon numbers them, in the order of its files since 2018.
 _AMAZON_2018 = "(B[0-9A-Z]{9}|[0-9]{9}[0-9X]) A[0-9A-Z]{9,}"
@@ -96,6 +78,8 @@ class Columns:
             key: {"name": name[place].strip(), "position": place}
             for key, place in self.places.items()
         }
+        unread = [place for place in range(len(table.top)) if place not in distinct]
+        table.report["columns not read"] = [name[place].strip() or place for place in unread]
         report = {key: n for key in ("user", "item") if (n := self.cells[key].padded)}
         if report:
             table.report["cells with blanks around"] = report
@@ -186,15 +170,20 @@ class Columns:
                 f"{top!r:.200} may be names or data. Say header=True, with user= and item=, or "
                 "header=False."
             )
-        if self.named or table.header or len(item.codes) < 20:
+        if self.named or table.header:
             return
-        unique = len(item.values) > 0.9 * len(item.codes)
-        if unique or all(re.fullmatch(r"1\d{9}(\d{3})?(\.\d+)?", text) for text in item.values):
-            self.refuse(
-                f"the second column has {len(item.values):,} values in {len(item.codes):,} rows, "
-                f"as times have: {_shown(top)}. Say which are user and item, as in user=0, item=1 "
-                "if it is right."
-            )
+        rows, settled = len(item.codes), "Say which are user and item, as in user=0, item=1 if so."
+        for place, each in (("first", user), ("second", item)):
+            if rows >= 20 and len(each.values) > 0.9 * rows:
+                few = f"{len(each.values):,} values in {rows:,} rows"
+                why = f"the {place} column has {few}, as times or numbers of rows have"
+                self.refuse(f"{why}: {_shown(top)}. {settled}")
+        for why, pattern in (
+            ("times", r"1\d{9}(\d{3})?(\.\d+)?"),
+            ("decimals", r"-?\d+\.\d*[1-9]"),
+        ):
+            if rows >= 20 and all(re.fullmatch(pattern, text) for text in item.values):
+                self.refuse(f"the second column holds {why}: {_shown(top)}. {settled}")
 
     def labels(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Each row's code, int64, and what the codes stand for; -1 where the cell is missing."""
@@ -210,9 +199,15 @@ class Columns:
             if wrong.any() and how.missing not in fine:
                 self.refuse(why, cells.first_row(wrong))
         quotes = np.array([value.startswith('"') for value in values], bool)
-        if quotes.any() and self.table.report.get("quotes") == PART and how.quote is None:
-            why = f"a quote opens in the {key} and does not close. Say quote=False if it is of it."
-            self.refuse(why, cells.first_row(quotes))
+        if quotes.any() and (line := self.table.report.get("line of an open quote")):
+            raise DataError(
+                f"{self.table.where}, line {line}: a quote opens in a cell and does not close, and "
+                f"quotes are in the {key}s. Mend the line; or say quote=False if they are of them."
+            )
+        numbers = {value for value in values if value.isdecimal()}
+        if twice := next((v for v in values if v.endswith(".0") and v[:-2] in numbers), None):
+            row = cells.first_row(values == twice)
+            self.refuse(f"the {key} {twice[:-2]!r} is written as {twice!r} too. Mend one.", row)
         if (long := np.array([len(value) > _LONGEST for value in values], bool)).any():
             why = f"the {key} has over {_LONGEST} characters. Is it the right column? Say {key}=."
             self.refuse(why, cells.first_row(long))
@@ -259,6 +254,10 @@ class Columns:
         cells, report, wanted = self.cells["timestamp"], self.table.report, self.how.dates
         if wanted is None and (values := cells.floats()) is not None:
             size = float(np.median(np.abs(values[:10_000])))
+            days = ((values > 19_000_000) & (values < 21_000_000) & (values % 100 <= 31)).all()
+            if days and (self.how.since is not None or self.how.until is not None):
+                why = "the timestamp may be a day or seconds. Say dates='%Y%m%d' if it is a day."
+                self.refuse(why, 0)
             power, unit = next(each for each in _UNITS if size < 10 ** each[0])
             report["dates"] = f"numbers, as {unit}"
             return np.asarray(values / 10 ** (min(power, 20) - 11))
@@ -333,7 +332,7 @@ class _Cells:
 
     @cached_property
     def _coded(self) -> tuple[np.ndarray, np.ndarray, int]:
-        texts = [*map(_text, self.words.to_pylist()), ""]
+        texts = [*map(text_of, self.words.to_pylist()), ""]
         indices = self.indices.fill_null(len(texts) - 1).to_numpy(zero_copy_only=False)
         distinct: dict[str, int] = {}
         again = [distinct.setdefault(text.strip(), len(distinct)) for text in texts]
@@ -357,12 +356,6 @@ class _Cells:
     def first_row(self, wrong: np.ndarray) -> int:
         """The first row whose value is one of these."""
         return int(np.argmax(wrong[self.codes]))
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # pandas makes floats of whole numbers beside missing ones
-    return "" if value is None or value != value else str(value)
 
 
 def _moments(texts: pd.Series, pattern: str) -> np.ndarray:

@@ -116,6 +116,8 @@ def account(data: Interactions) -> list[str]:
             said.append(f"columns by name and position: {', '.join(columns)}")
         own = [key for key in _LINES if each.get(key) and not (key == "rows" and "lists" in each)]
         parts = [f"{each[key]:,} {key}" for key in own]
+        if unread := each.get("columns not read"):
+            said.append(f"columns not looked at: {', '.join(map(str, unread))}")
         if "lines" in each:
             said.append(f"lines: {each['lines']:,} = {' + '.join(parts)}")
         if padded := each.get("cells with blanks around"):
@@ -133,7 +135,7 @@ def account(data: Interactions) -> list[str]:
     return said
 
 
-_LAYOUT = ("separator", "quotes", "encoding", "header", "decimal", "dates")
+_LAYOUT = ("separator", "quotes", "line of an open quote", "encoding", "header", "decimal", "dates")
 _LINES = (
     "header lines",
     "comment lines",

@@ -94,8 +94,15 @@ def _xlsx(raw: Content, where: str) -> Table:
         )
     top, *rows = sheets[0]
     rows = [row for row in rows if any(cell is not None for cell in row)]
-    cells = [["" if cell is None else str(cell) for cell in column] for column in zip(*rows)]  # noqa: B905
+    cells = [[text_of(cell) for cell in column] for column in zip(*rows, strict=True)]
     return _of_arrow(pa.table(cells, names=[str(name) for name in top]), where, "xlsx")
+
+
+def text_of(value: Any) -> str:
+    """A typed cell as text; pandas and Excel make floats of whole numbers beside missing ones."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "" if value is None or value != value else str(value)
 
 
 def _flat(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -83,6 +83,7 @@ def read_text(raw: Content, where: str, how: Options, is_name: Callable[[str], b
         **{"encoding": how.encoding, "header": header, "lines": body.count(b"\n")},
         "header lines": body.count(b"\n", begin, stop) + 1 if header else 0,
         "comment lines": comments,
+        "line of an open quote": layout.open_quote,
         "blank lines": _blank_lines(body) - comments,
     }
     first = next((layout.cells(*each) for each in layout.records(start)), None)
@@ -176,27 +177,27 @@ def _with_one_byte(body: Content, sep: str, quotes: bool) -> tuple[Content, byte
     return body.replace(mark, free), free
 
 
-def _quoting(body: Content, sep: bytes, where: str, how: Options) -> tuple[bool, bool]:
-    """Whether quotes enclose cells, and whether such a cell goes over several lines.
+def _quoting(body: Content, sep: bytes, where: str, how: Options) -> tuple[bool, bool, int]:
+    """Whether quotes enclose cells, whether over several lines, and the line of one left open.
 
     A quote that opens and does not close in its line may do either: it is a part of the cell, if
     then all lines are of one width; or it goes on, if then all records are.
     """
     if b'"' not in body or how.quote is False:
-        return False, False
+        return False, False, 0
     edge = re.escape(sep)
     whole = rb'(?m)(?:^|(?<=%s))"(?:[^"\n]|"")*+"(?=%s|$)' % (edge, edge)
     rest = re.sub(whole, b"", body)
     stray = re.search(rb'(?m)(?:^|(?<=%s))"' % edge, rest)
     if stray is None:
-        return True, False
-    layout = _Layout(body, where, sep, True, True)
+        return True, False, 0
+    line = rest.count(10, 0, stray.start()) + 1
+    layout = _Layout(body, where, sep, True, True, 0)
     by_quotes, by_lines = layout.well_quoted(), _ragged(body, sep, False) is None
     if by_quotes and (how.quote or not by_lines):
-        return True, True
+        return True, True, 0
     if by_lines and not by_quotes and how.quote is None:
-        return False, False
-    line = rest.count(10, 0, stray.start()) + 1
+        return False, False, line
     problem = (
         "it may enclose several lines, or be a part of the cell. Say quote=True, or quote=False"
         if by_quotes
@@ -226,6 +227,7 @@ class _Layout:
     sep: bytes
     quoted: bool
     multi: bool
+    open_quote: int  # the line of a quote that does not close; 0: none
 
     def records(self, start: int = 0) -> Iterator[tuple[int, int]]:
         """Where each record that is not blank begins and ends."""

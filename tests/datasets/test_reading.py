@@ -180,7 +180,11 @@ REFUSED = {
         table(lambda u, i, n: f"u{u}\ti{i}\t{QUOTE * (n in (5, 9))}", "user\titem\ttitle"),
         "line 7: a quote opens, and it may enclose several lines.*Say ?quote=true, or ?quote=false",
     ),
-    "an open quote in an id": ("x.csv", PLAIN + '"u9,i1\n', "line 50: a quote opens in the user"),
+    "an open quote in an id": (
+        "x.csv",
+        PLAIN + '"u9,i1\n',
+        "line 50: a quote opens in a cell and does not close",
+    ),
     "rating by position": (
         "x.csv?min_rating=3",
         table(lambda u, i, n: f"{u},{i},{n % 4},{n % 5}"),
@@ -204,12 +208,37 @@ REFUSED = {
     "times second": (
         "x.csv",
         table(lambda u, i, n: f"u{u},{1_500_000_000 + n // 3},i{i}"),
-        "line 1: the second column has 16 values in 48 rows, as times have",
+        "line 1: the second column holds times",
     ),
     "nearly unique second": (
         "x.csv",
         table(lambda u, i, n: f"u{u},{n * 17},i{i}"),
         "line 1: the second column has 48 values in 48 rows",
+    ),
+    "a number of the row first": (
+        "x.csv",
+        table(lambda u, i, n: f"{n},u{u},i{i}"),
+        "line 1: the first column has 48 values in 48 rows",
+    ),
+    "decimals second": (
+        "x.csv",
+        table(lambda u, i, n: f"u{u},{n % 5}.25,i{i}"),
+        "line 1: the second column holds decimals",
+    ),
+    "an open quote in a title, and quoted ids": (
+        "x.csv",
+        table(lambda u, i, n: f'"u{u}","i{i}","T{QUOTE * (n != 20)}', "user,item,title"),
+        "line 22: a quote opens in a cell and does not close, and quotes are in the users",
+    ),
+    "an id in two spellings": (
+        "x.csv",
+        PLAIN.replace("u", "").replace("ser", "user") + "1.0,i1\n",
+        "line 50: the user '1' is written as '1.0' too",
+    ),
+    "days or seconds": (
+        "x.csv?since=2019-10-05",
+        table(lambda u, i, n: f"u{u},i{i},201910{n % 28 + 1:02d}", "user,item,date"),
+        "line 2: the timestamp may be a day or seconds. Say ?dates=%25Y%25m%25d if",
     ),
     "user and item in one column": ("x.csv?user=0&item=0", PLAIN, "user and item are one column"),
     "NULL": ("x.csv", PLAIN + "NULL,i1\n", "line 50: user is said to be missing.*missing=drop"),

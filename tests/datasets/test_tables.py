@@ -252,7 +252,12 @@ BAD = {
     "header alone": ("x.csv", "user,item\n", {}, "line 1: nothing follows the header"),
     "short row": ("x.csv", "user,item\n1,2\n3\n", {}, "line 3: 1 fields, but 2"),
     "long row": ("x.csv", "user,item\n1,2\n3,4,5\n", {}, "line 3: 3 fields, but 2"),
-    "open quote": ("x.csv", 'user,item\n1,2\n"3,4\n5,6\n', {}, "line 3: a quote opens in the user"),
+    "open quote": (
+        "x.csv",
+        'user,item\n1,2\n"3,4\n5,6\n',
+        {},
+        "line 3: a quote opens in a cell and does not close, and quotes are in the users",
+    ),
     "no item": ("x.csv", "user,item,rating\n1,2,3\n1,,3\n", {}, "line 3: no item"),
     "no such column": (
         "x.csv",
