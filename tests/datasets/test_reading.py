@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from datasets_help import pairs_of, quiet, write
+from datasets_help import pairs_of, quiet, real_data, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -793,3 +793,28 @@ def test_a_line_of_millions_of_fields_is_refused_at_once(tmp_path, name):
     with pytest.raises(DataError, match="line 1: "):
         load(path)
     assert time.perf_counter() - begin < 5
+
+
+# ---------------------------------------------------------------------------- real archives
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("address", "users", "items", "train", "test"),
+    [
+        # IR-Benchmark's archive, as its summary.txt counts
+        ("movielens-1m/proc.zip", 6_033, 3_123, 665_133, 169_316),
+        # LightGCN's lists, as its Table 2 counts: 1,561,406 interactions
+        ("yelp2018/yelp2018.tar.gz", 31_668, 38_048, 1_237_259, 324_147),
+        # the same three files as the named set
+        ("amazon-beauty", 7_068, 3_570, 51_455 + 9_363, 18_688),
+    ],
+)
+def test_real_splits_made_elsewhere(address, users, items, train, test):
+    root = real_data(address.partition("/")[0])
+    data = quiet(f"{root}/{address}")
+    assert (data.n_users, data.n_items, data.test.nnz) == (users, items, test)
+    assert data.train.nnz + data.valid.nnz == train and data.valid.nnz > 0
+    adds_up(data)
+    if address == "amazon-beauty":
+        assert data.hash == quiet("amazon-beauty", data_dir=root).hash
