@@ -1,6 +1,7 @@
 """How your own data are to be read, filtered and split: the options, checked."""
 
 import difflib
+import re
 import tomllib
 import urllib.parse
 from pathlib import Path
@@ -17,6 +18,11 @@ Column = int | str | None
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Text = Annotated[str, Field(min_length=1)]
 _KINDS = f"^({'|'.join(splits.KINDS)}|column:.+)$"
+_ALLOWED = {
+    "split": f"it should be {', '.join(splits.KINDS)} or column:NAME",
+    "where": "it should be COLUMN:VALUE",
+    "fractions": "they should be three shares >= 0, as in .8,.1,.1",
+}
 
 
 class Options(BaseModel):
@@ -102,12 +108,16 @@ def column(text: str) -> Column:
 
 def checked(given: dict[str, Any]) -> Options:
     """Options, or a ValueError that names the first that is wrong."""
+    given = {key: v.item() if isinstance(v, np.generic) else v for key, v in given.items()}
     try:
         return Options(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        said = f"{first['loc'][0]}={given[str(first['loc'][0])]!r}: " if first["loc"] else ""
-        raise ValueError(said + first["msg"].removeprefix("Value error, ")) from None
+        if not first["loc"]:
+            raise ValueError(first["msg"].removeprefix("Value error, ")) from None
+        key = str(first["loc"][0])
+        allowed = _ALLOWED.get(key, re.sub(r"^(Input|String) should ", "it should ", first["msg"]))
+        raise ValueError(f"{key}={given[key]!r}: {allowed}") from None
 
 
 def parse(query: str) -> dict[str, Any]:
@@ -123,11 +133,9 @@ def parse(query: str) -> dict[str, Any]:
         options[key] = column(text) if key in ("user", "item", "rating", "timestamp") else value
         try:
             options[key] = getattr(checked({key: options[key]}), key)
-        except ValueError:
-            raise DataError(
-                f"?{query}: {key}={text} cannot be read. Expected as in k_core=10, min_rating=3.5, "
-                "header=true, fractions=.8,.1,.1."
-            ) from None
+        except ValueError as error:
+            why = str(error).partition(": ")[2]
+            raise DataError(f"?{query}: {key}={text} cannot be read: {why}.") from None
     if query and not options:
         raise DataError(f"?{query}: expected options such as ?min_rating=4&k_core=5.")
     return options

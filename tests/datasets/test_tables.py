@@ -391,6 +391,7 @@ def test_arguments_out_of_their_domain(tmp_path):
     ):
         with pytest.raises(ValueError, match=next(iter(options))):
             load(path, **options)
+    assert quiet(path, seed=np.int64(3), k_core=np.int32(1)).hash == quiet(path, seed=3).hash
     with pytest.raises(TypeError, match="colour"):
         load(path, colour="red")
 
