@@ -29,6 +29,7 @@ _TYPED = ":(token|float)(_seq)?$"  # as RecBole ends the names of columns
 # A product and a reviewer as Amazon numbers them, in the order of its files since 2018.
 _AMAZON_2018 = "(B[0-9A-Z]{9}|[0-9]{9}[0-9X]) A[0-9A-Z]{9,}"
 _MISSING = {"null", "none", "nan", "na", "n/a", "<na>", "nil", "\\n", "undefined"}
+_TRUTH = {"true": "1", "false": "0"}
 _LONGEST = 1_000  # characters of an id
 # Numbers below ten to this power are seconds since 1970, or thousandths of them, and so on.
 _UNITS = ((11, "seconds"), (14, "milliseconds"), (17, "microseconds"), (400, "nanoseconds"))
@@ -79,7 +80,7 @@ class Columns:
             for key, place in self.places.items()
         }
         unread = [place for place in range(len(table.top)) if place not in distinct]
-        table.report["columns not read"] = [name[place].strip() or place for place in unread]
+        table.report["columns not read"] = [name[place].strip() or place for place in unread[:20]]
         report = {key: n for key in ("user", "item") if (n := self.cells[key].padded)}
         if report:
             table.report["cells with blanks around"] = report
@@ -237,6 +238,7 @@ class Columns:
             report["decimal"] = decimal
             drop, point = (".", ",") if decimal == "," else (",", ".")
             texts = np.array([text.replace(drop, "").replace(point, ".") for text in texts], object)
+        texts = np.array([_TRUTH.get(text.lower(), text) for text in texts], object)
         values = pd.to_numeric(pd.Series(list(texts), dtype=str), errors="coerce").to_numpy(float)
         if not np.isfinite(values).all():
             self._no_number(key, cells.first_row(~np.isfinite(values)))

@@ -290,7 +290,7 @@ def _of_table(table: Any, how: Options) -> _Rows:
         except DataError:
             if "rating" in how.needed:
                 raise
-            rows.reports[0]["rating"] = "no numbers"
+            rows.reports[0]["ratings"] = None
     if "timestamp" in columns.cells:
         rows.time = columns.times()
         rows.reports[0]["dates"] = table.report["dates"]
@@ -483,7 +483,7 @@ def _dealt(rows: _Rows, plan: Options, where: str, name: str) -> Interactions:
 def _doubts(data: Interactions, plan: Options) -> Iterator[str]:
     """What is read as it is, and makes a model or its accuracy useless if it is not meant so."""
     files = (data.report or {})["files"]
-    found = next((each["ratings"] for each in files if "ratings" in each), None)
+    found = next((each["ratings"] for each in files if each.get("ratings")), None)
     if found and found["not above 0"] and plan.min_rating is None:
         column = files[0].get("columns", {}).get("rating", {}).get("name", "")
         way = f"min_rating={found['least above 0']:g}" if found["least above 0"] else "min_rating="

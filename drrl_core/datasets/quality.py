@@ -122,7 +122,9 @@ def account(data: Interactions) -> list[str]:
             said.append(f"lines: {each['lines']:,} = {' + '.join(parts)}")
         if padded := each.get("cells with blanks around"):
             said.append(f"blanks taken off distinct cells: {padded}")
-        if rated := each.get("ratings"):
+        if (rated := each.get("ratings", {})) is None:
+            said.append("ratings: not all are numbers, so they are not looked at")
+        elif rated:
             said.append(
                 f"ratings: {rated['from']:g} to {rated['to']:g}, {rated['not above 0']:,} not "
                 "above 0; all count as liked that min_rating= does not drop"

@@ -327,6 +327,13 @@ def test_zeros_that_count_as_liked_are_named(tmp_path):
         warnings.simplefilter("always")
         assert len(pairs_of(load(path, min_rating=1))) == 16
     assert not any("count as liked" in str(each.message) for each in caught)
+    words = "False", "True", "true"
+    text = table(lambda u, i, n: f"{u},{i},{words[n % 3]}", "user,item,liked")
+    with pytest.warns(UserWarning, match="'liked' goes from 0 to 1, and its 16 rows"):
+        load(write(tmp_path, "x.csv", text))
+    text = table(lambda u, i, n: f"{u},{i},{'yes' * (n % 2)}", "user,item,liked")
+    data = quiet(write(tmp_path, "x.csv", text))
+    assert "ratings: not all are numbers, so they are not looked at" in datasets.account(data)
 
 
 def test_a_robot_is_named_by_its_own_id_with_what_drops_it(tmp_path):
