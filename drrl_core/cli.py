@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -453,6 +454,8 @@ def data_info(
         for kind, labels in (("users", data.user_ids), ("items", data.item_ids)):
             if labels is not None:
                 print(f"{kind}: {', '.join(map(str, labels[:5]))}{', ...' * (len(labels) > 5)}")
+        for line in datasets.account(data):
+            print(line)
         for why, count in data.dropped.items():
             print(f"rows dropped, {why}: {count:,}")
         checked = datasets.checks(data)
@@ -538,8 +541,13 @@ def runs_compare(
     print(store.compare(a, b).to_string(float_format="{:.4f}".format))
 
 
+def _plainly(message: Warning | str, *_: object) -> str:
+    return f"drrl: look: {message}\n"
+
+
 def main() -> None:
     """Run the command; an error of the user's making is one clear line, not a traceback."""
+    shown, warnings.formatwarning = warnings.formatwarning, _plainly
     try:
         app()
     except Exception as error:
@@ -551,3 +559,5 @@ def main() -> None:
             raise
         print(f"drrl: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    finally:
+        warnings.formatwarning = shown

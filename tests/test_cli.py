@@ -292,8 +292,16 @@ def test_options_of_your_own_file(drrl, tmp_path):
     table = dict(line.rsplit(maxsplit=1) for line in out.splitlines()[1:11])
     assert code == 0 and (table["users"], table["items"]) == ("9", "11")
     assert "users: u0, u1, u2, u3, u4, ...\n" in out
-    code, out, _ = drrl(f"train {where} --epochs 1 --negatives 4 --json")
+    assert "columns by name and position: user 'who' (0), item 'item' (1)" in out
+    assert "lines: 101 = 1 header lines + 100 rows" in out
+    assert "rows: 100 = 79 kept + 20 rated below min_rating + 1 outside the k-core" in out
+    with pytest.warns(UserWarning, match="recall@20 is 1 whatever is learned"):
+        code, out, _ = drrl(f"train {where} --epochs 1 --negatives 4 --json")
+    said = python("-m", "drrl_core", "data", "info", where).stderr
+    assert said.startswith("drrl: look: films.csv?user=who&min_rating=1&k_core=3: at most ")
     record = json.loads(out.splitlines()[-1])
+    assert record["read"]["rows"] == 100 and record["read"]["kept"] == 79
+    assert drrl(f"runs show {record['key']}")[1].count('"separator": ";"') == 1
     assert code == 0 and record["dataset"] == "films.csv?user=who&min_rating=1&k_core=3"
     code, out, err = drrl(f"train {path}?kcore=3")
     assert (code, out) == (2, "") and "no option 'kcore'. Did you mean k_core?" in err

@@ -173,7 +173,7 @@ def test_a_wheel_holds_every_file_of_the_package_and_the_tables_it_reads(tmp_pat
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     held = {*zipfile.ZipFile(wheel).namelist()}
-    kinds = {".py", ".j2", ".js", ".css"}
+    kinds = {".py", ".j2", ".js", ".css", ".toml"}
     files = [path for path in PACKAGE.rglob("*") if path.suffix in kinds]
     assert kinds == {path.suffix for path in files}
     assert {path.relative_to(ROOT).as_posix() for path in files} <= held

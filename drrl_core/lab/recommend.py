@@ -1,5 +1,6 @@
 """What a trained model recommends, and its embeddings, under the ids of one's own file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,30 @@ def labels(data: Interactions) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+def _indices(data: Interactions, users: np.ndarray | Sequence[int | str]) -> np.ndarray:
+    """Indices of users given by index or, as text, by their own ids."""
+    asked = np.asarray(users)
+    if asked.dtype.kind in "UOS":
+        own = {str(label): index for index, label in enumerate(labels(data)[0])}
+        places = [own.get(str(user), -1) for user in asked]
+        unknown = [str(user) for user, place in zip(asked, places, strict=True) if place < 0]
+        if unknown:
+            raise ValueError(f"users {unknown[:5]} are not in {data.name}: expected its own ids")
+        return np.array(places, np.int64)
+    whole = asked.dtype.kind in "iu" or not asked.size
+    if not whole or ((asked < 0) | (asked >= data.n_users)).any():
+        raise ValueError(
+            f"users={users!r:.100}: expected indices from 0 to {data.n_users - 1}, or own ids as "
+            "text"
+        )
+    return asked.astype(np.int64)
+
+
 def recommend(
     trained: Trained,
     *,
     k: int = 20,
-    users: np.ndarray | None = None,
+    users: np.ndarray | Sequence[int | str] | None = None,
     known: tuple[str, ...] = ("train",),
 ) -> pd.DataFrame:
     """The k best items of each user, under the ids that users and items came with.
@@ -41,7 +61,8 @@ def recommend(
     Args:
         trained: the outcome of a run.
         k: how many, at least 1.
-        users: indices; None: everyone with a train pair, for nothing is known of the others.
+        users: indices >= 0, or text, the file's own ids; None: everyone with a train pair, for
+            nothing is known of the others.
         known: the splits whose pairs are no candidates. ("train",) is what accuracy is measured
             on; ("train", "valid", "test") recommends nothing that a user already has.
 
@@ -50,7 +71,7 @@ def recommend(
         (cosine or dot product, as trained). Fewer than k where a user has fewer candidates.
 
     Raises:
-        ValueError: k is below 1, or `known` names no split.
+        ValueError: k is below 1, `known` names no split, or a user is not known.
 
     >>> from drrl_core.lab.run import configure, execute
     >>> outcome = execute(configure("synthetic", config={"epochs": 1}), progress=False)
@@ -62,8 +83,7 @@ def recommend(
         raise ValueError(f"k must be at least 1, not {k}")
     if odd := {*known} - {*SPLITS}:
         raise ValueError(f"known has {sorted(odd)}: expected some of {', '.join(SPLITS)}")
-    if users is None:
-        users = metrics.seekers(data.train)
+    users = metrics.seekers(data.train) if users is None else _indices(data, users)
     masks = tuple(getattr(data, name) for name in known)
     (user_table, item_table), (user_ids, item_ids) = ranking_tables(trained), labels(data)
     best = metrics.rank(user_table, item_table, users, masks=masks, k=k, similarity="dot")

@@ -432,4 +432,5 @@ def _record(
         "raised": raised(run.backbone, run.loss),
         **registry.origins(loss=losses.lookup(run.loss), backbone=backbones.lookup(run.backbone)),
         "commit": commit(),
+        **({} if data.report is None else {"read": data.report}),  # how one's own file was read
     }

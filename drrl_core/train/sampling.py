@@ -73,8 +73,9 @@ class Sampler:
         if (degree >= data.n_items).any():
             user = int(np.argmax(degree >= data.n_items))
             raise ValueError(
-                f"{data.name}: user {user} has a train pair with every one of the {data.n_items} "
-                "items, which leaves no negative to draw: drop the user, or some of the pairs"
+                f"{data.name}: user {data.user_id(user)!r} has a train pair with every one of the "
+                f"{data.n_items} items, which leaves no negative to draw: max_pairs="
+                f"{data.n_items - 1} drops such users of your own file; or drop some of the pairs"
             )
         self.kind, self.batch_size, self.n_items = kind, batch_size, data.n_items
         self.count = min(count, data.n_items) if kind != "per-row" else count

@@ -112,3 +112,25 @@ def test_export_numbers_those_who_came_without_ids(tmp_path):
     with np.load(written["embeddings"]) as stored:
         assert stored["user_ids"].tolist() == list(range(20))
     assert pd.read_csv(written["recommendations"])["user"].unique().tolist() == list(range(1, 20))
+
+
+@pytest.mark.parametrize("users", [[-1], [20], [3, -2], [1.5], [True, False]])
+def test_users_that_are_none_are_refused(users):
+    with pytest.raises(
+        ValueError, match=r"users=.*expected indices from 0 to 19, or own ids as text"
+    ):
+        recommend.recommend(outcome_of(), users=users)
+
+
+def test_users_are_asked_for_by_index_or_own_id():
+    data = own_ids(small())
+    outcome, some = outcome_of("sl", data), [7, 3]
+    found = recommend.recommend(outcome, users=some)
+    named = recommend.recommend(outcome, users=[str(data.user_ids[user]) for user in some])
+    assert_frame_equal(found, named)
+    assert [*dict.fromkeys(found["user"])] == [data.user_ids[user] for user in some]
+    with pytest.raises(
+        ValueError, match=r"users \['nobody'\] are not in small: expected its own ids"
+    ):
+        recommend.recommend(outcome, users=["nobody", str(data.user_ids[3])])
+    assert not len(recommend.recommend(outcome, users=[]))

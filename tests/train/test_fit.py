@@ -359,8 +359,13 @@ def test_a_user_without_a_possible_negative_is_refused():
     data = planted(n_users=4)
     train = data.train.toarray()
     train[2] = 1
+    none = csr_array(train.shape)
+    robot = replace(data, train=csr_array(train), valid=none, test=none)
     with pytest.raises(ValueError, match="planted: user 2 has a train pair with every one"):
-        trained(replace(data, train=csr_array(train)))
+        trained(robot)
+    named = replace(robot, user_ids=np.array(["ann", "bob", "zz_robot", "cy"]))
+    with pytest.raises(ValueError, match=r"user 'zz_robot' has .* max_pairs=\d+ drops such users"):
+        trained(named)
 
 
 def test_users_and_items_without_train_pairs_stay_where_they_were():

@@ -1,0 +1,26 @@
+"""Interaction data: named public sets, your own files, and an embedded synthetic set.
+
+`load` is the one door: every set arrives as an immutable `Interactions`, whatever its source.
+"""
+
+from .interactions import SPLITS, DataError, Interactions
+from .loading import load, load_file
+from .options import formats
+from .public import data_folder, describe, fetch, names
+from .quality import account, checks, shift
+
+__all__ = [
+    "SPLITS",
+    "DataError",
+    "Interactions",
+    "account",
+    "checks",
+    "data_folder",
+    "describe",
+    "fetch",
+    "formats",
+    "load",
+    "load_file",
+    "names",
+    "shift",
+]
