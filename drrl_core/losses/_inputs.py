@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     rate: Tensor = ABSENT
     neg_rate: Tensor | None = None
 
-    def part(self, rows: Tensor) -> "Batch":
+    def part(self, rows: Tensor | slice) -> "Batch":
         """Some rows of the batch; a pool (M,) is everybody's."""
         own = self.neg_items if self.neg_items.dim() == 1 else self.neg_items[rows]
         return Batch(self.users[rows], self.pos_items[rows], own, self.rate[rows], self.neg_rate)

@@ -57,7 +57,7 @@ class TrainConfig:
     precision: str = "highest"
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "negatives", "evaluate_every", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -83,8 +83,8 @@ class TrainConfig:
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                known = ", ".join(map(repr, known))
-                raise ValueError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
+                allowed = ", ".join(map(repr, known))
+                raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
 
 
 def resolve_device(name: str = "auto") -> torch.device:

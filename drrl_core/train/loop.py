@@ -64,8 +64,8 @@ class DivergedError(ArithmeticError):
 class _Training:
     """What a training is made of, and how far it is."""
 
-    model: nn.Module
-    loss: nn.Module
+    model: Any  # an nn.Module with what `fit` asks for
+    loss: Any
     data: Interactions
     config: TrainConfig
     sampler: sampling.Sampler
@@ -177,7 +177,7 @@ def _ranked(training: _Training, split: str) -> pd.DataFrame:
 def _keep_best(training: _Training, row: Row) -> None:
     """Measure on valid, into the row, and keep model and loss where that is a gain."""
     state, valid = training.state, _ranked(training, "valid")
-    row |= valid[["recall@20", "ndcg@20"]].mean().to_dict()
+    row.update(valid[["recall@20", "ndcg@20"]].mean())
     state["history"].append(row)  # before it may be the best: there is none without an epoch
     if row["ndcg@20"] > state["best"] + training.config.min_gain or not training.data.valid.nnz:
         # At once: wherever Ctrl-C falls, the epoch and the state are of one.

@@ -171,7 +171,7 @@ def accuracy(best: np.ndarray, target: csr_array, *, ks: tuple[int, ...] = (20,)
     wanted = seekers(target)
     size = np.diff(target.indptr)[wanted]
     discount = 1 / np.log2(np.arange(2, hit.shape[1] + 2))
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for k in ks:
         top = hit[:, :k]
         ideal = np.cumsum(discount[:k])[np.minimum(size, top.shape[1]) - 1]
@@ -409,9 +409,9 @@ def compare(
         times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
         means.append(times @ gap / n)
     # 1/3 + 1/3 - 2/3 is zero, and 2/3 - 1/3 as large as 1/3, whatever the last bits say.
-    means, gap = np.concatenate(means).round(12), gap.round(12)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    tail = np.minimum((means <= 0).sum(0), (means >= 0).sum(0))
+    drawn, gap = np.concatenate(means).round(12), gap.round(12)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    tail = np.minimum((drawn <= 0).sum(0), (drawn >= 0).sum(0))
     columns = {
         "a": a.mean(),
         "b": b.mean(),

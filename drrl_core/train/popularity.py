@@ -7,8 +7,9 @@ scores, b means alike for every loss and backbone. Known forms of the same: popu
 deconfounding (PDA, arXiv 2105.06067), logit adjustment (arXiv 2007.07314).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ def best_strength(accuracy_at: Callable[[float], float]) -> float:
     """
     tried: dict[float, float] = {}
 
-    def best(wanted) -> float:
+    def best(wanted: Iterable[float]) -> float:
         for b in (round(float(b), 6) + 0.0 for b in wanted):
             if b not in tried and LOW <= b <= HIGH:
                 tried[b] = accuracy_at(b)
@@ -101,7 +102,7 @@ def report(
     *,
     similarity: str = "cosine",
     masks: tuple[csr_array, ...] | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Accuracy with b chosen on valid, and what the lists consist of at b = 0 and at that b.
 
     Args:
@@ -130,9 +131,13 @@ def report(
         return metrics.rank(*tables, metrics.seekers(target), masks=masks, k=20, similarity=how)
 
     def accuracy(best: np.ndarray, target: csr_array) -> dict[str, float]:
-        return metrics.accuracy(best, target)[["recall@20", "ndcg@20"]].mean().to_dict()
+        means = metrics.accuracy(best, target)[["recall@20", "ndcg@20"]].mean()
+        return {str(name): float(value) for name, value in means.items()}
 
-    found = {"b": None, "lists": metrics.exposure(ranked(test, 0, masks), train).to_dict()}
+    found: dict[str, Any] = {
+        "b": None,
+        "lists": metrics.exposure(ranked(test, 0, masks), train).to_dict(),
+    }
     if not valid.nnz:
         return found
     on_valid = cache(lambda b: accuracy(ranked(valid, b, (train,)), valid))

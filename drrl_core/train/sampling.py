@@ -91,7 +91,7 @@ class Sampler:
         self.items = put(data.train.indices).int()  # half the memory; indices are long elsewhere
         each = torch.arange(data.n_users, device=device, dtype=torch.int32)
         self.users = torch.repeat_interleave(each, self.degree)
-        self.where = None  # see `positives`
+        self.where: Tensor | None = None  # see `positives`
         if kind == "per-row":
             self._index()
 
@@ -126,8 +126,8 @@ class Sampler:
             if self.kind == "per-row":
                 negatives = self._draw(users, rng)
             elif self.kind == "shared-pool":
-                negatives = pools.choice(self.n_items, self.count, replace=False, shuffle=False)
-                negatives = torch.from_numpy(negatives).to(self.device)
+                drawn = pools.choice(self.n_items, self.count, replace=False, shuffle=False)
+                negatives = torch.from_numpy(drawn).to(self.device)
             else:
                 negatives = everything
             _, which, uses = users.unique(return_inverse=True, return_counts=True)

@@ -2,9 +2,11 @@
 
 import ctypes
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from drrl_core.train import metrics, sampling
 from drrl_core.train.config import TrainConfig
 
 DUAL_OPTIMISERS = ("sgd", "adam")
-BUILDERS = {
+BUILDERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": partial(torch.optim.Adam, fused=True),
     "row-sparse-adam": torch.optim.SparseAdam,
     "sgd": torch.optim.SGD,
@@ -64,8 +66,8 @@ def score(
 
 
 def backward(
-    model: nn.Module,
-    loss: nn.Module,
+    model: Any,
+    loss: Any,
     batch: Batch,
     sampler: sampling.Sampler,
     config: TrainConfig,
@@ -84,11 +86,12 @@ def backward(
     slopes = [] if slopes is None else slopes
     if dense and not slopes:
         slopes += [torch.empty_like(table) for table in tables]
-    held = [table.detach() for table in tables]
+    users, items = (table.detach() for table in tables)
     if batch.neg_items.dim() == 2:
-        value, *parts = _rows_backward(*held, loss, batch, config, slopes[1] if dense else None)
+        into = slopes[1] if dense else None
+        value, *parts = _rows_backward(users, items, loss, batch, config, into)
     else:
-        value, *parts = _pool_backward(*held, loss, batch, sampler, config)
+        value, *parts = _pool_backward(users, items, loss, batch, sampler, config)
     onward = [(extra, torch.ones_like(extra))] if extra.requires_grad else []
     for i, (table, part) in enumerate(zip(tables, parts, strict=True)):
         if not dense:
@@ -105,17 +108,18 @@ def backward(
         elif table.requires_grad:
             table.grad = slope if table.grad is None else table.grad + slope
     if onward:
-        torch.autograd.backward(*zip(*onward, strict=True))
+        ends, gradients = zip(*onward, strict=True)
+        torch.autograd.backward(ends, gradients)
     return value + extra.detach()
 
 
-Part = list[tuple[Tensor, Tensor]]  # rows of a table, by index, and their slopes
+Part = list[tuple[Tensor, Any]]  # rows of a table, by index, and their slopes
 
 
 def _rows_backward(
     users: Tensor,
     items: Tensor,
-    loss: nn.Module,
+    loss: Any,
     batch: Batch,
     config: TrainConfig,
     to_items: Tensor | None,
@@ -138,7 +142,7 @@ def _rows_backward(
 def _pool_backward(
     users: Tensor,
     items: Tensor,
-    loss: nn.Module,
+    loss: Any,
     batch: Batch,
     sampler: sampling.Sampler,
     config: TrainConfig,
@@ -164,9 +168,9 @@ def _pool_backward(
     for (start, first), (end, last) in pairwise(bounds):
         tile = slice(start, end)
         own = row[first:last] - start, column[first:last]
-        neg = rows[tile] @ pool.T
+        neg: Any = rows[tile] @ pool.T
         neg[own] = -math.inf
-        pos = (rows[tile] * positives[tile]).sum(-1)
+        pos: Any = (rows[tile] * positives[tile]).sum(-1)
         part = batch.part(tile)
         share = loss(pos.requires_grad_(), neg.requires_grad_(), part).sum() / size
         share.backward()
@@ -181,7 +185,7 @@ def _pool_backward(
     return value, [of_users], of_items
 
 
-def l2_penalty(model: nn.Module, batch: Batch, l2: float) -> Tensor:
+def l2_penalty(model: Any, batch: Batch, l2: float) -> Tensor:
     """l2/2 · (‖e_u‖² + ‖e_i‖² + mean_j ‖e_j‖²), raw embeddings, mean over the batch."""
     if not l2:
         return model.users.new_zeros(())
