@@ -15,11 +15,12 @@ APP ?= 01_worst_case
 demo: $(READY)  ## train three losses, rank, see which negatives each listens to
 	$(BIN)/drrl notebook 00_start_here --out $(OUT) -p dataset=$(DATASET)
 
-test: $(READY) check  ## lint, notebooks without outputs, the quick tests: a few minutes
-	$(BIN)/python -m pytest -m "not slow"
+PYTEST = $(BIN)/python -m pytest -n auto --dist worksteal
+test: $(READY) check  ## lint, types, notebooks without outputs, the quick tests: some five minutes on two cores
+	$(PYTEST) -m "not slow"
 
-test-all: $(READY) check  ## every test, notebooks on real data among them
-	$(BIN)/python -m pytest
+test-all: $(READY)  ## what `make test` leaves out: processes that are killed, browsers, real data
+	$(PYTEST) -m slow
 
 check: $(READY)
 	$(BIN)/ruff check .

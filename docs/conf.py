@@ -21,7 +21,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",  # Args, Returns, Raises
-    "sphinx.ext.viewcode",
     "sphinx_design",  # cards
 ]
 exclude_patterns = ["_templates"]
@@ -38,9 +37,9 @@ nb_mime_priority_overrides = [
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_inline", "deflist"]
 myst_heading_anchors = 3
 templates_path = ["_templates"]
-autosummary_ignore_module_all = False
 default_role = "literal"  # `name` in a docstring is code
-suppress_warnings = ["mystnb.unknown_mime_type", "misc.highlighting_failure"]
+# A name of a package stands on its page and on its module's: either may be the target of a link.
+suppress_warnings = ["mystnb.unknown_mime_type", "misc.highlighting_failure", "ref.python"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_inherit_docstrings = False

@@ -74,6 +74,7 @@ def test_data_info_says_what_was_dropped_and_what_looks_wrong(drrl, tmp_path):
     assert "look: recall@20 by chance: 1. so few items" in out and "look: test pairs" not in out
 
 
+@pytest.mark.slow
 def test_train_prints_the_record_as_the_last_line():
     line = (
         "train synthetic --loss sl --set temperature=0.2 --set lr=0.01 --negatives 16 --epochs 2 "

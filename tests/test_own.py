@@ -59,6 +59,7 @@ def follow(heading: str, folder: Path) -> list[dict]:
     return records
 
 
+@pytest.mark.slow
 def test_the_recipe_for_a_loss(here):
     records = follow("A loss", here)
     assert len(records) >= 2 and {each["loss"] for each in records} == {"my_loss:squared_hinge"}
@@ -71,6 +72,7 @@ def test_the_recipe_for_a_loss(here):
     assert store.table()["loss"].eq(name).all()
 
 
+@pytest.mark.slow
 def test_the_recipe_for_a_backbone(here):
     (record,) = follow("A backbone", here)
     assert record["backbone"] == "my_backbone:Turned" and "backbone" in record["origin"]

@@ -177,7 +177,7 @@ def _ranked(training: _Training, split: str) -> pd.DataFrame:
 def _keep_best(training: _Training, row: Row) -> None:
     """Measure on valid, into the row, and keep model and loss where that is a gain."""
     state, valid = training.state, _ranked(training, "valid")
-    row.update({name: valid[name].mean().item() for name in ("recall@20", "ndcg@20")})
+    row.update({name: float(valid[name].mean()) for name in ("recall@20", "ndcg@20")})
     state["history"].append(row)  # before it may be the best: there is none without an epoch
     if row["ndcg@20"] > state["best"] + training.config.min_gain or not training.data.valid.nnz:
         # At once: wherever Ctrl-C falls, the epoch and the state are of one.

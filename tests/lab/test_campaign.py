@@ -48,6 +48,7 @@ def table(folder: Path) -> pd.DataFrame:
     return results.read_runs(folder / "results" / "runs.csv")
 
 
+@pytest.mark.slow
 def test_cells_are_run_in_order_and_once(here):
     assert missing(here) == [3, 3, 4]
     assert go(here, cells=1) == [] and missing(here) == [0, 3, 4]
@@ -63,6 +64,7 @@ def test_cells_are_run_in_order_and_once(here):
     assert go(here) == [] and (here / "results" / "runs.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_another_machine_goes_on_from_the_table_alone(here, monkeypatch):
     go(here, cells=2)
     before = table(here)
@@ -78,6 +80,7 @@ def test_another_machine_goes_on_from_the_table_alone(here, monkeypatch):
     assert (kept["finished"] == before.set_index("key")["finished"]).all()
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_does_not_stop_the_others(here, monkeypatch):
     execute = workers.execute
 
@@ -94,6 +97,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(here, monkeypatch):
     assert go(here) == [] and missing(here) == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_finals_from_before_popularity_are_trained_again_to_the_same_numbers(here):
     go(here)
     path, later = here / "results" / "runs.csv", [*results.RUNS[len(results.NEEDED) :]]
@@ -160,6 +164,7 @@ def test_the_project_has_one_that_can_be_read():
     assert len({str(cell) for cell in cells}) == len(cells)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 def test_a_stop_is_heard_and_the_same_command_goes_on(here):
     slow = FILE.replace("epochs: 2", "epochs: 400").replace("evaluate_every: 1", "patience: 999")
@@ -185,6 +190,7 @@ def test_a_stop_is_heard_and_the_same_command_goes_on(here):
     assert go(here, cells=1) == [] and missing(here)[0] == 0
 
 
+@pytest.mark.slow
 def test_versions_of_a_loss_make_its_cells_missing_again(here, monkeypatch):
     go(here, cells=1)
     line = losses.REGISTRY["sl"]

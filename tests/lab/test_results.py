@@ -19,6 +19,7 @@ from drrl_core.paper import evidence
 from drrl_core.train import tables
 
 
+@pytest.mark.slow
 def test_a_results_file_that_is_open_elsewhere_stops_no_sweep(store, tmp_path, monkeypatch, capsys):
     put, refused = results.write_whole, []
 
@@ -62,6 +63,7 @@ def test_several_merge_into_one_file_at_once(store, tmp_path):
     assert sorted(pd.read_csv(path, dtype=str)["key"]) == [f"{n:016x}" for n in range(8)]
 
 
+@pytest.mark.slow
 def test_harvest_takes_from_the_store_what_the_scorecard_asks(counted, tmp_path):
     folder = shutil.copytree(counted / "results", tmp_path / "results")
     found = pd.read_csv(folder / "runs.csv", index_col="key")

@@ -156,7 +156,7 @@ def test_a_name_that_two_have_must_say_whose(monkeypatch):
         def __init__(self, *sizes, dim: int = 4, lr: float = 0.5):
             super().__init__(*sizes, dim=dim)
 
-    monkeypatch.setitem(backbones.REGISTRY, "slow", backbones.Backbone(Slow))
+    monkeypatch.setitem(backbones.REGISTRY, "slow", backbones.Backbone(Slow, "Slow"))
     with pytest.raises(ValueError, match=r"'lr' is ambiguous: .* 'backbone.lr' or 'train.lr'\?"):
         configure("synthetic", "sl", "slow", {"lr": 0.1})
     run = configure("synthetic", "sl", "slow", {"backbone.lr": 0.1, "train.lr": 0.2})
@@ -340,6 +340,7 @@ def test_the_commit_is_none_without_git(monkeypatch, tmp_path):
     lab_run.commit.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.filterwarnings("ignore:amazon-beauty. 0 of 7,068 users and 3 of 3,570 items")
 def test_two_epochs_on_amazon_beauty_beat_popularity():

@@ -290,6 +290,7 @@ def test_the_recorded_runs_give_each_variant_its_starts():
         assert len(tuned) and best >= tuned.max()
 
 
+@pytest.mark.slow
 def test_a_study_begins_with_them_in_order_and_each_once(tmp_path, monkeypatch):
     monkeypatch.setenv("DRRL_RUNS", str(tmp_path / "store"))
     csv = tmp_path / "runs.csv"
@@ -319,6 +320,7 @@ def trained():
     return {run.loss: execute(run, progress=False) for run in (sl, ccl)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["drrl", "drrl-shared", "drrl-fixed", "drrl-exact", "drrl-penalty"]
 )

@@ -139,6 +139,7 @@ def start(tmp_path: Path, name: str, *, kill_at: int = 0) -> subprocess.Popen:
     return subprocess.Popen(command, **pipes)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_leave_one_good_record_and_return_the_same(store, tmp_path):
     both = [start(tmp_path, name) for name in ("one", "two")]
     while not all((tmp_path / name).exists() for name in ("one", "two")):
@@ -156,6 +157,7 @@ def test_two_processes_at_once_leave_one_good_record_and_return_the_same(store, 
     assert home.name == served.record["key"]
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_is_continued_to_the_same_end(store, tmp_path):
     (tmp_path / "go").touch()
     for kill_at in (4, 9):

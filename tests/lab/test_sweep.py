@@ -15,6 +15,7 @@ from drrl_core.pages import runner
 from drrl_core.train import DivergedError
 
 
+@pytest.mark.slow
 def test_ctrl_c_here_leaves_a_sweep_to_be_continued(store, ctrl_c, tmp_path):
     options = {"csv": tmp_path / "runs.csv", "compute": Compute(workers=0)}
     path = write(tmp_path, RUNS.replace("epochs: 1", "epochs: 6, evaluate_every: 1"))
@@ -44,6 +45,7 @@ def test_a_sweep_is_the_grid_each_once(store, at_once, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(sweep(tmp_path / "sweep.yaml"), found)
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_has_written_what_it_has(store, at_once, tmp_path, monkeypatch):
     execute, csv = workers.execute, tmp_path / "runs.csv"
     before = []
@@ -135,6 +137,7 @@ def test_a_sweep_over_a_notebook(store, at_once, tmp_path, monkeypatch):
     ] == [True, True]
 
 
+@pytest.mark.slow
 def test_a_run_that_the_file_has_is_not_run_again(counted, store, tmp_path):
     csv = shutil.copy(counted / "results" / "runs.csv", tmp_path / "runs.csv")
     found = sweep(write(tmp_path, COUNTING), csv=csv, compute=Compute(workers=0))

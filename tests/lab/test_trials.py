@@ -103,6 +103,7 @@ sys.exit(not over)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="children are found in /proc")
 def test_ten_kills_change_nothing(tmp_path):
     """Of the client and of the worker, by SIGKILL, at random moments of a search of seven."""
@@ -118,6 +119,7 @@ def test_ten_kills_change_nothing(tmp_path):
     assert not list((tmp_path / "killed" / "runs").glob("*.checkpoint"))
 
 
+@pytest.mark.slow
 def test_a_stop_between_any_two_writes_changes_nothing(store, tmp_path, monkeypatch):
     """After its first write to its storage, two writes later, three later, and so on."""
     from optuna.storages import RDBStorage
@@ -176,6 +178,7 @@ def test_a_trial_that_runs_on_has_the_rivals_that_it_began_with():
 # --------------------------------------------------------------------------- the table
 
 
+@pytest.mark.slow
 def test_every_trial_is_a_row_as_it_ends(store, tmp_path, monkeypatch):
     csv, execute, seen = tmp_path / "runs.csv", workers.execute, []
 
@@ -222,6 +225,7 @@ def searched(tmp_path_factory):
     return home, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["store", "study", "nothing newer than"])
 def test_the_table_alone_rebuilds_the_study(searched, tmp_path, monkeypatch, lost):
     home, wanted = searched
@@ -245,6 +249,7 @@ def test_the_table_alone_rebuilds_the_study(searched, tmp_path, monkeypatch, los
     assert len({*map(str, ran)}) == len(ran)
 
 
+@pytest.mark.slow
 def test_what_waits_is_in_the_table_too(store, tmp_path, monkeypatch):
     """A study that begins with others' points has the same ones after its store is lost."""
     csv = tmp_path / "runs.csv"

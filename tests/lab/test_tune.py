@@ -24,6 +24,7 @@ from drrl_core.lab.workers import Compute, SearchError
 from drrl_core.train import DivergedError
 
 
+@pytest.mark.slow
 def test_drrl_begins_with_the_optima_of_sl_and_ccl_and_reaches_them(store, at_once, capsys):
     longer = {"epochs": 5, "lr": 0.01}
     for name in ("sl", "ccl"):
@@ -53,6 +54,7 @@ def test_drrl_says_what_it_could_not_begin_with(store, at_once, capsys):
     assert "does not begin with sl's optimum" in err and "ccl's optimum" in err
 
 
+@pytest.mark.slow
 def test_a_store_without_studies_begins_with_the_optima_in_the_results_file(
     store, at_once, tmp_path, capsys
 ):
@@ -74,6 +76,7 @@ def test_a_store_without_studies_begins_with_the_optima_in_the_results_file(
     assert "does not begin with sl's optimum" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_best_is_chosen_on_valid_and_trained_with_further_seeds(store, at_once, tmp_path):
     found = tune(trials=4, seeds=3, csv=tmp_path / "runs.csv")
     assert list(found["seed"]) == [1, 2, 0, 0, 0, 0]
@@ -93,6 +96,7 @@ def test_the_best_is_chosen_on_valid_and_trained_with_further_seeds(store, at_on
     assert [float(text) for text in merged["test_ndcg@20"]] == list(found["test_ndcg@20"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", spaces.variants(8))
 def test_every_variant_is_tuned_from_anywhere_in_its_space(store, name):
     single = losses.lookup(spaces.variants(8)[name].loss).negatives == 1
@@ -109,6 +113,7 @@ def test_the_same_call_again_trains_nothing(store, at_once, monkeypatch):
     pd.testing.assert_frame_equal(tune(trials=3, seeds=2), first)
 
 
+@pytest.mark.slow
 def test_a_stop_changes_nothing(store, at_once, monkeypatch, capsys):
     whole = f"sqlite:///{store / 'whole.sqlite'}"
     store.mkdir()
@@ -135,6 +140,7 @@ def test_a_stop_changes_nothing(store, at_once, monkeypatch, capsys):
     assert len(kept) == len(set(kept)) == 6 and not list(store.glob("*.checkpoint"))
 
 
+@pytest.mark.slow
 def test_a_trial_below_the_others_is_stopped_and_leaves_no_checkpoint(store, at_once):
     longer = {"epochs": 30, "patience": 30, "lr": 0.01}
     found = tune(trials=6, config=longer)
@@ -148,6 +154,7 @@ def test_a_trial_below_the_others_is_stopped_and_leaves_no_checkpoint(store, at_
     assert not list(store.glob("*.checkpoint"))
 
 
+@pytest.mark.slow
 def test_a_trial_that_continues_is_judged_by_all_that_it_reached(store, at_once, monkeypatch):
     """Whenever it is stopped, before the rung or after, while that was being said or not."""
     longer = TINY | {"epochs": 14, "patience": 14}
@@ -169,6 +176,7 @@ def test_a_trial_that_continues_is_judged_by_all_that_it_reached(store, at_once,
     assert plain.function(**plain.arguments)["value"] is not None  # nobody to be judged by
 
 
+@pytest.mark.slow
 def test_failures_are_listed_the_others_kept_and_divergence_is_an_outcome(
     store, at_once, monkeypatch, tmp_path
 ):
@@ -342,6 +350,7 @@ def test_the_commands_print_what_they_found_and_fail_where_something_did(
     assert code == 2 and "1 of 1 failed" in err and "Traceback" not in err and not out
 
 
+@pytest.mark.slow
 def test_the_command_continues_after_ctrl_c_and_after_a_kill(store, tmp_path):
     line = [sys.executable, "-m", "drrl_core", "tune", "synthetic", "--trials", "3"]
     for setting in ("epochs=60", "patience=60", "evaluate_every=60", "dim=4", "negatives=8"):

@@ -44,6 +44,7 @@ def die(times: int, log: str) -> int:
     return Path(log).stat().st_size
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_its_workers_is_given_up_and_nobody_else_is(tmp_path):
     logs = {name: str(tmp_path / name) for name in ("bad", "once", "good")}
     times = {"bad": 99, "once": 1, "good": 0}
@@ -75,6 +76,7 @@ def check_long_sweep(found: pd.DataFrame, monkeypatch) -> None:
     assert wanted.record["test"]["ndcg@20"] == found["test_ndcg@20"][0]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_the_sweep_nothing(store, tmp_path, monkeypatch):
     kept, keep = [], store_module.save
     monkeypatch.setattr(store_module, "save", lambda files, **o: kept.append(1) or keep(files, **o))
@@ -94,6 +96,7 @@ def test_a_killed_worker_costs_the_sweep_nothing(store, tmp_path, monkeypatch):
     assert not list(store.glob("*.checkpoint"))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_a_cluster_nothing(store, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
     elsewhere, kept, keep = tmp_path / "elsewhere", [], store_module.save

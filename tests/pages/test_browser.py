@@ -256,6 +256,7 @@ def play(view: Explorer, shot: str) -> None:
     eventually(lambda: view.picture() == quick, "the picture after fifty moves was the last one")
 
 
+@pytest.mark.slow
 def test_the_notebooks_in_jupyterlab(chromium, tmp_path):
     names = [path.stem for path in runner.folder().glob("0[12]_*.ipynb")]
     assert names
@@ -277,6 +278,7 @@ def test_the_notebooks_in_jupyterlab(chromium, tmp_path):
             no_errors(page)
 
 
+@pytest.mark.slow
 def test_without_subshells(chromium, tmp_path):
     name = tiny("01_worst_case", tmp_path / "work" / "notebooks").name
     settings = {KERNELS: {"commsOverSubshells": "disabled"}}
@@ -287,6 +289,7 @@ def test_without_subshells(chromium, tmp_path):
         no_errors(page)
 
 
+@pytest.mark.slow
 def test_a_stop_is_heard_while_the_training_cell_runs(chromium, tmp_path):
     code = """from drrl_core.lab.run import configure, execute
 from drrl_core.show import explorers
@@ -313,6 +316,7 @@ print("trained for", len(outcome.fit.history), "epochs")"""
         no_errors(page)
 
 
+@pytest.mark.slow
 def test_voila(chromium, tmp_path):
     pytest.importorskip("voila")
     command = ["voila", str(tiny("01_worst_case", tmp_path / "notebooks")), "--Voila.ip=127.0.0.1"]
@@ -371,6 +375,7 @@ def test_a_page_without_network(chromium, tmp_path):
         assert not failed and all(url.startswith(("file:", "data:")) for url in asked)
 
 
+@pytest.mark.slow
 def test_the_site_without_network(chromium, built):
     with browsing(chromium, "site", offline=True, viewport=PHONE) as page:
         asked, failed = watched(page)

@@ -115,6 +115,7 @@ def test_your_data_from_a_file_to_exported_lists_by_one_parameter(tmp_path, monk
     assert table.groupby("user")["score"].apply(lambda s: s.is_monotonic_decreasing).all()
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_start_here_on_real_data_by_one_parameter(tmp_path):
     from drrl_core import datasets

@@ -311,6 +311,7 @@ def test_results_must_be_json(tmp_path):
     assert not (tmp_path / "out" / "a.json").exists()
 
 
+@pytest.mark.slow
 def test_the_bare_papermill_command_runs_it_too(tmp_path):
     path = write(tmp_path / "a.ipynb", FIGURE, RESULTS)
     command = [sys.executable, "-m", "papermill", path, tmp_path / "b.ipynb", "-k", "python3"]
@@ -324,6 +325,7 @@ def test_the_bare_papermill_command_runs_it_too(tmp_path):
 # Many side by side
 
 
+@pytest.mark.slow
 def test_the_suite_runs_on_past_failures_and_says_how_to_repeat_them(tmp_path):
     report = """import json, os, pathlib
 found = {name: os.environ[f"{name}_NUM_THREADS"] for name in ("OMP", "MKL")}

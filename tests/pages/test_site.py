@@ -78,6 +78,7 @@ def test_no_site_of_nothing(tmp_path):
         site.build(tmp_path, tmp_path / "site", root=tmp_path)
 
 
+@pytest.mark.slow
 def test_every_link_leads_to_a_page_and_nothing_comes_from_elsewhere(built):
     pages = {path: path.read_text(encoding="utf-8") for path in built.rglob("*.html")}
     assert len(pages) > 40
@@ -95,6 +96,7 @@ def test_every_link_leads_to_a_page_and_nothing_comes_from_elsewhere(built):
                 assert f'id="{unquote(anchor)}"' in pages[file], f"{path}: {link}"
 
 
+@pytest.mark.slow
 def test_every_public_name_and_notebook_has_its_place(built):
     reference = "".join(path.read_text() for path in (built / "api").glob("*.html"))
     reference += (built / "reference.html").read_text()

@@ -27,6 +27,7 @@ def points(blocks: list[dict], tmp_path: Path) -> list[Run]:
     ]
 
 
+@pytest.mark.slow
 def test_the_plan_of_noise_is_each_final_again_at_every_ratio(counted, tmp_path):
     rows = results.read_runs(counted / "results" / "runs.csv")
     found = points(plans.noise_plan(rows, (0, 0.3), range(2)), tmp_path)
@@ -69,6 +70,7 @@ def test_the_plan_of_orders_holds_the_radius_and_then_c(counted, tmp_path):
     assert {run.loss_config["order"] for run in found} == {3, 4}
 
 
+@pytest.mark.slow
 def test_what_was_recorded_is_completed_and_left_as_it_was(counted, store, tmp_path):
     recorded, before = counted / "results", harvested(counted)
     options = {"trials": 1, "seeds": 2, "config": TINY, "compute": Compute(workers=0)}
@@ -122,6 +124,7 @@ def test_nothing_gives_way_but_what_was_made_here(counted, store, tmp_path):
     assert files_of(folder).keys() - {plans.MADE} == files_of(recorded).keys()
 
 
+@pytest.mark.slow
 def test_what_the_store_cannot_give_again_is_kept_under_another_name(counted, store, tmp_path):
     folder, recorded = tmp_path / "results", counted / "results"
     options = {"trials": 1, "seeds": 1, "config": TINY, "compute": Compute(workers=0)}
@@ -137,6 +140,7 @@ def test_what_the_store_cannot_give_again_is_kept_under_another_name(counted, st
     assert files_of(folder)["trials.csv"] == before["trials.csv"]
 
 
+@pytest.mark.slow
 def test_a_file_of_one_s_own_is_completed_and_swept(store, tmp_path):
     users, items = datasets.load("synthetic").train.nonzero()
     own = tmp_path / "own.csv"

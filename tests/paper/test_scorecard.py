@@ -99,6 +99,7 @@ def test_a_table_from_before_popularity_was_recorded_is_read(tmp_path):
 values = st.floats(0.001, 0.2)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     runs_of=st.lists(

@@ -402,6 +402,7 @@ def test_the_quick_picture_is_the_full_one(batch):
     assert quick.size == full.size and (gap > 60).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_moves_leave_no_figure_behind(live):
     _, dials, image, _, _ = parts(explorers.worst_case({"a": SCORES[:50]}))
     gc.collect()

@@ -292,6 +292,7 @@ def test_an_error_is_shown_and_the_last_good_picture_stays(live):
     assert message.value == "" and image.value == style.png(slope(4))
 
 
+@pytest.mark.slow
 def test_moves_leave_no_figures_behind_and_may_come_from_another_thread(live):
     gc.collect()  # explorers of other tests are kept by ipywidgets
     before = sum(type(thing) is Figure for thing in gc.get_objects())

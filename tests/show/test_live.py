@@ -94,6 +94,7 @@ def test_the_ball_is_that_of_dro_on_5000_cases(page):
     check(page, "balls", "radius", radii, ORDERS, 5000)
 
 
+@pytest.mark.slow
 def test_the_penalty_is_that_of_dro(page):
     check(page, "penalties", "temperature", [0.02, 0.2, 2], ORDERS[:-1], 1000)
 

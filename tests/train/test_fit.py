@@ -794,6 +794,7 @@ def moved(loss, start, name):
 MAXIMISES = {"advinfonce": {"users", "items"}, "llpauc": {"gamma", "s_pos"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "hyper"), [("advinfonce", {}), ("advinfonce", {"passes": 5}), ("llpauc", {})]
 )
@@ -1264,6 +1265,7 @@ def answers(connection, times: list | None = None) -> list:
     raise TimeoutError
 
 
+@pytest.mark.slow
 def test_killed_at_ten_moments_and_resumed_it_ends_with_the_same_bits(start, tmp_path):
     _, connection = start(tmp_path / "whole")
     times = []
