@@ -15,7 +15,7 @@ APP ?= 01_worst_case
 demo: $(READY)  ## train three losses, rank, see which negatives each listens to
 	$(BIN)/drrl notebook 00_start_here --out $(OUT) -p dataset=$(DATASET)
 
-PYTEST = $(BIN)/python -m pytest -n auto --dist worksteal
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 test: $(READY) check  ## lint, types, notebooks without outputs, the quick tests: some five minutes on two cores
 	$(PYTEST) -m "not slow"
 
