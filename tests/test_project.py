@@ -222,7 +222,7 @@ def test_ci_runs_the_command_of_the_readme():
     assert "\nmake test " in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("path", (ROOT / ".github" / "workflows").glob("*.yml"), ids=str)
+@pytest.mark.parametrize("path", [*(ROOT / ".github" / "workflows").glob("*.yml")], ids=str)
 def test_the_workflows_run_commands_that_exist(path):
     yaml = pytest.importorskip("yaml")
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
