@@ -23,11 +23,13 @@ from torch import Tensor, nn
 from drrl_core import backbones, datasets, losses, registry
 from drrl_core.common import checkout, did_you_mean
 from drrl_core.train import (
+    LATER,
     VERSION,
     DivergedError,
     Fit,
     TrainConfig,
     fit,
+    metrics,
     popularity,
     resolve_device,
     tables,
@@ -37,7 +39,7 @@ from drrl_core.train.diagnose import diagnostics
 KEYS = 2  # how keys are made: another number would make every kept run unknown
 PACKAGES = ("drrl-core", "torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
 SPLITS = ("valid", "test")
-ACCURACY = ("recall@20", "ndcg@20")
+ACCURACY = metrics.ACCURACY  # of every run
 Value = int | float | bool | str | None
 
 
@@ -120,6 +122,11 @@ class Outcome:
     def similarity(self) -> str:
         """What it was trained to compare by: "cosine" or "dot"."""
         return str(self.record["parameters"]["train"]["similarity"])
+
+    @property
+    def criterion(self) -> str:
+        """The column of the history that valid was judged by, such as "ndcg@20"."""
+        return TrainConfig(**read_config(self.record)["train"]).criterion
 
     @property
     def negatives(self) -> int:
@@ -252,7 +259,8 @@ def key_of(run: Run, data_hash: str) -> str:
         value = value.item() if isinstance(value, np.generic) else value
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    what = [KEYS, data_hash, run.backbone, run.loss, strict_json(run.config, plain)]
+    config = strict_json({**run.config, "train": run.train.identity()}, plain)
+    what = [KEYS, data_hash, run.backbone, run.loss, config]
     if higher := raised(run.backbone, run.loss):
         what.append(higher)
     text = json.dumps(what, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -280,11 +288,14 @@ def strict_json(value: object, plain: Callable[[object], object] = lambda each: 
 def read_config(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The configuration in a record, its infinities as numbers again.
 
+    A record from before training had one of its settings has it as it was trained with.
+
     >>> read_config({"parameters": {"loss": {"order": "inf"}}})
     {'loss': {'order': inf}}
     """
     return {
-        group: {name: float(v) if v in ("inf", "-inf") else v for name, v in part.items()}
+        group: (LATER if group == "train" else {})
+        | {name: float(v) if v in ("inf", "-inf") else v for name, v in part.items()}
         for group, part in record["parameters"].items()
     }
 
@@ -421,8 +432,8 @@ def _record(
         "parameters": run.config,
         "seed": run.train.seed,
         "best_epoch": result.best_epoch,
-        "valid": result.valid[list(ACCURACY)].mean().to_dict(),
-        "test": result.test[list(ACCURACY)].mean().to_dict(),
+        "valid": result.valid[list(run.train.measured)].mean().to_dict(),
+        "test": result.test[list(run.train.measured)].mean().to_dict(),
         "popularity": None,
         "seconds": round(result.seconds, 3),
         "seconds_per_epoch": round(statistics.median(result.history["seconds"]), 4),

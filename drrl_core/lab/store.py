@@ -198,7 +198,7 @@ def table(store: str | Path | None = None) -> pd.DataFrame:
     """
     first = ["key", "dataset", "backbone", "loss", "seed", "sampler", "negatives"]
     scores = [f"{split}_{name}" for split in SPLITS for name in ACCURACY]
-    last = ["best_epoch", *scores, "seconds", "device", "finished"]
+    last = ["best_epoch", "seconds", "device", "finished"]
     rows = []
     for home in _homes(store):
         try:
@@ -208,13 +208,14 @@ def table(store: str | Path | None = None) -> pd.DataFrame:
             continue
         row = {name: about[name] for name in (*first, *last) if name in about}
         row |= {f"{split}_{name}": v for split in SPLITS for name, v in about[split].items()}
+        scores += [name for name in row if "@" in name and name not in scores]
         row |= flat(read_config(about))
         row |= {name: row.pop(f"train.{name}") for name in ("sampler", "negatives", "seed")}
         rows.append(row)
     found = pd.DataFrame(rows).dropna(axis="columns", how="all")  # what nobody has set
     prefixes = ("loss.", "backbone.", "train.")
     between = [n for prefix in prefixes for n in found if str(n).startswith(prefix)]
-    found = found.reindex(columns=[*first, *between, *last])
+    found = found.reindex(columns=[*first, *between, last[0], *scores, *last[1:]])
     return found.sort_values(["finished", "key"], ignore_index=True)
 
 

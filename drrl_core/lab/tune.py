@@ -1,4 +1,4 @@
-"""Tuning: the hyper-parameters of a loss, searched by Optuna on valid NDCG@20."""
+"""Tuning: the hyper-parameters of a loss, searched by Optuna on valid."""
 
 import hashlib
 import json
@@ -57,7 +57,9 @@ def tune(
     csv: Csv = None,
     compute: Compute = LOCAL,
 ) -> pd.DataFrame:
-    """Search a loss's hyper-parameters by valid NDCG@20, then train the best with further seeds.
+    """Search a loss's hyper-parameters on valid, then train the best with further seeds.
+
+    What counts is valid NDCG@20, or what `metric` and `cutoff` say in `config`.
 
     Every trial is in an Optuna study, whose name tells data, backbone, variant and a digest of all
     that is fixed: the same call continues it. What was running when it was stopped is trained on,

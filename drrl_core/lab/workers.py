@@ -294,8 +294,8 @@ def _train(
             checkpoint reached before is judged too. None: never.
 
     Returns:
-        values, a list of (epoch, valid NDCG@20); value, that of the best epoch, None where it was
-        stopped; files, as `store.files_of`, where it was not; seconds.
+        values, a list of (epoch, valid accuracy by the run's criterion); value, that of the best
+        epoch, None where it was stopped; files, as `store.files_of`, where it was not; seconds.
 
     Raises:
         KeyboardInterrupt: of which `fit` makes the best so far; here the run is to be continued.
@@ -307,12 +307,13 @@ def _train(
             data = _load(run.dataset, data_dir, data_hash)
             checkpoint = store.checkpoint_of(key_of(run, data.hash), folder)
             judge = None if rivals is None else trials.judge(rivals, run.train.epochs)
-            if judge and (over := trials.stopped(_reached(checkpoint), judge)):
+            name = run.train.criterion
+            if judge and (over := trials.stopped(_reached(checkpoint, name), judge)):
                 return {"values": over, "value": None, "seconds": None}  # killed before it said so
 
             def below(row: dict[str, Any]) -> bool:
                 nonlocal low
-                low = bool(judge and "ndcg@20" in row and judge(row["epoch"], row["ndcg@20"]))
+                low = bool(judge and name in row and judge(row["epoch"], row[name]))
                 return low
 
             outcome = execute(
@@ -341,18 +342,19 @@ def _load(name: str, data_dir: str | None, data_hash: str) -> datasets.Interacti
     return data
 
 
-def _reached(checkpoint: Path) -> trials.Curve:
-    """What a run had reached by its checkpoint: valid NDCG@20 by epoch."""
+def _reached(checkpoint: Path, name: str) -> trials.Curve:
+    """What a run had reached by its checkpoint: valid accuracy of that name, by epoch."""
     with suppress(Exception):  # there is none; or it is damaged, which `fit` has words for
         found = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
         rows = found["state"]["history"]
-        return [(row["epoch"], row["ndcg@20"]) for row in rows if "ndcg@20" in row]
+        return [(row["epoch"], row[name]) for row in rows if name in row]
     return []
 
 
 def valid_curve(outcome: Outcome) -> dict[str, Any]:
-    """What a study is told of a run: valid NDCG@20 by epoch, and where it counts."""
-    rows = outcome.fit.history[["epoch", "ndcg@20"]].dropna()
+    """What a study is told of a run: valid accuracy, by its criterion, an epoch and at the best."""
+    name = outcome.criterion
+    rows = outcome.fit.history[["epoch", name]].dropna()
     values = [(int(epoch), float(value)) for epoch, value in rows.itertuples(index=False)]
     about = outcome.record
-    return {"values": values, "value": about["valid"]["ndcg@20"], "seconds": about["seconds"]}
+    return {"values": values, "value": about["valid"][name], "seconds": about["seconds"]}

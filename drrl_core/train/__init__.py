@@ -11,11 +11,12 @@ diagnose    what a trained loss does to its negatives
 """
 
 from drrl_core.train.checkpoint import CheckpointError
-from drrl_core.train.config import VERSION, TrainConfig, resolve_device
+from drrl_core.train.config import LATER, VERSION, TrainConfig, resolve_device
 from drrl_core.train.loop import DivergedError, Fit, fit
 from drrl_core.train.step import score, tables
 
 __all__ = [
+    "LATER",
     "VERSION",
     "CheckpointError",
     "DivergedError",

@@ -1,6 +1,7 @@
 """How to train, and where."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -10,6 +11,8 @@ VERSION = 1  # raise it when the same configuration gives other numbers than bef
 MASKS = ("train", "train+valid")
 PRECISIONS = ("highest", "high", "medium")
 OPTIMISERS = ("adam", "row-sparse-adam")
+# Settings that came after the first recorded runs, and what these were trained with.
+LATER: dict[str, Any] = {"metric": "ndcg", "cutoff": 20}
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,16 @@ class TrainConfig:
         l2: >= 0; adds l2/2 · (‖e_u‖² + ‖e_i‖² + mean_j ‖e_j‖²), raw embeddings, batch mean.
         evaluate_every: epochs between evaluations on valid, >= 1.
         patience: stop after this many evaluations without a gain, >= 1.
-        min_gain: a gain in valid NDCG@20 counts when larger than this, >= 0.
+        min_gain: a gain on valid counts when larger than this, in units of the metric, >= 0.
         mask: what the test ranking leaves out: "train" (the paper's, so that valid items stand
             among the candidates) or "train+valid".
         seed: in [0, 2**63).
+        metric: what valid is judged by, which decides when training stops and which epoch is kept:
+            "ndcg", "recall", "precision", "hitrate" or "mrr".
+        cutoff: k of that metric, >= 1. Recall and NDCG are measured at it, and at 20 always.
+
+    >>> TrainConfig(metric="recall", cutoff=10).criterion
+    'recall@10'
     """
 
     epochs: int = 100
@@ -56,9 +65,11 @@ class TrainConfig:
     mask: str = "train"
     precision: str = "highest"
     seed: int = 0
+    metric: str = "ndcg"
+    cutoff: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "negatives", "evaluate_every", "patience"):
+        for name in ("epochs", "batch_size", "negatives", "evaluate_every", "patience", "cutoff"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.seed < 2**63:
@@ -80,11 +91,34 @@ class TrainConfig:
             "sampler": sampling.SAMPLERS,
             "mask": MASKS,
             "precision": PRECISIONS,
+            "metric": metrics.NAMES,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 allowed = ", ".join(map(repr, known))
                 raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
+
+    @property
+    def criterion(self) -> str:
+        """The column that valid is judged by, such as "ndcg@20"."""
+        return f"{self.metric}@{self.cutoff}"
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The reported columns: recall and NDCG, at 20 and at the cut-off; the criterion."""
+        own = f"recall@{self.cutoff}", f"ndcg@{self.cutoff}", self.criterion
+        return tuple(dict.fromkeys([*metrics.ACCURACY, *own]))
+
+    def identity(self) -> dict[str, Any]:
+        """Every setting as keys and checkpoints have it.
+
+        A setting of `LATER` is left out where it is as by default: what was recorded before there
+        was such a setting keeps its key.
+
+        >>> TrainConfig(cutoff=10).identity().keys() - TrainConfig().identity().keys()
+        {'cutoff'}
+        """
+        return {k: v for k, v in asdict(self).items() if k not in LATER or v != LATER[k]}
 
 
 def resolve_device(name: str = "auto") -> torch.device:

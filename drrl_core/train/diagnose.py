@@ -22,11 +22,6 @@ DIAGNOSTICS = ("truncated", "k1", "k2", "effective_share", "beta", "gap")
 # A column of weights of false negatives -> the split whose positives they are; None: the best known
 FALSE_NEGATIVES = {"k2": None, "k2_test": "test"}
 TILE = 2**22  # scores of a few users at a time: arrays of 16 MiB
-ORDERS = {  # the orders of the losses that have one, but for DrRL's, which has its own
-    losses.softmax_loss: 1.0,
-    losses.bilateral_softmax_loss: 1.0,
-    losses.cosine_contrastive_loss: math.inf,
-}
 
 
 class Trained(Protocol):
@@ -272,6 +267,17 @@ def sweep_orders(
     return pd.concat(rows[1:] or rows).set_index(["order", "user"]).sort_index()
 
 
+def _order(loss: nn.Module) -> float:
+    """The order of a loss, by its entry; ValueError for one outside the family."""
+    made_by = type(loss), getattr(loss, "function", None)
+    entries = losses.REGISTRY.values()
+    order = next((line.order for line in entries if line.factory in made_by), None)
+    if order is None:
+        known = ", ".join(name for name, line in losses.REGISTRY.items() if line.order is not None)
+        raise ValueError(f"{loss} has no order: give a run of {known}")
+    return float(loss.hyper[order] if isinstance(order, str) else order)  # type: ignore[index]
+
+
 def radii_by_user(trained: Trained, *, users: int | None = 200) -> pd.DataFrame:
     """Where a trained loss lies in the family: each user's order and radius, over all negatives.
 
@@ -279,7 +285,7 @@ def radii_by_user(trained: Trained, *, users: int | None = 200) -> pd.DataFrame:
     loss gives. SL is of order 1, CCL of order ∞, DrRL of its own.
 
     Args:
-        trained: by sl, bsl, ccl or drrl.
+        trained: by a loss whose entry says an order: sl, infonce, bsl, ccl, drrl.
         users: how many, evenly spread over those with a train pair; all when None.
 
     Returns:
@@ -290,12 +296,7 @@ def radii_by_user(trained: Trained, *, users: int | None = 200) -> pd.DataFrame:
 
     Source: Eq. 5, 6 and 9 of 'Advancing Loss Functions in Recommender Systems', AAAI 2025.
     """
-    if isinstance(trained.loss, losses.DrRL):
-        order = float(trained.loss.hyper["order"] or 1)
-    elif (function := getattr(trained.loss, "function", None)) in ORDERS:
-        order = ORDERS[function]
-    else:
-        raise ValueError(f"{trained.loss} has no order: give a run of sl, ccl or drrl")
+    order = _order(trained.loss)
     known, radii = _some_users(trained.data, users), []
     for _, _, weights in _listening(*_parts(trained), known):
         weights, heard = weights.double(), (weights != 0).any(-1)

@@ -41,11 +41,11 @@ class Fit:
     """What came of training: per-user metrics at the best epoch, and the way there.
 
     Attributes:
-        best_epoch: the last epoch whose valid NDCG@20 was a gain, or the latest where a callback
-            stopped before any evaluation; model and loss are left as they were then.
+        best_epoch: the last epoch that was a gain on valid, by `TrainConfig.criterion`; the latest
+            where a callback stopped before any evaluation. Model and loss are as they were then.
         valid, test: one row a user, columns like "ndcg@20".
         history: one row an epoch: loss (mean over the steps, l2 included), seconds (training
-            only), and where evaluated recall@20 and ndcg@20 on valid.
+            only), and where evaluated `TrainConfig.measured` on valid: recall@20, ndcg@20, ...
         seconds: everything, evaluation included.
     """
 
@@ -108,7 +108,7 @@ def _begin(
         batch_size=config.batch_size,
         noise=config.noise,
     )
-    identity = {**asdict(config), "data": data.hash, "tag": tag}
+    identity = {**config.identity(), "data": data.hash, "tag": tag}
     if (dual := dual_optimiser(loss)) != "sgd":
         identity["dual_optimiser"] = dual
     return _Training(model, loss, data, config, sampler, optimisers, identity, began)
@@ -170,18 +170,24 @@ def _ranked(training: _Training, split: str) -> pd.DataFrame:
     masks = (data.train, data.valid) if both else (data.train,)
     wanted = getattr(data, split)
     return metrics.evaluate(
-        *tables(training.model), wanted, masks=masks, similarity=config.similarity, ks=(20,)
+        *tables(training.model),
+        wanted,
+        masks=masks,
+        similarity=config.similarity,
+        ks=tuple(dict.fromkeys([metrics.CUTOFF, config.cutoff])),
     )
 
 
 def _keep_best(training: _Training, row: Row) -> None:
     """Measure on valid, into the row, and keep model and loss where that is a gain."""
-    state, valid = training.state, _ranked(training, "valid")
-    row.update({name: float(valid[name].mean()) for name in ("recall@20", "ndcg@20")})
+    state, config = training.state, training.config
+    valid = _ranked(training, "valid")
+    row.update({name: float(valid[name].mean()) for name in config.measured})
     state["history"].append(row)  # before it may be the best: there is none without an epoch
-    if row["ndcg@20"] > state["best"] + training.config.min_gain or not training.data.valid.nnz:
+    reached = row[config.criterion]
+    if reached > state["best"] + config.min_gain or not training.data.valid.nnz:
         # At once: wherever Ctrl-C falls, the epoch and the state are of one.
-        state |= {"best": row["ndcg@20"], "best_epoch": row["epoch"]} | _states(training)
+        state |= {"best": reached, "best_epoch": row["epoch"]} | _states(training)
 
 
 def _states(training: _Training) -> dict[str, Any]:
@@ -189,7 +195,7 @@ def _states(training: _Training) -> dict[str, Any]:
 
 
 def _over(training: _Training) -> bool:
-    """Whether valid NDCG@20 has gone without a gain for as long as it may."""
+    """Whether valid has gone without a gain for as long as it may."""
     waited = len(training.state["history"]) - training.state["best_epoch"]
     return bool(waited >= training.config.patience * training.config.evaluate_every)
 
@@ -225,7 +231,9 @@ def fit(
     tag: str = "",
     progress: bool = True,
 ) -> Fit:
-    """Train until valid NDCG@20 stops gaining; leave model and loss at their best epoch.
+    """Train until valid accuracy stops gaining; leave model and loss at their best epoch.
+
+    What is looked at is `config.criterion`, valid NDCG@20 by default.
 
     Without valid pairs there is nothing to select by: all epochs are run and the last is kept.
     Ctrl-C stops as a callback does, with the best so far.
@@ -277,7 +285,8 @@ def fit(
                 row, stop = _epoch(training, epoch, on_step)
                 if epoch % config.evaluate_every == 0 or epoch == config.epochs or stop:
                     _keep_best(training, row)
-                    bar.set_postfix(valid_ndcg=f"{row['ndcg@20']:.4f}", best=f"{state['best']:.4f}")
+                    now = f"{config.criterion} {row[config.criterion]:.4f}"
+                    bar.set_postfix(valid=now, best=f"{state['best']:.4f}")
                 else:
                     history.append(row)
                 halt = bool(on_epoch and on_epoch(row))

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 NAMES = ("recall", "ndcg", "precision", "hitrate", "mrr")
+CUTOFF = 20  # the paper's; every run is reported at it, so that runs compare
+ACCURACY = (f"recall@{CUTOFF}", f"ndcg@{CUTOFF}")
 SIMILARITIES = ("cosine", "dot")
 BLOCK = 64  # neighbouring scores that `topk` first knows by their maximum alone
 # A matrix product of few rows takes other paths, with other last bits, and breaks ties differently.

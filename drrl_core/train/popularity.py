@@ -128,10 +128,12 @@ def report(
         tables, how = (users, items), similarity
         if b:
             tables, how = adjusted(users, items, train, b, similarity=similarity), "dot"
-        return metrics.rank(*tables, metrics.seekers(target), masks=masks, k=20, similarity=how)
+        return metrics.rank(
+            *tables, metrics.seekers(target), masks=masks, k=metrics.CUTOFF, similarity=how
+        )
 
     def accuracy(best: np.ndarray, target: csr_array) -> dict[str, float]:
-        means = metrics.accuracy(best, target)[["recall@20", "ndcg@20"]].mean()
+        means = metrics.accuracy(best, target)[[*metrics.ACCURACY]].mean()
         return {str(name): float(value) for name, value in means.items()}
 
     found: dict[str, Any] = {

@@ -20,7 +20,7 @@ from drrl_core import backbones, datasets, losses
 from drrl_core.lab import results
 from drrl_core.lab import run as lab_run
 from drrl_core.lab.run import configure, execute, key_of, parse_value
-from drrl_core.train import DivergedError, TrainConfig, metrics, popularity, tables
+from drrl_core.train import LATER, DivergedError, TrainConfig, metrics, popularity, tables
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -270,7 +270,7 @@ def test_every_setting_the_data_and_the_version_change_the_key(monkeypatch):
     variants = [(base, "other"), (configure("x", "sl", "xsimgcl"), "data")]
     variants.append((replace(base, backbone="lightgcn"), "data"))
     words = {"sampler": "catalogue", "similarity": "dot", "mask": "train+valid", "dual": "shared"}
-    words |= {"precision": "high", "optimiser": "row-sparse-adam"}
+    words |= {"precision": "high", "optimiser": "row-sparse-adam", "metric": "recall"}
     for group, part in base.config.items():
         for name, value in part.items():
             new = words.get(name) or ((value or 1) + 1 if name != "noise" else 0.5)
@@ -303,6 +303,22 @@ def test_what_is_recorded_keeps_its_key():
         same = key_of(results.run_of(row), row["data_hash"]) == row["key"]
         assert same == (row["raised"] == version), row["key"]
     assert not {*rows["loss"][rows["raised"] != ""]} - {"advinfonce", "llpauc"}
+
+
+def test_a_record_tells_of_the_cutoff_and_an_older_one_of_what_was_the_only_choice():
+    given = SMALL | {"metric": "hitrate", "cutoff": 5}
+    outcome = execute(configure("synthetic", config=given), progress=False)
+    for split in ("valid", "test"):
+        told, found = outcome.record[split], getattr(outcome.fit, split)
+        assert list(told) == ["recall@20", "ndcg@20", "recall@5", "ndcg@5", "hitrate@5"]
+        assert all(told[name] == pytest.approx(found[name].mean()) for name in told)
+    assert outcome.criterion == "hitrate@5"
+    plain = execute(configure("synthetic", config=SMALL), progress=False)
+    assert list(plain.record["test"]) == [*lab_run.ACCURACY] and plain.criterion == "ndcg@20"
+    older = {group: dict(part) for group, part in plain.record["parameters"].items()}
+    for name in LATER:
+        del older["train"][name]
+    assert lab_run.read_config({"parameters": older}) == lab_run.read_config(plain.record)
 
 
 def test_the_record_tells_of_popularity_put_back():

@@ -96,6 +96,23 @@ def test_the_best_is_chosen_on_valid_and_trained_with_further_seeds(store, at_on
     assert [float(text) for text in merged["test_ndcg@20"]] == list(found["test_ndcg@20"])
 
 
+def test_trials_are_judged_by_the_metric_and_the_cutoff(store, at_once, tmp_path):
+    given = {"metric": "recall", "cutoff": 3, "epochs": 3, "evaluate_every": 1}
+    found = tune(trials=3, seeds=2, config=given, csv=tmp_path / "runs.csv")
+    (study,) = studies(store)
+    for trial in study.trials:
+        record = store_module.record(trial.user_attrs["key"])
+        assert trial.value == record["valid"]["recall@3"] and "ndcg@3" in record["test"]
+        history = store_module.load(record["key"], data=datasets.load("synthetic")).fit.history
+        assert [*trial.intermediate_values.values()] == history["recall@3"].tolist()
+    best = max(study.trials, key=lambda trial: trial.value).user_attrs["key"]
+    assert [*found["seed"]] == [1, 0, 0, 0] and found["key"][1] == best
+    assert json.loads(found["settings"][0])["train.cutoff"] == 3
+    kept = store_module.table()
+    assert {"test_recall@3", "valid_ndcg@3", "train.metric"} <= {*kept}
+    assert set(kept["train.cutoff"]) == {3}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", spaces.variants(8))
 def test_every_variant_is_tuned_from_anywhere_in_its_space(store, name):

@@ -113,6 +113,15 @@ def test_learning_curves_draw_the_evaluated_epochs_and_mark_the_best():
     assert line.get_color() == style.colour("sl")
 
 
+def test_curves_are_those_of_the_metric_that_the_runs_were_judged_by():
+    turned = HISTORY.assign(loss=1.0, **{"recall@5": 1 - HISTORY["ndcg@20"]})
+    curves = figures.learning_curves({"sl": turned}, dataset="toy", metric="recall@5").axes[0]
+    right = figures.training_history(turned, title="toy", metric="recall@5").axes[1]
+    for axes in (curves, right):
+        assert axes.get_ylabel() == "valid Recall@5"
+        assert axes.lines[1].get_xydata().tolist() == [[2, 0.9]]
+
+
 def test_a_ball_is_drawn_along_the_share_and_along_its_own_measure_of_it():
     left, right = figures.breakdown(BALLS, metric="ndcg@20", title="toy").axes
     curve, stroke = left.lines

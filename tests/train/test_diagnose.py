@@ -207,10 +207,25 @@ def test_turned_at_each_user_s_own_radius_starts_from_the_loss_s_own_weights():
     own, found = diagnose.by_user(outcome), diagnose.sweep_orders(outcome, [1.0, 5.0], users=None)
     for name in ("k1", "k2", "k2_test", "effective_share"):
         np.testing.assert_allclose(found.loc[1.0, name], own[name], rtol=1e-4)
-    radius = diagnose.radii_by_user(outcome, users=None)["radius"]
+    radii = diagnose.radii_by_user(outcome, users=None)
+    assert set(radii["order"]) == {1.0}
+    radius = radii["radius"]
     np.testing.assert_allclose(found.loc[5.0, "radius"], radius, atol=1e-6)
     deaf = outcome_of("ccl", margin=0.999, epochs=1)
     assert diagnose.sweep_orders(deaf, [2.0], users=3).empty
+
+
+def test_the_order_is_that_of_the_loss_s_entry(monkeypatch):
+    for name, order in {"infonce": 1.0, "bsl": 1.0, "ccl": math.inf}.items():
+        assert set(diagnose.radii_by_user(outcome_of(name), users=3)["order"]) == {order}
+    drrl = outcome_of("drrl", order=3, weight=1.5)
+    assert set(diagnose.radii_by_user(drrl, users=3)["order"]) == {3.0}
+    psl = outcome_of("psl")
+    with pytest.raises(ValueError, match=r"no order: give a run of sl, infonce, bsl, ccl, drrl$"):
+        diagnose.radii_by_user(psl)
+    entry = losses.REGISTRY["psl"]._replace(order=2.0)  # as of a loss of one's own
+    monkeypatch.setitem(losses.REGISTRY, "psl", entry)
+    assert set(diagnose.radii_by_user(psl, users=3)["order"]) == {2.0}
 
 
 def test_margins_are_naive_minimisation_of_the_bound_user_by_user():

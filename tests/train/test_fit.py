@@ -26,6 +26,7 @@ from drrl_core import backbones, datasets, losses
 from drrl_core.datasets import Interactions
 from drrl_core.losses import Batch
 from drrl_core.train import (
+    LATER,
     CheckpointError,
     DivergedError,
     TrainConfig,
@@ -302,6 +303,33 @@ def test_early_stopping_follows_the_protocol(case, monkeypatch):
     assert result.valid["ndcg@20"].item() == scores[evaluated.index(best)]
     if best < last:
         assert not torch.equal(loss.beta, betas[-1])
+
+
+def test_early_stopping_looks_at_the_metric_and_the_cutoff_of_the_config():
+    data, best = planted(), {}
+    runs = {
+        "ndcg@20": {},
+        "mrr@1": {"metric": "mrr", "cutoff": 1},
+        "recall@5": {"metric": "recall"},
+    }
+    runs["recall@5"]["cutoff"] = 5
+    for name, chosen in runs.items():
+        config = replace(QUICK, epochs=9, patience=2, min_gain=0.0, lr=0.02, **chosen)
+        model, _, result = trained(data, config=config)
+        seen = result.history[name]
+        last = min(seen.idxmax() + 2, 8)  # two evaluations without a gain, or the end
+        assert result.best_epoch == seen.idxmax() + 1 and len(seen) == last + 1
+        k = config.cutoff
+        for split, masks in (("valid", (data.train,)), ("test", (data.train, data.valid))):
+            found, wanted = getattr(result, split), getattr(data, split)
+            again = metrics.evaluate(*step.tables(model), wanted, masks=masks, ks=(20, k))
+            pd.testing.assert_frame_equal(found, again)
+            assert {name, "recall@20", "ndcg@20", f"recall@{k}", f"ndcg@{k}"} <= {*found}
+        reported = ["recall@20", "ndcg@20", f"recall@{k}", f"ndcg@{k}", name]
+        assert list(result.history)[3:] == list(dict.fromkeys(reported))
+        assert result.valid[name].mean() == seen.max()
+        best[name] = result.best_epoch
+    assert len({*best.values()}) > 1  # it matters
 
 
 def test_on_epoch_gets_the_rows_of_the_history():
@@ -1163,6 +1191,7 @@ OTHERS = {
     "lr": ({"lr": 0.01}, {}),
     "batch_size, seed": ({"seed": 1, "batch_size": 64}, {}),
     "precision": ({"precision": "high"}, {}),
+    "metric, cutoff": ({"metric": "recall", "cutoff": 5}, {}),
     "tag": ({}, {"tag": "that"}),
     "data": ({}, {"data": planted(n_users=41)}),
     "lr, data, tag": ({"lr": 0.01}, {"tag": "that", "data": planted(n_users=41)}),
@@ -1184,6 +1213,14 @@ def test_another_runs_checkpoint_is_refused_by_what_differs(names, tmp_path):
     with pytest.raises(CheckpointError, match=rf"of another run, by its {names}: move it away"):
         fit(model, loss, data, replace(QUICK, **settings), progress=False, **options)
     assert file.read_bytes() == before
+
+
+def test_a_checkpoint_from_before_there_was_a_choice_of_metric_is_continued(tmp_path):
+    file = tmp_path / "run.pt"
+    trained(planted(), config=replace(QUICK, epochs=2), checkpoint=file)
+    identity = torch.load(file, weights_only=True)["identity"]
+    assert not {*LATER} & {*identity}
+    assert {*identity} == {*TrainConfig.__dataclass_fields__} - {*LATER} | {"data", "tag"}
 
 
 def test_a_checkpoint_with_a_setting_nobody_knows_is_another_runs(tmp_path):
@@ -1386,6 +1423,8 @@ OUT_OF_RANGE = {
     "optimiser": ("sgd", "'adam', 'row-sparse-adam'"),
     "precision": ("tf32", "'highest', 'high', 'medium'"),
     "seed": (2**63, r"lie in \[0, 2\*\*63\)"),
+    "metric": ("auc", "'recall', 'ndcg', 'precision', 'hitrate', 'mrr'"),
+    "cutoff": (0, "at least 1"),
 }
 
 

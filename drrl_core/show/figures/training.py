@@ -6,47 +6,52 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from drrl_core.show.style import colour, label, new_figure, styled
+from drrl_core.show.style import colour, label, metric_label, new_figure, styled
 
 
 @styled
-def learning_curves(histories: dict[str, pd.DataFrame], *, dataset: str) -> Figure:
-    """Valid NDCG@20 over the epochs: a line for each loss, a dot at its best epoch.
+def learning_curves(
+    histories: dict[str, pd.DataFrame], *, dataset: str, metric: str = "ndcg@20"
+) -> Figure:
+    """Valid accuracy over the epochs: a line for each loss, a dot at its best epoch.
 
     Args:
         histories: loss name -> `Fit.history`.
         dataset: its name, for the title.
+        metric: the column that the runs were judged by.
     """
     figure, [[axes]] = new_figure(6.4, 3.6)
     for loss, history in histories.items():
-        seen = history.dropna(subset="ndcg@20")
-        axes.plot(seen["epoch"], seen["ndcg@20"], color=colour(loss), label=label(loss))
-        best = seen.loc[seen["ndcg@20"].idxmax()]
-        axes.plot(best["epoch"], best["ndcg@20"], "o", color=colour(loss), markersize=7)
-    axes.set(xlabel="epoch", ylabel="valid NDCG@20", xlim=(0, None))
+        seen = history.dropna(subset=metric)
+        axes.plot(seen["epoch"], seen[metric], color=colour(loss), label=label(loss))
+        best = seen.loc[seen[metric].idxmax()]
+        axes.plot(best["epoch"], best[metric], "o", color=colour(loss), markersize=7)
+    axes.set(xlabel="epoch", ylabel=f"valid {metric_label(metric)}", xlim=(0, None))
     axes.set_title(f"Learning curves, {dataset} (dot: best epoch)")
     axes.legend(loc="lower right")
     return figure
 
 
 @styled
-def training_history(history: pd.DataFrame, *, title: str) -> Figure:
-    """One run: the loss of each epoch, and valid NDCG@20 where it was evaluated.
+def training_history(history: pd.DataFrame, *, title: str, metric: str = "ndcg@20") -> Figure:
+    """One run: the loss of each epoch, and valid accuracy where it was evaluated.
 
     Args:
         history: `Fit.history`, of a run that has ended or still goes on; empty before any epoch.
         title: of the figure.
+        metric: the column that the run is judged by.
     """
     figure, [[left, right]] = new_figure(9.4, 3.4, 2)
     if len(history):
         left.plot(history["epoch"], history["loss"], "o-", ms=4, color="#222222")
-    seen = history.dropna(subset="ndcg@20") if "ndcg@20" in history else history[:0]
+    seen = history.dropna(subset=metric) if metric in history else history[:0]
     if len(seen):
-        right.plot(seen["epoch"], seen["ndcg@20"], "o-", ms=4, color="#222222")
-        best = seen.loc[seen["ndcg@20"].idxmax()]
-        right.plot(best["epoch"], best["ndcg@20"], "o", ms=9, color=colour("drrl"))
-        right.set_title(f"best so far {best['ndcg@20']:.4f}, epoch {best['epoch']:.0f}")
-    for axes, name in ((left, "loss (mean of the epoch)"), (right, "valid NDCG@20")):
+        right.plot(seen["epoch"], seen[metric], "o-", ms=4, color="#222222")
+        best = seen.loc[seen[metric].idxmax()]
+        right.plot(best["epoch"], best[metric], "o", ms=9, color=colour("drrl"))
+        right.set_title(f"best so far {best[metric]:.4f}, epoch {best['epoch']:.0f}")
+    shown = f"valid {metric_label(metric)}"
+    for axes, name in ((left, "loss (mean of the epoch)"), (right, shown)):
         axes.set(xlabel="epoch", ylabel=name)
         axes.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
