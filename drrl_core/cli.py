@@ -166,9 +166,9 @@ def tune(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     data_dir: DataDir = None,
 ):
-    """Search a loss's settings by valid NDCG@20; the same command continues what was stopped.
+    """Search a loss's hyper-parameters on valid; the same command continues what was stopped.
 
-    It begins with published settings and this loss's best on other data sets (those in --csv);
+    It begins with published values and this loss's best on other data sets (those in --csv);
     tune sl and ccl before drrl, which also begins with their optima, and halfway between.
     """
     from drrl_core.lab import tune as tuning

@@ -17,6 +17,12 @@ from drrl_core.lab.run import Outcome, configure, execute
 from drrl_core.lab.store import get_or_train
 from drrl_core.pages.sweeps import notebook_job
 
+# The fields of a finished run's record.
+RECORD = [
+    *["key", "dataset", "data_hash", "backbone", "loss", "parameters", "seed", "best_epoch"],
+    *["valid", "test", "popularity", "seconds", "seconds_per_epoch", "device", "threads"],
+    *["versions", "raised", "commit", "finished"],
+]
 FILES = ["history.csv", "record.json", "state.pt", "tables.npz", "test.csv", "valid.csv"]
 
 

@@ -7,26 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from samples import RECORD
 
 from drrl_core import cli as command
 from drrl_core import datasets, losses
 from drrl_core.lab import results
 
 ROOT = Path(__file__).parents[1]
-RECORD = [
-    *["key", "dataset", "data_hash", "backbone", "loss", "parameters", "seed", "best_epoch"],
-    *[
-        "valid",
-        "test",
-        "popularity",
-        "seconds",
-        "seconds_per_epoch",
-        "device",
-        "threads",
-        "versions",
-    ],
-    *["raised", "commit", "finished"],
-]
 TABLE = ["key", "dataset", "backbone", "loss"]
 TRAIN = "train synthetic --epochs 1 --negatives 4 --set dim=4 --device cpu"
 

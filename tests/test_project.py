@@ -24,7 +24,7 @@ LAYERS = {
     "__main__": {"cli"},
     "common": set(),
     "dro": set(),
-    "datasets": set(),
+    "datasets": {"common"},
     "registry": set(),
     "testing": {"backbones", "losses", "registry"},
     "backbones": {"registry"},

@@ -158,7 +158,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Call
             raise DataError(f"{where}: unpacks to {info.file_size:,} bytes. Unpack it first.")
         try:
             return unpacked(archive.read(info), where)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, *_BROKEN) as error:
+        except (zipfile.BadZipFile, RuntimeError, OSError, *_BROKEN) as error:
             raise DataError(
                 f"{where}: broken: {error}. Copy or download the archive again, or unpack it."
             ) from error

@@ -15,12 +15,13 @@ import numpy as np
 import pooch
 from scipy import sparse
 
+from drrl_core.common import checkout, own_file
+
 from .files import read_bytes
 from .interactions import SPLITS, DataError, Interactions, from_keys
 from .pairs import read_lines
 from .synthetic import generate
 
-PACKAGE = Path(__file__).parents[1]
 Folder = str | os.PathLike[str] | None
 
 
@@ -61,9 +62,8 @@ def data_folder(data_dir: Folder = None) -> Path:
     """
     if chosen := data_dir or os.environ.get("DRRL_DATA"):
         return Path(chosen).expanduser()
-    registry = _registry_file()
-    in_checkout = registry.parent != PACKAGE
-    return registry.parent / "downloads" if in_checkout else pooch.os_cache("drrl")
+    root = checkout()
+    return root / "data" / "downloads" if root else Path(pooch.os_cache("drrl"))
 
 
 def fetch(name: str, *, data_dir: Folder = None) -> list[Path]:
@@ -149,15 +149,9 @@ def _source(name: str) -> "_Source":
     return _SETS[name]
 
 
-def _registry_file() -> Path:
-    """Beside the package in a wheel, in `data/` in a checkout."""
-    packaged = PACKAGE / "registry.txt"
-    return packaged if packaged.is_file() else PACKAGE.parent / "data" / "registry.txt"
-
-
 def _registry(data_dir: Folder) -> pooch.Pooch:
     registry = pooch.create(path=data_folder(data_dir), base_url="")
-    registry.load_registry(_registry_file())
+    registry.load_registry(own_file("registry.txt", "registry.txt"))
     return registry
 
 

@@ -22,7 +22,7 @@ import pytest
 from datasets_help import pairs_of, quiet, real_data
 from scipy import sparse
 
-from drrl_core import datasets
+from drrl_core import common, datasets
 from drrl_core.datasets import DataError, load, public
 
 # The counts the public sets are known by, typed here a second time.
@@ -112,14 +112,14 @@ def test_data_folder_order(monkeypatch, tmp_path):
     assert datasets.data_folder("here") == Path("here")
     assert datasets.data_folder() == tmp_path
     monkeypatch.setenv("DRRL_DATA", "")
-    checkout = public.PACKAGE.parent
-    if not (public.PACKAGE / "registry.txt").exists():
-        assert datasets.data_folder() == checkout / "data" / "downloads"
+    package = Path(common.__file__).parent
+    if not (package / "registry.txt").exists():
+        assert datasets.data_folder() == package.parent / "data" / "downloads"
     wheel = tmp_path / "drrl_core"
     wheel.mkdir()
     (wheel / "registry.txt").touch()
-    monkeypatch.setattr(public, "PACKAGE", wheel)
-    assert public._registry_file() == wheel / "registry.txt"
+    monkeypatch.setattr(common, "__file__", str(wheel / "common.py"))
+    assert common.own_file("registry.txt", "registry.txt") == wheel / "registry.txt"
     assert datasets.data_folder() == pooch.os_cache("drrl")
 
 
@@ -160,7 +160,7 @@ class Mini:
             files=tuple(FILES),
         )
         monkeypatch.setitem(public._SETS, "mini", source)
-        monkeypatch.setattr(public, "_registry_file", lambda: self.registry)
+        monkeypatch.setattr(public, "own_file", lambda packaged, kept: self.registry)
         monkeypatch.setenv("DRRL_DATA", str(self.data))
         monkeypatch.delenv("DRRL_OFFLINE", raising=False)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")

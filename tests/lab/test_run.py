@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from samples import ROOT, SMALL, outcome_of, small
+from samples import RECORD, ROOT, SMALL, outcome_of, small
 from scipy.sparse import csr_array
 
 from drrl_core import backbones, datasets, losses
@@ -23,22 +23,6 @@ from drrl_core.lab.run import configure, execute, key_of, parse_value
 from drrl_core.train import LATER, DivergedError, TrainConfig, metrics, popularity, tables
 
 pytestmark = pytest.mark.usefixtures("store")
-
-
-RECORD = [
-    *["key", "dataset", "data_hash", "backbone", "loss", "parameters", "seed", "best_epoch"],
-    *[
-        "valid",
-        "test",
-        "popularity",
-        "seconds",
-        "seconds_per_epoch",
-        "device",
-        "threads",
-        "versions",
-    ],
-    *["raised", "commit", "finished"],
-]
 
 
 @pytest.mark.parametrize(
