@@ -21,8 +21,6 @@ from .pairs import read_lines
 from .records import of_frame, read_records
 from .tables import read_text
 
-Path_ = str | os.PathLike[str]
-
 
 def load(
     name: Any, /, *, data_dir: public.Folder = None, seed: int = 0, **options: Any
