@@ -21,9 +21,9 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from drrl_core import backbones, datasets, losses, registry
+from drrl_core import train as training
 from drrl_core.common import checkout, did_you_mean
 from drrl_core.train import (
-    LATER,
     VERSION,
     DivergedError,
     Fit,
@@ -37,6 +37,9 @@ from drrl_core.train import (
 from drrl_core.train.diagnose import diagnostics
 
 KEYS = 2  # how keys are made: another number would make every kept run unknown
+# Hyper-parameters that came after the first recorded runs, and what losses were before; at these
+# values they are not in keys. Those of training: `train.LATER`.
+LATER: dict[str, Any] = {"push": 1.0}
 PACKAGES = ("drrl-core", "torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
 SPLITS = ("valid", "test")
 ACCURACY = metrics.ACCURACY  # of every run
@@ -183,7 +186,7 @@ def configure(
 
     >>> run = configure("synthetic", "ccl", config={"margin": 0.3, "train.lr": 0.01})
     >>> run.loss_config, run.train.lr
-    ({'margin': 0.3, 'weight': 100.0}, 0.01)
+    ({'margin': 0.3, 'weight': 100.0, 'push': 1.0}, 0.01)
     """
     line = losses.lookup(loss)
     base = TrainConfig(negatives=line.negatives, similarity=line.similarity)
@@ -259,7 +262,8 @@ def key_of(run: Run, data_hash: str) -> str:
         value = value.item() if isinstance(value, np.generic) else value
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    config = strict_json({**run.config, "train": run.train.identity()}, plain)
+    own = {k: v for k, v in run.loss_config.items() if k not in LATER or v != LATER[k]}
+    config = strict_json({**run.config, "loss": own, "train": run.train.identity()}, plain)
     what = [KEYS, data_hash, run.backbone, run.loss, config]
     if higher := raised(run.backbone, run.loss):
         what.append(higher)
@@ -294,7 +298,7 @@ def read_config(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     {'loss': {'order': inf}}
     """
     return {
-        group: (LATER if group == "train" else {})
+        group: (training.LATER if group == "train" else {})
         | {name: float(v) if v in ("inf", "-inf") else v for name, v in part.items()}
         for group, part in record["parameters"].items()
     }

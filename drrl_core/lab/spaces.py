@@ -47,14 +47,23 @@ def variants(negatives: int) -> dict[str, Variant]:
 def variant_of(loss: str, hyperparameters: Mapping[str, object]) -> str:
     """The name in `variants` of a loss with these hyper-parameters.
 
-    >>> variant_of("drrl", {"dual": "exact", "radius": 1.0}), variant_of("sl", {})
-    ('drrl-exact', 'sl')
+    It is one where what it fixes is so, and what it searches and the loss itself does not differs
+    from the default; of several, the one that says most.
+
+    >>> variant_of("drrl", {"dual": "exact", "radius": 1.0}), variant_of("sl", {"push": 1.3})
+    ('drrl-exact', 'sl-push')
     """
-    if loss != "drrl" or hyperparameters.get("dual", "learned") == "learned":
-        return loss
-    return (
-        "drrl-penalty" if hyperparameters.get("temperature") else f"drrl-{hyperparameters['dual']}"
-    )
+    ways, best = losses.variants(), (0, loss)
+    default = losses.hyperparameters(loss) if loss in ways else {}
+    own = {f"loss.{name}": value for name, value in {**default, **hyperparameters}.items()}
+    for name, way in ways.items():
+        if way.loss == loss != name:
+            more = {*way.search} - {*ways[loss].search}
+            told = [own.get(key) == value for key, value in way.fixed.items()]
+            told += [own.get(key) != default.get(key.removeprefix("loss.")) for key in more]
+            if all(told):
+                best = max(best, (len(told), name))
+    return best[1]
 
 
 def config_of(variant: Variant, point: Mapping[str, float]) -> dict[str, Any]:

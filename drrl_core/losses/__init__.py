@@ -52,7 +52,7 @@ from drrl_core.losses.registry import (
     variants,
     version,
 )
-from drrl_core.losses.weights import negative_weights
+from drrl_core.losses.weights import mass, negative_weights, slopes, weights_of
 
 # isort: off
 # The registry's order.
@@ -94,12 +94,15 @@ __all__ = [
     "infonce_loss",
     "lookup",
     "make",
+    "mass",
     "mean_negatives",
     "mse_loss",
     "negative_weights",
     "pairwise_softmax_loss",
+    "slopes",
     "softmax_loss",
     "starting_points",
     "variants",
     "version",
+    "weights_of",
 ]

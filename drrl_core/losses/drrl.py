@@ -10,7 +10,7 @@ from torch.nn.functional import relu
 from drrl_core import dro
 from drrl_core.losses._inputs import Batch, check, check_batch, check_rows, guarded, guarded_forward
 from drrl_core.losses._parts import count_negatives, dual_rows, mean_negatives
-from drrl_core.losses.registry import RATE, Range, Space, Variant, entry
+from drrl_core.losses.registry import PUSH, RATE, Range, Space, Variant, entry
 
 
 def _radius(negatives: int) -> Range:
@@ -93,12 +93,13 @@ def drrl_loss(
     order: float = 2.0,
     weight: float = 1.0,
     epsilon: float = 0.0,
+    push: float = 1.0,
 ) -> Tensor:
-    """DrRL at a given β: (1 - p) + β + (mean_j (ε + c·(n_j - β)₊)^γ*)^(1/γ*), γ* = γ/(γ-1).
+    """DrRL at a given β: (1 - p) + m·[β + (mean_j (ε + c·(n_j - β)₊)^γ*)^(1/γ*)], γ* = γ/(γ-1).
 
-    For ε = 0 it is an upper bound, for any β, of (1 - p) + the worst case over the Rényi ball of
-    order γ and radius γ*·log c. Source: Eq. 10; ε is not in the paper, but 0.1 in the authors'
-    code.
+    For ε = 0 it is an upper bound, for any β, of (1 - p) + m times the worst case over the Rényi
+    ball of order γ and radius γ*·log c. Source: Eq. 10, where m = 1; ε is not in the paper, but 0.1
+    in the authors' code.
 
     Args:
         pos: (B,) scores.
@@ -107,6 +108,7 @@ def drrl_loss(
         order: γ in (1, ∞].
         weight: c > 0, dimensionless.
         epsilon: ε >= 0, in units of score, only to reproduce the authors' code.
+        push: m > 0, as in `softmax_loss`.
 
     Returns:
         (B,) in units of score.
@@ -115,7 +117,7 @@ def drrl_loss(
     tensor([1.1657])
     """
     check(1, math.inf, "(]", order=order)
-    check(0, math.inf, "()", weight=weight)
+    check(0, math.inf, "()", weight=weight, push=push)
     check(0, math.inf, "[)", epsilon=epsilon)
     beta = _beta(dual, neg)
     excess = relu(neg + (-beta)[..., None])
@@ -129,16 +131,22 @@ def drrl_loss(
         norm = torch.linalg.vecdot(_power_slope(excess, *sizes), excess)
     else:
         norm = _PowerMean.apply(excess, *sizes)
-    return (1 - pos) + beta + norm
+    return (1 - pos) + push * beta + push * norm
 
 
 @guarded
 def drrl_penalty_loss(
-    pos: Tensor, neg: Tensor, dual: Tensor | float, *, order: float = 2.0, temperature: float = 0.2
+    pos: Tensor,
+    neg: Tensor,
+    dual: Tensor | float,
+    *,
+    order: float = 2.0,
+    temperature: float = 0.2,
+    push: float = 1.0,
 ) -> Tensor:
-    """DrRL's penalty twin at a given β: (1 - p) + β + λ·mean_j φ*((n_j - β)/λ).
+    """DrRL's penalty twin at a given β: (1 - p) + m·[β + λ·mean_j φ*((n_j - β)/λ)].
 
-    φ*(s) = ((1 + (γ-1)s)₊^γ* - 1)/γ. An upper bound, for any β, of (1 - p) + the largest
+    φ*(s) = ((1 + (γ-1)s)₊^γ* - 1)/γ. An upper bound, for any β, of (1 - p) + m times the largest
     E_Q n - λ·D(Q, P) over all Q, D the Cressie-Read divergence of Eq. 9. As γ -> 1 the best β
     gives τ times Softmax Loss, with τ = λ for every user, up to a constant.
 
@@ -148,6 +156,7 @@ def drrl_penalty_loss(
         dual: β, a number or (B,), in units of score.
         order: γ in (1, ∞).
         temperature: λ > 0, in units of score.
+        push: m > 0, as in `softmax_loss`.
 
     Returns:
         (B,) in units of score.
@@ -156,14 +165,14 @@ def drrl_penalty_loss(
     tensor([0.1250])
     """
     check(1, math.inf, "()", order=order)
-    check(0, math.inf, "()", temperature=temperature)
+    check(0, math.inf, "()", temperature=temperature, push=push)
     beta = _beta(dual, neg)
     slope = (order - 1) * (neg - beta[..., None]) / temperature
     truncated = slope <= -1
     # exp(γ*·log1p(s)) rather than (1 + s)^γ*: as γ -> 1, 1 + s rounds to 1.
     log_power = dro.order_conj(order) * torch.where(truncated, 0, slope).log1p()
     conjugate = torch.where(truncated, -1, log_power.expm1()) / order
-    return (1 - pos) + beta + temperature * mean_negatives(conjugate, neg)
+    return (1 - pos) + push * beta + push * temperature * mean_negatives(conjugate, neg)
 
 
 @entry(
@@ -178,6 +187,9 @@ def drrl_penalty_loss(
         "drrl-fixed": Variant("DrRL-w/o-LP", FIXED, {"loss.dual": "fixed"}),
         "drrl-exact": Variant("DrRL, exact β", BALL, {"loss.dual": "exact"}),
         "drrl-penalty": Variant("DrRL, penalty", PENALTY, {"loss.dual": "exact"}),
+        "drrl-push": Variant(
+            "DrRL, exact β, push", {**BALL, "loss.push": PUSH}, {"loss.dual": "exact"}
+        ),
     },
 )
 class DrRL(nn.Module):
@@ -199,6 +211,7 @@ class DrRL(nn.Module):
             that stays (w/o-LP); "exact", each row's own optimum: no start, no rate.
         start: where β starts, in units of score.
         epsilon: ε >= 0, in units of score: the authors' 0.1, which is not in the paper.
+        push: m > 0, how many times the worst case counts, as in `softmax_loss`.
 
     Raises:
         ValueError: a value out of range, two sizes, or an exact β where there is no ball (c <= 1).
@@ -223,6 +236,7 @@ class DrRL(nn.Module):
         dual: str = "learned",
         start: float = 0.7,
         epsilon: float = 0.0,
+        push: float = 1.0,
     ):
         super().__init__()
         given = {"weight": weight, "radius": radius, "eta": eta, "temperature": temperature}
@@ -237,6 +251,7 @@ class DrRL(nn.Module):
         check(0, math.inf, "[)" if sizes.keys() & {"radius", "eta"} else "()", **sizes)
         check(-math.inf, math.inf, "()", start=start)
         check(0, math.inf, "[)", epsilon=epsilon)
+        check(0, math.inf, "()", push=push)
         if epsilon and (exact or penalty):
             raise ValueError("epsilon is added to c·(n - β)₊: give it with a ball and a β, or not")
         if "eta" in sizes:
@@ -251,7 +266,7 @@ class DrRL(nn.Module):
             sizes = {"radius": dro.radius_from_weight(sizes["weight"], order)}
         elif not exact and "radius" in sizes:
             sizes = {"weight": dro.weight_from_radius(sizes["radius"], order)}
-        self.dual, self.hyper = dual, {"order": order, **sizes}
+        self.dual, self.push, self.hyper = dual, push, {"order": order, **sizes}
         if exact:
             return
         self.function = drrl_penalty_loss if penalty else drrl_loss
@@ -265,13 +280,13 @@ class DrRL(nn.Module):
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
         if self.dual == "exact":
             check_rows(neg.amax(-1), neg)
-            return (1 - pos) + dro.worst_case(neg, **self.hyper).value
+            return (1 - pos) + self.push * dro.worst_case(neg, **self.hyper).value
         if self.dual == "learned":
             batch = check_batch(batch, pos, neg, users=len(self.beta))
             beta = dual_rows(self.beta, batch.users, rate=batch.rate)
         else:
             beta = self.beta.expand(len(pos))
-        return self.function(pos, neg, beta, **self.hyper)
+        return self.function(pos, neg, beta, push=self.push, **self.hyper)
 
 
 def starting_points(

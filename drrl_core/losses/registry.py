@@ -38,6 +38,7 @@ class Range(NamedTuple):
 # range of N, how many negatives a row of the loss sees.
 Space = Mapping[str, Range | Callable[[int], Range]]
 RATE = Range(1e-4, 1e-1, True)  # of the model, for all losses alike; it holds every published one
+PUSH = Range(0.5, 2.5, True)  # 1 is no push; the published ones lie between 0.67 and 1.22
 
 
 class Variant(NamedTuple):
@@ -133,7 +134,7 @@ def hyperparameters(name: str) -> dict[str, Any]:
     """Names and defaults of what `make` accepts for a loss.
 
     >>> hyperparameters("ccl")
-    {'margin': 0.4, 'weight': 100.0}
+    {'margin': 0.4, 'weight': 100.0, 'push': 1.0}
     """
     return registry.hyperparameters(lookup(name).factory)
 

@@ -9,23 +9,35 @@ from torch.nn.functional import logsigmoid, softplus
 from drrl_core.losses._inputs import Batch, check, check_batch, check_rows, guarded, guarded_forward
 from drrl_core.losses._kernels import SampledScores
 from drrl_core.losses._parts import count_negatives, dual_rows, log_mean_exp, mean_sloped
-from drrl_core.losses.registry import RATE, Range, entry
+from drrl_core.losses.registry import PUSH, RATE, Range, Variant, entry
 
 SOFT = {"loss.temperature": Range(0.05, 0.3), "train.lr": RATE}
 
 
-@entry("sl", label="SL", colour="#0072B2", order=1.0, search=SOFT)
+@entry(
+    "sl",
+    label="SL",
+    colour="#0072B2",
+    order=1.0,
+    search=SOFT,
+    variants={"sl-push": Variant("SL, push", {**SOFT, "loss.push": PUSH})},
+)
 @guarded
-def softmax_loss(pos: Tensor, neg: Tensor, *, temperature: float = 0.2) -> Tensor:
-    """Softmax Loss: -p/τ + log Σ_j exp(n_j/τ). The positive is not in the denominator.
+def softmax_loss(
+    pos: Tensor, neg: Tensor, *, temperature: float = 0.2, push: float = 1.0
+) -> Tensor:
+    """Softmax Loss: -p/τ + m·log Σ_j exp(n_j/τ). The positive is not in the denominator.
 
-    Order 1 of the family: τ times it is, up to a constant, the worst case over a KL ball whose
-    radius depends on the row. Source: Eq. 1 of the paper.
+    Order 1 of the family: at m = 1, τ times it is, up to a constant, the worst case over a KL ball
+    whose radius depends on the row. Source: Eq. 1 of the paper, where m = 1; m is λ of MINE+ (Park
+    et al., arXiv 2312.08520) and (1 - α)/α of MSCL's importance weight α (Tang et al., 2021).
 
     Args:
         pos: (B,) scores.
         neg: (B, N) scores, -inf = masked.
         temperature: τ > 0, in units of score.
+        push: m > 0, how hard the negatives are pushed for each unit of pull, see `mass`. Above 1
+            popular items, which are many users' positives, are let rise above the others.
 
     Returns:
         (B,) dimensionless.
@@ -33,8 +45,8 @@ def softmax_loss(pos: Tensor, neg: Tensor, *, temperature: float = 0.2) -> Tenso
     >>> softmax_loss(torch.tensor([0.9]), torch.tensor([[0.1, 0.2, 0.6]]), temperature=0.2)
     tensor([-1.3033])
     """
-    check(0, math.inf, "()", temperature=temperature)
-    return (neg / temperature).logsumexp(-1) - pos / temperature
+    check(0, math.inf, "()", temperature=temperature, push=push)
+    return push * (neg / temperature).logsumexp(-1) - pos / temperature
 
 
 @entry("infonce", label="InfoNCE", colour="#7B4B2A", order=1.0, search=SOFT)

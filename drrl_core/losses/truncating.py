@@ -25,9 +25,9 @@ from drrl_core.losses.registry import RATE, Range, entry
 )
 @guarded
 def cosine_contrastive_loss(
-    pos: Tensor, neg: Tensor, *, margin: float = 0.4, weight: float = 100.0
+    pos: Tensor, neg: Tensor, *, margin: float = 0.4, weight: float = 100.0, push: float = 1.0
 ) -> Tensor:
-    """Cosine Contrastive Loss: (1 - p) + α·mean_j (n_j - β)₊.
+    """Cosine Contrastive Loss: (1 - p) + m·α·mean_j (n_j - β)₊.
 
     Order ∞ of the family: an upper bound of the worst case over the ball max log Q/P <= log α,
     tight at the margin that leaves a share 1/α of the negatives active. Source: Eq. 2, Lemma 1.
@@ -37,6 +37,8 @@ def cosine_contrastive_loss(
         neg: (B, N) cosines, -inf = masked.
         margin: β in [-1, 1], in units of score. Negatives below it are truncated.
         weight: α >= 0, dimensionless; above 1 it is a ball of radius log α nats.
+        push: m > 0, as in `softmax_loss`. At a given β the product m·α alone counts, so that a
+            search of α turns m too; there is no other way to tune it.
 
     Returns:
         (B,) in units of score.
@@ -47,7 +49,8 @@ def cosine_contrastive_loss(
     """
     check(-1, 1, "[]", margin=margin)
     check(0, math.inf, "[)", weight=weight)
-    return (1 - pos) + weight * mean_negatives(relu(neg - margin), neg)
+    check(0, math.inf, "()", push=push)
+    return (1 - pos) + push * weight * mean_negatives(relu(neg - margin), neg)
 
 
 @entry(

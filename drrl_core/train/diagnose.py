@@ -18,7 +18,7 @@ from drrl_core.datasets import Interactions
 from drrl_core.train import metrics
 from drrl_core.train.step import tables
 
-DIAGNOSTICS = ("truncated", "k1", "k2", "effective_share", "beta", "gap")
+DIAGNOSTICS = ("truncated", "k1", "k2", "effective_share", "mass", "beta", "gap")
 # A column of weights of false negatives -> the split whose positives they are; None: the best known
 FALSE_NEGATIVES = {"k2": None, "k2_test": "test"}
 TILE = 2**22  # scores of a few users at a time: arrays of 16 MiB
@@ -65,7 +65,8 @@ def diagnostics(
     Returns:
         truncated, the share of the negatives with weight zero; over the users whose negatives are
         not all truncated, k1, the largest weight, and k2, the mean weight of a false negative (both
-        over the mean weight), and effective_share, 1 / mean(w²); of DrRL, beta (score; the optimum
+        over the mean weight), and effective_share, 1 / mean(w²); mass, how hard the negatives are
+        pushed for each unit of pull, see `losses.mass`; of DrRL, beta (score; the optimum
         where it is exact, at order 1 τ) and gap (score), by how much the bound that the loss takes
         at its β exceeds the worst case that it bounds; NaN where c < 1, as no ball is bounded. NaN
         where no user has what is asked for.
@@ -89,7 +90,7 @@ def by_user(trained: Trained, *, users: int | None = None) -> pd.DataFrame:
     Returns:
         A row a user: the columns of `diagnostics`, and k2_test, the mean weight of the user's test
         positives over the mean weight. NaN in k2 and k2_test where a user has no such item, and in
-        all but truncated, beta and gap where all the user's negatives are truncated.
+        k1, k2, k2_test and effective_share where all the user's negatives are truncated.
 
     Source: k1 and k2_test are the columns of Table 1 of 'Advancing Loss Functions in Recommender
     Systems', AAAI 2025, where their means over the users stand.
@@ -97,7 +98,7 @@ def by_user(trained: Trained, *, users: int | None = None) -> pd.DataFrame:
     >>> from drrl_core.lab.run import configure, execute
     >>> trained = execute(configure("synthetic", config={"epochs": 1}), progress=False)
     >>> by_user(trained, users=5).shape
-    (5, 5)
+    (5, 6)
     """
     known = _some_users(trained.data, users)
     return _by_user(*_parts(trained), known)
@@ -110,16 +111,17 @@ def _by_user(
     similarity: str,
     users: np.ndarray,
 ) -> pd.DataFrame:
-    own = DIAGNOSTICS if isinstance(loss, losses.DrRL) else DIAGNOSTICS[:4]
+    own = DIAGNOSTICS if isinstance(loss, losses.DrRL) else DIAGNOSTICS[:5]
     columns = [*own, "k2_test"]
     rows = [pd.DataFrame(columns=columns, dtype=float)]
-    for some, scores, weights in _listening(model, loss, data, similarity, users):
+    for some, scores, weights, mass in _listening(model, loss, data, similarity, users):
         kept, weights = scores > -math.inf, weights.double()
         count, heard = kept.sum(-1), (weights != 0).any(-1)
         row = {
             "truncated": ((weights == 0) & kept).sum(-1) / count.double(),
             "k1": weights.masked_fill(~kept, -math.inf).amax(-1),
             "effective_share": count / weights.square().sum(-1),
+            "mass": mass,
         }
         for name, split in FALSE_NEGATIVES.items():
             false = torch.from_numpy(false_negatives(data, some, split)).to(scores.device)
@@ -145,7 +147,7 @@ def _duals(loss: losses.DrRL, scores: Tensor, users: np.ndarray) -> tuple[Tensor
             family["radius"] = dro.radius_from_weight(ball, family["order"])
         worst = dro.worst_case(scores, **family)
         bound = loss(scores.new_ones(len(scores)), scores, losses.Batch(index))  # 1 - pos is zero
-        gap = bound - worst.value
+        gap = bound / loss.push - worst.value
     else:
         gap = scores.new_full(index.shape, math.nan)
     if loss.dual == "exact":
@@ -181,7 +183,7 @@ def negatives_of(trained: Trained, user: int) -> pd.DataFrame:
     data = trained.data
     if not len(data.train[[user]].indices):
         raise ValueError(f"user {user} has no train pair: choose one that has")
-    ((_, scores, weights),) = _listening(*_parts(trained), np.array([user]))
+    ((_, scores, weights, _),) = _listening(*_parts(trained), np.array([user]))
     columns = {
         "score": scores[0].cpu(),
         "weight": weights[0].cpu(),
@@ -249,7 +251,7 @@ def sweep_orders(
     read = ["dual", "k1", "truncated", "effective_share"]
     columns = ["order", "user", "radius", *read, *FALSE_NEGATIVES]
     rows = [pd.DataFrame(columns=columns, dtype=float)]
-    for some, scores, _ in _listening(*_parts(trained), known):
+    for some, scores, *_ in _listening(*_parts(trained), known):
         scores = scores.double()
         size: Any = radius if own is None else torch.tensor(own[some].to_numpy()).to(scores)
         false = {
@@ -298,7 +300,7 @@ def radii_by_user(trained: Trained, *, users: int | None = 200) -> pd.DataFrame:
     """
     order = _order(trained.loss)
     known, radii = _some_users(trained.data, users), []
-    for _, _, weights in _listening(*_parts(trained), known):
+    for _, _, weights, _ in _listening(*_parts(trained), known):
         weights, heard = weights.double(), (weights != 0).any(-1)
         radius = weights.new_full(heard.shape, math.nan)
         if heard.any():
@@ -452,13 +454,13 @@ def _listening(
     data: Interactions,
     similarity: str,
     users: np.ndarray,
-) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor]]:
     """Whom a loss listens to, a few users at a time.
 
     Yields:
         The users (U,), all items' scores (U, n_items), -inf where a train pair makes the item no
-        negative, and weights (U, n_items): the gradient of each user's mean loss over its train
-        positives, scaled to mean 1 over its negatives.
+        negative, weights (U, n_items): the gradient of each user's mean loss over its train
+        positives, scaled to mean 1 over its negatives; and the mass (U,) of that gradient.
     """
     user_table, item_table = tables(model)
     item_table = metrics.unit_or_raw(item_table, similarity)
@@ -481,5 +483,7 @@ def _listening(
             return value
 
         batch = losses.Batch(index[owner], items, everything)
-        weights = losses.negative_weights(of_users, pos, scores, batch)
-        yield some, scores, weights.where(scores > -math.inf, 0)
+        pull, push = losses.slopes(of_users, pos, scores, batch)
+        mass = push.sum(-1) / push.new_zeros(len(some)).index_add_(0, owner, pull)
+        weights = losses.weights_of(push, scores)
+        yield some, scores, weights.where(scores > -math.inf, 0), mass

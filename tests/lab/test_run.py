@@ -89,7 +89,7 @@ REFUSED = {
     ),
     "no idea": (
         {"zzzzzz": 1},
-        "'zzzzzz' is no setting of ccl on mf: there are: loss.margin, loss.weight, ba",
+        "'zzzzzz' is no setting of ccl on mf: there are: loss.margin, loss.weight, loss.push, ba",
     ),
     "twice": ({"lr": 1, "train.lr": 1}, "'lr' and 'train.lr' are one setting: give it once"),
     "text": ({"lr": "fast"}, "lr must be of type float, not 'fast'"),
@@ -165,7 +165,7 @@ def test_the_record_is_complete_and_plain_json():
     given = {"epochs": 3, "seed": 3, "evaluate_every": 2, "lr": 0.05, "negatives": 5}
     assert record["parameters"] == {
         "backbone": {"dim": 4},
-        "loss": {"margin": 0.1, "weight": 100.0},
+        "loss": {"margin": 0.1, "weight": 100.0, "push": 1.0},
         "train": vars(TrainConfig(**given)),
     }
     assert record["best_epoch"] == outcome.fit.best_epoch
@@ -227,7 +227,8 @@ def test_options_and_data_dir_are_passed_on(monkeypatch, tmp_path):
 
 
 def test_a_diverged_run_names_the_loss_and_its_parameters():
-    with pytest.raises(DivergedError, match=r"sl on mf, \{'temperature': 0.2\}: epoch 1, step"):
+    told = r"sl on mf, \{'temperature': 0.2, 'push': 1.0\}: epoch 1, step"
+    with pytest.raises(DivergedError, match=told):
         outcome_of(lr=1e30, similarity="dot", epochs=3, batch_size=16)
 
 
@@ -303,6 +304,14 @@ def test_a_record_tells_of_the_cutoff_and_an_older_one_of_what_was_the_only_choi
     for name in LATER:
         del older["train"][name]
     assert lab_run.read_config({"parameters": older}) == lab_run.read_config(plain.record)
+
+
+def test_a_hyper_parameter_that_came_later_is_in_keys_where_it_is_turned():
+    keys = [key_of(configure("x", "sl", config={"push": push}), "") for push in (1, 1.3)]
+    assert keys[0] == key_of(configure("x", "sl"), "") != keys[1]
+    plain = configure("x", "sl")
+    del plain.loss_config["push"]  # as it was before
+    assert key_of(plain, "") == keys[0]
 
 
 def test_the_record_tells_of_popularity_put_back():

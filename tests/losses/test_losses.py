@@ -26,22 +26,22 @@ INF = math.inf
 
 # Settings beyond the defaults.
 SETTINGS = {
-    "sl": [{"temperature": 0.05}, {"temperature": 2}],
+    "sl": [{"temperature": 0.05}, {"temperature": 2, "push": 1.3}],
     "bsl": [{"temperature": 0.1, "temperature_pos": 0.3}],
     "bsl-pooled": [{"temperature": 0.1, "ratio": 0.5}],
-    "ccl": [{"margin": -0.3, "weight": 2.5}],
+    "ccl": [{"margin": -0.3, "weight": 2.5}, {"push": 0.6}],
     "advinfonce": [{"temperature": 0.1, "scale": 64.0, "adversary_dim": 3}],
     "llpauc": [{"share_pos": 1.0, "share_neg": 0.3}],
     "psl": [{"surrogate": "atan", "temperature": 20.0}, {"surrogate": "relu", "temperature": 0.3}],
     "drrl": [
-        {"order": 1.2, "weight": 3.0, "start": -0.2},
+        {"order": 1.2, "weight": 3.0, "start": -0.2, "push": 1.7},
         {"order": 7.0, "radius": 1.5, "start": 0.1, "dual": "shared"},
         {"order": INF, "weight": 4.0, "start": 0.3, "dual": "fixed"},
         {"order": 2.0, "eta": 0.7, "start": 0.0, "epsilon": 0.1},
-        {"order": 1.5, "temperature": 0.2, "start": 0.1},
+        {"order": 1.5, "temperature": 0.2, "start": 0.1, "push": 0.7},
         {"order": 2.0, "radius": 0.9, "dual": "exact"},
         {"order": 1.0, "radius": 0.9, "dual": "exact"},
-        {"order": INF, "radius": 0.9, "dual": "exact"},
+        {"order": INF, "radius": 0.9, "dual": "exact", "push": 1.4},
         {"order": 1.5, "temperature": 0.2, "dual": "exact"},
     ],
 }
@@ -142,14 +142,15 @@ def naive_drrl(p, n, s):
     if "temperature" in s:
         lam, conj = s["temperature"], order / (order - 1)
         phi = [max(1 + (order - 1) * (x - beta) / lam, 0) ** conj / order - 1 / order for x in n]
-        return 1 - p + beta + lam * mean(phi)
+        return 1 - p + s.get("push", 1) * (beta + lam * mean(phi))
     conj = order / (order - 1) if order < INF else 1
     c = s.get("weight", 1)
     if "radius" in s:
         c = math.exp(s["radius"] / conj)
     if "eta" in s:
         c = (1 + order * (order - 1) * s["eta"]) ** (1 / order)
-    return 1 - p + beta + mean([(eps + c * max(x - beta, 0)) ** conj for x in n]) ** (1 / conj)
+    norm = mean([(eps + c * max(x - beta, 0)) ** conj for x in n]) ** (1 / conj)
+    return 1 - p + s.get("push", 1) * (beta + norm)
 
 
 NAIVE = {
@@ -161,7 +162,7 @@ NAIVE = {
     "sl": lambda p, n, s: (
         -math.log(
             math.exp(p / s.get("temperature", 0.2))
-            / sum(math.exp(x / s.get("temperature", 0.2)) for x in n)
+            / sum(math.exp(x / s.get("temperature", 0.2)) for x in n) ** s.get("push", 1)
         )
     ),
     "bsl": lambda p, n, s: (
@@ -180,7 +181,11 @@ NAIVE = {
         1 + sum(math.exp((x - p) / s.get("temperature", 0.2)) for x in n)
     ),
     "ccl": lambda p, n, s: (
-        1 - p + s.get("weight", 100) * mean([max(x - s.get("margin", 0.4), 0) for x in n])
+        1
+        - p
+        + s.get("push", 1)
+        * s.get("weight", 100)
+        * mean([max(x - s.get("margin", 0.4), 0) for x in n])
     ),
     "advinfonce": naive_advinfonce,
     "llpauc": naive_llpauc,
@@ -777,6 +782,30 @@ def test_weights_have_mean_one_over_the_negatives(name, hyper):
     torch.testing.assert_close(weights.sum(-1)[alive] / 11, torch.ones(int(alive.sum())).double())
 
 
+def test_mass_of_the_losses_of_differences_and_of_exact_balls_is_1_and_a_push_s_is_its_own():
+    pos, neg, batch = problem(6, 20)
+    neg[0, :5] = -INF
+    one = [("bpr", {}), ("psl", {}), ("infonce", {}), ("advinfonce", {}), ("bsl", {}), ("sl", {})]
+    one += [("drrl", hyper) for hyper in EXACT if "push" not in hyper]
+    for name, hyper in one:
+        found = losses.mass(build(name, hyper), pos, neg, batch)
+        torch.testing.assert_close(found, torch.ones_like(found), rtol=1e-6, atol=0)
+    for name in ("bpr", "psl", "infonce", "advinfonce", "bsl"):  # where it would have no meaning
+        with pytest.raises(ValueError, match=f"{name!r} has no hyper-parameter 'push'"):
+            make(name, push=2)
+    for name, hyper in (("sl", {}), ("drrl", {"dual": "exact", "order": 3, "radius": 1.0})):
+        found = losses.mass(make(name, **hyper, push=1.3), pos, neg, batch)
+        torch.testing.assert_close(found, torch.full_like(found, 1.3), rtol=1e-6, atol=0)
+
+
+def test_mass_of_a_fixed_margin_is_what_the_margin_makes_it():
+    pos, neg, _ = problem(6, 20)
+    share = (neg > 0.1).double().mean(-1)
+    for push in (1, 0.5):
+        found = losses.mass(make("ccl", margin=0.1, weight=8, push=push), pos, neg)
+        torch.testing.assert_close(found, (8 * push * share).to(found))
+
+
 def test_weights_of_truncated_rows_are_zero():
     pos, neg = torch.tensor([0.5]), torch.tensor([[0.1, 0.2]])
     assert negative_weights(make("ccl", margin=0.9), pos, neg).tolist() == [[0.0, 0.0]]
@@ -872,6 +901,8 @@ BAD = [
     ("bsl-pooled", {"temperature": -0.1}, "temperature must lie"),
     *[("ccl", {"margin": m}, "margin must lie in [-1, 1]") for m in (-1.01, 1.01, NAN)],
     *[("ccl", {"weight": w}, "weight must lie in [0, inf)") for w in (-1, INF, NAN)],
+    *[(name, {"push": m}, "push must lie in (0, inf)") for name in ("sl", "ccl", "drrl")
+      for m in (0, -1, INF, NAN)],
     ("advinfonce", {"temperature": 0}, "temperature must lie"),
     ("advinfonce", {"scale": 0}, "scale must lie in (0, inf)"),
     ("advinfonce", {"adversary_dim": 0}, "adversary_dim must lie in [1, inf)"),

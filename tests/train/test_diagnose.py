@@ -170,6 +170,7 @@ def test_by_user_is_naive_loops_user_by_user(name):
             "k1": max(w.values()),
             "k2": sum(false) / len(false) if false else math.nan,
             "effective_share": len(w) / sum(x * x for x in w.values()),
+            "mass": naive_mass(outcome, view),
             "k2_test": sum(held) / len(held) if held else math.nan,
         }
         assert found.loc[user].to_dict() == pytest.approx(row, rel=1e-4, nan_ok=True)
@@ -177,10 +178,25 @@ def test_by_user_is_naive_loops_user_by_user(name):
     assert (found["k2_test"] - found["k2"]).abs().max() > 0.01
 
 
+def naive_mass(outcome: Outcome, view: dict[int, tuple[float, float, bool]]) -> float:
+    """SL's is 1 by its formula; CCL's α times the share of the negatives above the margin."""
+    if outcome.loss_name == "sl":
+        return 1.0
+    above = [score > outcome.loss.hyper["margin"] for score, *_ in view.values()]
+    return 100 * sum(above) / len(above)
+
+
+def test_the_mass_of_a_loss_is_what_it_is_pushed_by():
+    for loss, more in (("sl", {}), ("drrl", {"dual": "exact", "radius": 0.5})):
+        found = diagnose.by_user(outcome_of(loss, push=1.3, epochs=1, **more))
+        np.testing.assert_allclose(found["mass"], 1.3, rtol=1e-4)
+
+
 def test_by_user_of_the_deaf_says_that_all_is_truncated():
     found = diagnose.by_user(outcome_of("ccl", margin=0.999, epochs=1), users=3)
     assert (found["truncated"] == 1).all()
-    assert found.drop(columns="truncated").isna().all(axis=None)
+    assert (found["mass"] == 0).all()
+    assert found.drop(columns=["truncated", "mass"]).isna().all(axis=None)
 
 
 def test_turned_is_the_worst_case_of_each_user_s_own_scores():
@@ -275,7 +291,7 @@ def test_users_are_heard_one_by_one_or_together(loss, monkeypatch):
     together = diagnose.diagnostics(outcome.model, outcome.loss, outcome.data)
     monkeypatch.setattr(diagnose, "TILE", 1)  # a user at a time
     alone = diagnose.diagnostics(outcome.model, outcome.loss, outcome.data)
-    assert list(alone) == list(diagnose.DIAGNOSTICS[: 6 if loss == "drrl" else 4])
+    assert list(alone) == list(diagnose.DIAGNOSTICS[: 7 if loss == "drrl" else 5])
     assert list(alone.values()) == pytest.approx(list(together.values()), rel=1e-5, nan_ok=True)
 
 
@@ -308,6 +324,7 @@ def test_diagnostics_are_those_of_naive_loops():
                 "k1": max(weights),
                 "k2": sum(false) / len(false),
                 "effective_share": n / sum(w * w for w in weights),
+                "mass": naive_mass_of_drrl(scores, beta),
                 "beta": beta,
                 "gap": bound - ball(scores, 2 * math.log(1.5)),
             }
@@ -317,6 +334,13 @@ def test_diagnostics_are_those_of_naive_loops():
     assert list(found) == list(expected) == list(diagnose.DIAGNOSTICS)
     assert list(found.values()) == pytest.approx(list(expected.values()), rel=2e-5, abs=1e-6)
     assert found["gap"] > 1e-3 and outcome.loss.beta[[2, 10, 19]].std() > 1e-4
+
+
+def naive_mass_of_drrl(scores: list[float], beta: float) -> float:
+    """c·mean(x₊)/sqrt(mean(x₊²)) at order 2 and c = 1.5: the slopes of Eq. 10 added up."""
+    excess = [max(x - beta, 0) for x in scores]
+    moment = math.sqrt(sum(x * x for x in excess) / len(excess))
+    return 1.5 * sum(excess) / len(excess) / moment
 
 
 def negatives(outcome: Outcome, user: int) -> tuple[list[bool], list[int]]:
@@ -358,7 +382,7 @@ def test_diagnostics_of_nobody_are_nan():
     none = csr_array((20, 30))
     outcome = outcome_of(data=replace(small(truth=False), valid=none, test=none))
     found = diagnose.diagnostics(outcome.model, outcome.loss, outcome.data)
-    assert list(found) == list(diagnose.DIAGNOSTICS[:4])
+    assert list(found) == list(diagnose.DIAGNOSTICS[:5])
     assert all(math.isnan(value) for value in found.values())
 
 
