@@ -205,7 +205,7 @@ def ease(train: csr_array, *, l2: float = 100.0) -> Scorer:
     gram.diagonal().add_(l2)
     weights = torch.cholesky_inverse(torch.linalg.cholesky(gram))
     weights.div_(-weights.diagonal().clone()).fill_diagonal_(0)
-    return _from_items(train, weights.numpy())
+    return _from_items(train, weights.contiguous().numpy())
 
 
 FACTORS = {
