@@ -29,6 +29,14 @@ DataDir = Annotated[
 ]
 
 
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A classical model in place of a loss on a backbone: popularity, itemknn, ease, ials."
+    ),
+]
+
+
 def _pairs(given: list[str], option: str) -> dict[str, str]:
     for text in given:
         if "=" not in text:
@@ -56,8 +64,13 @@ def train(
     ] = None,
     negatives: Annotated[int | None, typer.Option(help="Negatives a row, or of the pool.")] = None,
     epochs: Annotated[int | None, typer.Option(help="At most this many epochs.")] = None,
+    model: Model = None,
     mask: Annotated[
         str | None, typer.Option(help="Left out of the test ranking: train or train+valid.")
+    ] = None,
+    refit: Annotated[
+        str | None,
+        typer.Option(help="train+valid: train on both, a loss for its best epochs without."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="One seed, one result [default: 0].")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
@@ -73,8 +86,12 @@ def train(
         bool, typer.Option("--json", help="Print the record as JSON, on the last line.")
     ] = False,
 ):
-    """Train a loss on a backbone, rank all items for every user, print the accuracy."""
-    from drrl_core.lab.run import configure, execute, parse_value
+    """Train a loss on a backbone, or a classical model; rank all items for every user, print the
+    accuracy.
+    """
+    from functools import partial
+
+    from drrl_core.lab.run import configure, execute, parse_value, refitting
     from drrl_core.lab.store import get_or_train, store_folder
 
     chosen = {key: parse_value(text) for key, text in _pairs(settings or [], "--set").items()}
@@ -86,8 +103,11 @@ def train(
         "seed": seed,
     }
     chosen |= {f"train.{key}": value for key, value in options.items() if value is not None}
-    run = configure(dataset, loss, backbone, chosen)
-    outcome = (get_or_train if store else execute)(run, device=device, data_dir=data_dir)
+    run = configure(dataset, *(("", model) if model else (loss, backbone)), chosen)
+    train = partial(get_or_train if store else execute, device=device, data_dir=data_dir)
+    outcome = train(run)
+    if refit:
+        outcome = train(refitting(run, outcome, refit))
     record = outcome.record
     if outcome.served:
         print(
@@ -101,7 +121,8 @@ def train(
     if as_json:
         print(json.dumps(record))
         return
-    print(f"{record['loss']} on {record['backbone']}, {record['dataset']}, seed {record['seed']}")
+    what = f"{record['loss']} on {record['backbone']}" if record["loss"] else record["backbone"]
+    print(f"{what}, {record['dataset']}, seed {record['seed']}")
     print(f"best epoch {record['best_epoch']}, {record['seconds']:.1f} s on {record['device']}")
     for split in ("valid", "test"):
         found = record[split].items()
@@ -149,6 +170,7 @@ def tune(
         str, typer.Option(help="A loss, or a variant of one (an unknown name lists them).")
     ] = "sl",
     backbone: Annotated[str, typer.Option(help="A backbone (an unknown name lists them).")] = "mf",
+    model: Model = None,
     trials: Annotated[int, typer.Option(help="The budget; ones that are pruned count.")] = 20,
     seeds: Annotated[int, typer.Option(help="Train the best with this many seeds.")] = 1,
     settings: Annotated[
@@ -178,8 +200,8 @@ def tune(
     chosen = {key: parse_value(text) for key, text in _pairs(settings or [], "--set").items()}
     found = tuning.tune(
         dataset,
-        loss,
-        backbone=backbone,
+        model or loss,
+        backbone=model or backbone,
         trials=trials,
         seeds=seeds,
         config=chosen,

@@ -1,4 +1,4 @@
-"""What the registries of losses and backbones do alike."""
+"""What the registries of losses, backbones and classical models do alike."""
 
 import difflib
 import hashlib
@@ -15,7 +15,7 @@ import drrl_core
 
 
 class Entry(Protocol):
-    """What the entries of both registries have."""
+    """What the entries of all registries have."""
 
     @property
     def origin(self) -> Mapping[str, str]: ...

@@ -6,7 +6,8 @@ means a cell for each of its values, and so does one inside `settings`:
 
     - dataset: amazon-beauty
       backbone: [lightgcn, xsimgcl]     # mf by default
-      loss: [sl, ccl]                   # variants, as `drrl tune --loss` names them
+      loss: [sl, ccl]                   # variants, as `drrl tune --loss` names them; or a
+                                        # classical model, which has no backbone
       settings: {train.noise: [0.1, 0.2]}   # full names; none by default
       trials: 10
       seeds: 3
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from drrl_core import datasets
+from drrl_core import classical, datasets
 from drrl_core.lab import spaces
 from drrl_core.lab.results import harvest, read_runs, run_of, selected_runs
 from drrl_core.lab.run import Run, configure
@@ -86,6 +87,9 @@ def _cell(where: str, block: dict[str, Any]) -> Cell:
         raise ValueError(f"{where}: trials and seeds must be whole numbers from 2, not {counts}")
     if cell.again is True and (any(counts) or cell.config):
         raise ValueError(f"{where}: again trains what was tuned: no trials, seeds or settings")
+    if cell.loss in classical.REGISTRY:
+        trials, seeds = spaces.budget(cell.loss, cell.trials, cell.seeds)
+        return replace(cell, backbone=cell.loss, trials=trials, seeds=seeds)
     if cell.loss not in spaces.variants(2):
         raise ValueError(f"{where}: there is no loss {cell.loss!r} to tune")
     return cell
@@ -102,7 +106,7 @@ def recorded(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
     if cell.again:
         rows = rows[rows["noise"] == 0]
         return selected_runs(rows) if len(rows) else rows
-    line = spaces.variants(2)[cell.loss]
+    line = (spaces.variants(2) | spaces.classical_variants())[cell.loss]
     free = {name.removesuffix("-1") for name in line.space} | {"train.seed"}
     wanted = configure(cell.dataset, line.loss, cell.backbone, {**line.fixed, **cell.config})
 

@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from drrl_core import backbones, datasets, losses
+from drrl_core import backbones, classical, datasets, losses
 from drrl_core.common import write_whole
 from drrl_core.lab.run import (
     ACCURACY,
@@ -67,11 +67,16 @@ NO_RUNS = pd.DataFrame(columns=[*RUNS, "noise", "config"])
 NO_SKEW = pd.DataFrame(columns=[*SKEW, "users", "order", "held", "key"])
 
 
-def read_runs(path: str | Path) -> pd.DataFrame:
+def read_runs(path: str | Path, *, refit: str = "none") -> pd.DataFrame:
     """The runs in `runs.csv` that count.
 
-    Left out are runs of another protocol (`train.mask`), and runs of an earlier version of their
-    loss, their backbone or the trainer (`run.raised`): today they would give other numbers.
+    Left out are runs of another protocol (`train.mask`, `train.refit`), and runs of an earlier
+    version of their loss, their backbone or the trainer (`run.raised`): today they would give other
+    numbers.
+
+    Args:
+        path: the file.
+        refit: which protocol's: "train+valid" are the runs that were trained on valid too.
 
     Returns:
         The columns in `RUNS`, and two made from settings: noise, the share of false negatives, and
@@ -84,6 +89,7 @@ def read_runs(path: str | Path) -> pd.DataFrame:
         return NO_RUNS
     read_as_text(path)  # raises if it is no table of runs
     rows = pd.read_csv(path, dtype={"key": str}).reindex(columns=RUNS).astype({"raised": object})
+    rows["loss"] = rows["loss"].fillna("")  # of a classical model
     rows = rows[_current(rows)]
     if (doubt := rows.groupby("dataset")["data_hash"].nunique() > 1).any():
         raise ValueError(f"{path}: {doubt.idxmax()} stands for data of different content")
@@ -93,8 +99,12 @@ def read_runs(path: str | Path) -> pd.DataFrame:
         raise ValueError(f"{path}: a row's settings are no JSON: {error}") from None
     noise = [float(own.pop("train.noise", 0)) for own in settings]
     config = [json.dumps(own, sort_keys=True) for own in settings]
-    protocol = np.array([own.get("train.mask", "train") == "train" for own in settings], bool)
-    return rows.assign(noise=np.array(noise, float), config=config)[protocol]
+    protocol = [
+        own.get("train.mask", "train") == "train" and own.get("train.refit", "none") == refit
+        for own in settings
+    ]
+    rows = rows.assign(noise=np.array(noise, float), config=config)
+    return rows[np.array(protocol, bool)]
 
 
 def read_as_text(path: str | Path) -> pd.DataFrame:
@@ -112,7 +122,7 @@ def read_as_text(path: str | Path) -> pd.DataFrame:
 def _current(rows: pd.DataFrame) -> np.ndarray:
     """Which rows the same configuration would give again today, bool."""
     told = zip(rows["raised"].fillna(""), rows["backbone"], rows["loss"], strict=True)
-    ours = {*backbones.REGISTRY, *losses.REGISTRY}
+    ours = {*backbones.REGISTRY, *losses.REGISTRY, *classical.REGISTRY}
 
     def current(text: str, *names: str) -> bool:
         # One from outside that is not registered here is not imported because a table says so.
@@ -205,7 +215,8 @@ def run_of(row: pd.Series) -> Run:
     >>> run.loss_config["order"], run.train.seed, run.train.negatives
     (inf, 3, 8)
     """
-    config = {f"train.{name}": row[name] for name in ("seed", "sampler", "negatives")}
+    names = ("seed", "sampler", "negatives") if row["loss"] else ("seed",)
+    config = {f"train.{name}": row[name] for name in names}
     for name, value in json.loads(row["settings"]).items():
         config[name] = parse_value(value) if isinstance(value, str) else value
     return configure(row["dataset"], row["loss"], row["backbone"], config)
@@ -234,10 +245,12 @@ def kept_rows(
         plain = configure(about["dataset"], about["loss"], about["backbone"])
         settings = changes(plain.config, own)
         row = {name: about[name] for name in RUNS if name in about}
+        without = {"sampler": "none", "negatives": 0}  # of a classical model
         for name in ("seed", "sampler", "negatives"):
             settings.pop(f"train.{name}", None)
-            row[name] = own["train"][name]
-        row |= {"variant": variant_of(about["loss"], own["loss"]), "trials": trials}
+            row[name] = (without | own["train"])[name]
+        variant = variant_of(about["loss"], own["loss"]) or about["backbone"]
+        row |= {"variant": variant, "trials": trials}
         row |= {f"{split}_{name}": v for split in SPLITS for name, v in about[split].items()}
         row |= {"settings": json.dumps(settings), "torch": about["versions"]["torch"]}
         rows.append(row | added_columns(about))
@@ -303,11 +316,16 @@ def accuracy_by_user(outcome: Outcome) -> pd.DataFrame:
     b = (outcome.record.get("popularity") or {}).get("b")
     if b is None:
         return found
-    both = popularity.adjusted(*tables(outcome.model), data.train, b, similarity=outcome.similarity)
     masked = outcome.record["parameters"]["train"]["mask"] == "train+valid"
     masks = (data.train, data.valid) if masked else (data.train,)
-    with_b = metrics.evaluate(*both, data.test, masks=masks, similarity="dot")[list(ACCURACY)]
-    return found.join(with_b.add_suffix("_b"))
+    if outcome.loss is None:
+        best = popularity.by_scores(outcome.model, data.train)(data.test, b, masks)
+        with_b = metrics.accuracy(best, data.test)
+    else:
+        own, similarity = tables(outcome.model), outcome.similarity
+        both = popularity.adjusted(*own, data.train, b, similarity=similarity)
+        with_b = metrics.evaluate(*both, data.test, masks=masks, similarity="dot")
+    return found.join(with_b[list(ACCURACY)].add_suffix("_b"))
 
 
 def harvest(
@@ -345,7 +363,8 @@ def harvest(
         raise ValueError(f"{folder} has no runs.csv: drrl tune and drrl sweep write it with --csv")
     rows = read_runs(folder / "runs.csv")
     selected = selected_runs(rows)
-    plain = selected[selected["noise"] == 0].assign(order=math.nan, held="")
+    with_loss = (selected["noise"] == 0) & (selected["loss"] != "")
+    plain = selected[with_loss].assign(order=math.nan, held="")
     weighed = pd.concat([plain, *order_sweeps(rows)])
     before = read_skew(folder / "skew.csv")
     values: dict[Any, Any] = (

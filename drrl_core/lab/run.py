@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse import csr_array
-from torch import Tensor, nn
+from torch import Tensor
 
-from drrl_core import backbones, datasets, losses, registry
+from drrl_core import backbones, classical, datasets, losses, registry
 from drrl_core import train as training
 from drrl_core.common import checkout, did_you_mean
 from drrl_core.train import (
@@ -31,7 +31,9 @@ from drrl_core.train import (
     fit,
     metrics,
     popularity,
+    refitted,
     resolve_device,
+    solve,
     tables,
 )
 from drrl_core.train.diagnose import diagnostics
@@ -43,6 +45,7 @@ LATER: dict[str, Any] = {"push": 1.0}
 PACKAGES = ("drrl-core", "torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
 SPLITS = ("valid", "test")
 ACCURACY = metrics.ACCURACY  # of every run
+SOLVED = ("mask", "seed", "metric", "cutoff", "refit")  # what a classical model asks of training
 Value = int | float | bool | str | None
 
 
@@ -52,7 +55,7 @@ class Run:
 
     Attributes:
         dataset: a registered name, or the path of a file.
-        backbone, loss: registry names.
+        backbone, loss: registry names; of a classical model its own name, and "".
         backbone_config, loss_config: a value for each of their hyper-parameters.
         train: how to train, the seed among it.
     """
@@ -70,7 +73,7 @@ class Run:
         return {
             "backbone": self.backbone_config,
             "loss": self.loss_config,
-            "train": asdict(self.train),
+            "train": {n: v for n, v in asdict(self.train).items() if self.loss or n in SOLVED},
         }
 
     @property
@@ -87,6 +90,13 @@ def flat(config: Mapping[str, Mapping[str, Value]]) -> dict[str, Value]:
     """
     parts = config.items()
     return {f"{group}.{name}": value for group, part in parts for name, value in part.items()}
+
+
+def _entries(run: Run) -> dict[str, registry.Entry]:
+    """The registries' entries of a run's parts."""
+    if not run.loss:
+        return {"model": classical.lookup(run.backbone)}
+    return {"loss": losses.lookup(run.loss), "backbone": backbones.lookup(run.backbone)}
 
 
 def changes(
@@ -106,13 +116,15 @@ class Outcome:
     """What came of a run: its record (plain JSON) and the objects it left.
 
     Attributes:
+        model, loss: as they are after training; of a classical model its scorer, and no loss.
+        data: what it was trained on.
         served: whether a store had it, so that nothing was trained now.
     """
 
     record: dict[str, Any]
     fit: Fit
-    model: nn.Module = field(repr=False)
-    loss: nn.Module = field(repr=False)
+    model: Any = field(repr=False)
+    loss: Any = field(repr=False)
     data: datasets.Interactions = field(repr=False)
     served: bool = False
 
@@ -124,7 +136,7 @@ class Outcome:
     @property
     def similarity(self) -> str:
         """What it was trained to compare by: "cosine" or "dot"."""
-        return str(self.record["parameters"]["train"]["similarity"])
+        return str(self.record["parameters"]["train"].get("similarity", "dot"))
 
     @property
     def criterion(self) -> str:
@@ -178,7 +190,8 @@ def configure(
 ) -> Run:
     """A run, from values named `loss.x`, `backbone.x`, `train.x`, or `x` where only one has it.
 
-    What is not given is as by default; negatives and similarity as the loss expects them.
+    What is not given is as by default; negatives and similarity as the loss expects them. With the
+    loss "", `backbone` names a classical model, see `classical`.
 
     Raises:
         ValueError: an unknown or ambiguous name (with a suggestion), a value given twice, of a
@@ -188,19 +201,23 @@ def configure(
     >>> run.loss_config, run.train.lr
     ({'margin': 0.3, 'weight': 100.0, 'push': 1.0}, 0.01)
     """
-    line = losses.lookup(loss)
-    base = TrainConfig(negatives=line.negatives, similarity=line.similarity)
+    line = losses.lookup(loss) if loss else None
+    base = TrainConfig()
+    if line:
+        base = replace(base, negatives=line.negatives, similarity=line.similarity)
+    room = backbones if line else classical
     known: dict[str, dict[str, Value]] = {
-        "loss": dict(losses.hyperparameters(loss)),
-        "backbone": dict(backbones.hyperparameters(backbone)),
-        "train": {f.name: getattr(base, f.name) for f in fields(base)},
+        "loss": dict(losses.hyperparameters(loss)) if line else {},
+        "backbone": dict(room.hyperparameters(backbone)),
+        "train": {f.name: getattr(base, f.name) for f in fields(base) if line or f.name in SOLVED},
     }
     given: dict[tuple[str, str], str] = {}
     for name, value in (config or {}).items():
         group, _, key = name.rpartition(".")
         groups = [g for g in known if key in known[g] and group in ("", g)]
         if len(groups) != 1:
-            why = "is ambiguous" if groups else f"is no setting of {loss} on {backbone}"
+            on = f"{loss} on {backbone}" if line else backbone
+            why = "is ambiguous" if groups else f"is no setting of {on}"
             raise ValueError(f"{name!r} {why}: {_meant(name, key, known)}")
         if (other := given.setdefault((groups[0], key), name)) != name:
             raise ValueError(f"{other!r} and {name!r} are one setting: give it once")
@@ -208,7 +225,7 @@ def configure(
     train = replace(base, **known["train"])  # type: ignore[arg-type]  # `_typed` has seen them
     run = Run(dataset, backbone, loss, known["backbone"], known["loss"], train)
     build(run, 1, 1, csr_array((1, 1)))  # to refuse what is out of range, and for no more
-    if not line.rowwise and run.train.sampler != "per-row":
+    if line and not line.rowwise and run.train.sampler != "per-row":
         raise ValueError(f"{loss} looks at the whole batch at once: sampler must be 'per-row'")
     return run
 
@@ -233,11 +250,28 @@ def raised(backbone: str, loss: str) -> str:
     ''
     """
     found = {
-        "backbone": backbones.version(backbone),
+        "backbone": backbones.version(backbone) if loss else classical.version(backbone),
         "loss": losses.version(loss),
-        "trainer": VERSION,
+        "trainer": VERSION if loss else 1,
     }
     return ", ".join(f"{name} {number}" for name, number in found.items() if number != 1)
+
+
+def refitting(run: Run, outcome: Outcome, refit: str = "train+valid") -> Run:
+    """A run that is trained on valid too, where valid has chosen: a loss's for its best epochs.
+
+    Args:
+        run: the run that was selected.
+        outcome: what came of it.
+        refit: see `TrainConfig.refit`.
+
+    >>> run = configure("synthetic", "", "ease")
+    >>> again = execute(refitting(run, execute(run)))
+    >>> again.record["valid"]["ndcg@20"] is None, again.record["test"]["ndcg@20"] > 0
+    (True, True)
+    """
+    epochs = outcome.record["best_epoch"] if run.loss else run.train.epochs
+    return replace(run, train=replace(run.train, refit=refit, epochs=epochs))
 
 
 def key_of(run: Run, data_hash: str) -> str:
@@ -263,7 +297,8 @@ def key_of(run: Run, data_hash: str) -> str:
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
     own = {k: v for k, v in run.loss_config.items() if k not in LATER or v != LATER[k]}
-    config = strict_json({**run.config, "loss": own, "train": run.train.identity()}, plain)
+    train = {n: v for n, v in run.train.identity().items() if run.loss or n in SOLVED}
+    config = strict_json({**run.config, "loss": own, "train": train}, plain)
     what = [KEYS, data_hash, run.backbone, run.loss, config]
     if higher := raised(run.backbone, run.loss):
         what.append(higher)
@@ -328,12 +363,17 @@ def commit() -> str | None:
     return done.stdout.decode().strip()
 
 
-def build(run: Run, n_users: int, n_items: int, train: csr_array) -> tuple[nn.Module, nn.Module]:
+def build(run: Run, n_users: int, n_items: int, train: csr_array) -> tuple[Any, Any]:
     """Model and loss as they are before training: on the CPU, one seed, one start.
+
+    A classical model is solved when it is first asked for scores, and has no loss: None.
 
     Args:
         n_users, n_items, train: of the data.
     """
+    if not run.loss:
+        own: dict[str, Any] = run.backbone_config
+        return classical.make(run.backbone, train, seed=run.train.seed, **own), None
     sizes: dict[str, Any] = {"n_users": n_users, "n_items": n_items}
     backbone: dict[str, Any] = run.backbone_config
     loss: dict[str, Any] = run.loss_config
@@ -376,7 +416,10 @@ def execute(
     where = resolve_device(device)
     data = data or datasets.load(run.dataset, data_dir=data_dir)
     key = key_of(run, data.hash)
+    named, data = data, refitted(data, run.train)
     model, loss = build(run, data.n_users, data.n_items, data.train)
+    if loss is None:
+        return _solved(run, model, data, named)
     model.to(where)
     cut = []  # the step that asked to stop, and left half an epoch
 
@@ -416,11 +459,28 @@ def execute(
             similarity=train.similarity,
             masks=masks,
         )
-    record = _record(run, data, result, where) | {
+    record = _record(run, named, result, where) | {
         "popularity": about,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds") if finished else None,
+        "finished": _now() if finished else None,
     }
     return Outcome(strict_json(record), result, model, loss, data)
+
+
+def _solved(
+    run: Run, model: classical.Solved, data: datasets.Interactions, named: datasets.Interactions
+) -> Outcome:
+    """The outcome of a classical model; `named` are the data that the record names."""
+    result = solve(model, data, run.train)
+    masks = (data.train,) if run.train.mask == "train" else (data.train, data.valid)
+    ranked = popularity.by_scores(model, data.train)
+    about = popularity.report_of(ranked, data.train, data.valid, data.test, masks=masks)
+    more = {"popularity": about, "finished": _now()}
+    record = _record(run, named, result, torch.device("cpu")) | more
+    return Outcome(strict_json(record), result, model, None, data)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _record(
@@ -445,7 +505,7 @@ def _record(
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "raised": raised(run.backbone, run.loss),
-        **registry.origins(loss=losses.lookup(run.loss), backbone=backbones.lookup(run.backbone)),
+        **registry.origins(**_entries(run)),
         "commit": commit(),
         **({} if data.report is None else {"read": data.report}),  # how one's own file was read
     }

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from drrl_core import datasets, dro, losses
+from drrl_core import classical, datasets, dro, losses
 from drrl_core.common import did_you_mean
 from drrl_core.lab.run import Run, configure, flat, key_of
 from drrl_core.losses import Range
@@ -21,11 +21,15 @@ from drrl_core.train import TrainConfig
 
 
 class Variant(NamedTuple):
-    """A loss as it is tuned: what is searched, and what is fixed."""
+    """A loss, or with none a classical model, as it is tuned: what is searched, what is fixed.
+
+    `whole` names those of the search that are whole numbers.
+    """
 
     loss: str
     space: dict[str, Range]
     fixed: Mapping[str, object] = MappingProxyType({})
+    whole: frozenset[str] = frozenset()
 
 
 def variants(negatives: int) -> dict[str, Variant]:
@@ -42,6 +46,31 @@ def variants(negatives: int) -> dict[str, Variant]:
         space = {key: at(negatives) if callable(at) else at for key, at in way.search.items()}
         found[name] = Variant(way.loss, space, way.fixed)
     return found
+
+
+def classical_variants() -> dict[str, Variant]:
+    """Every classical model as it is tuned, by name.
+
+    >>> sorted(classical_variants()["itemknn"].whole)
+    ['backbone.neighbours']
+    """
+    found = {}
+    for name, line in classical.REGISTRY.items():
+        default = classical.hyperparameters(name).items()
+        whole = {f"backbone.{key}" for key, value in default if isinstance(value, int)}
+        found[name] = Variant("", dict(line.search), whole=frozenset(whole & line.search.keys()))
+    return found
+
+
+def budget(name: str, trials: int, seeds: int) -> tuple[int, int]:
+    """Trials and seeds of a tuning: one where a classical model has nothing to search, or no seed.
+
+    >>> budget("popularity", 20, 3), budget("ease", 20, 3), budget("sl", 20, 3)
+    ((1, 1), (20, 1), (20, 3))
+    """
+    if (line := classical.REGISTRY.get(name)) is None:
+        return trials, seeds
+    return trials if line.search else 1, seeds if line.seeded else 1
 
 
 def variant_of(loss: str, hyperparameters: Mapping[str, object]) -> str:
@@ -73,6 +102,7 @@ def config_of(variant: Variant, point: Mapping[str, float]) -> dict[str, Any]:
     {'loss.dual': 'exact', 'loss.radius': 0.6667, 'loss.order': 2.0}
     """
     point = {name: float(f"{value:.4g}") for name, value in point.items()}
+    point |= {name: round(value) for name, value in point.items() if name in variant.whole}
     if "loss.order-1" in point:
         point["loss.order"] = round(1 + point.pop("loss.order-1"), 6)
     return {**variant.fixed, **point}
@@ -116,7 +146,10 @@ class Search:
         What they leave out is as by default, and each is put into its range. A ball that is given
         by c or η has its radius.
         """
-        space, default = self.variant.space, losses.hyperparameters(self.variant.loss)
+        space = self.variant.space
+        if not self.variant.loss:
+            return {name: each.clip(config[name]) for name, each in space.items()}
+        default = losses.hyperparameters(self.variant.loss)
         default = flat({"loss": default, "train": asdict(TrainConfig())})
         own: dict[str, Any] = self.run().flat_config
         own |= {**{name: default[name] for name in self.searched}, **config}
@@ -160,6 +193,8 @@ def plan(
     >>> list(plan(data, "synthetic", "sl", "mf", {"lr": 0.01}).variant.space)
     ['loss.temperature']
     """
+    if name in classical.REGISTRY or name == backbone:
+        return _plan_classical(data, dataset, name, given)
     if ":" in name:
         losses.lookup(name)  # which imports it
     if name not in (table := variants(2)):
@@ -180,3 +215,19 @@ def plan(
             space[key] = each
     line = line._replace(space=space, fixed={**line.fixed, **given})
     return Search(dataset, name, backbone, line, count, data, given)
+
+
+def _plan_classical(
+    data: datasets.Interactions, dataset: str, name: str, given: Mapping[str, object]
+) -> Search:
+    """The search for a classical model, less the hyper-parameters that are given."""
+    classical.lookup(name)  # which imports one from outside
+    configure(dataset, "", name, given)
+    line = classical_variants()[name]
+    space = {
+        key: each
+        for key, each in line.space.items()
+        if not {key, key.removeprefix("backbone.")} & given.keys()
+    }
+    line = line._replace(space=space, fixed=dict(given))
+    return Search(dataset, name, name, line, 0, data, given)

@@ -7,6 +7,7 @@ diagnostics that are asked for later:
     valid.csv, test.csv, history.csv, diagnostics.csv    per user, per user, per epoch, per epoch
     state.pt         what the model and the loss learnt
     tables.npz       `users` and `items`, float32, as `train.tables` gives them to the ranking
+                     (a classical model has neither of these two: it is solved again)
     SHA256SUMS       of all these, so that damage is seen; `sha256sum -c` reads it too
 
 Floats are written with all their digits: a run read back equals the run that was trained.
@@ -44,10 +45,12 @@ from drrl_core.lab.run import (
     key_of,
     read_config,
 )
-from drrl_core.train import Fit, TrainConfig, metrics, resolve_device, tables
+from drrl_core.train import Fit, TrainConfig, metrics, refitted, resolve_device, tables
 from drrl_core.train.diagnose import DIAGNOSTICS
 
-FILES = ("record.json", "valid.csv", "test.csv", "history.csv", "state.pt", "tables.npz")
+TOLD = ("record.json", "valid.csv", "test.csv", "history.csv")
+LEARNT = ("state.pt", "tables.npz")
+FILES = (*TOLD, *LEARNT)
 DIAGNOSED = "diagnostics.csv"  # a run may get it later
 SUMS = "SHA256SUMS"
 
@@ -210,7 +213,7 @@ def table(store: str | Path | None = None) -> pd.DataFrame:
         row |= {f"{split}_{name}": v for split in SPLITS for name, v in about[split].items()}
         scores += [name for name in row if "@" in name and name not in scores]
         row |= flat(read_config(about))
-        row |= {name: row.pop(f"train.{name}") for name in ("sampler", "negatives", "seed")}
+        row |= {name: row.pop(f"train.{name}", None) for name in ("sampler", "negatives", "seed")}
         rows.append(row)
     found = pd.DataFrame(rows).dropna(axis="columns", how="all")  # what nobody has set
     prefixes = ("loss.", "backbone.", "train.")
@@ -263,19 +266,20 @@ def files_of(outcome: Outcome) -> dict[str, bytes]:
     """
     history = outcome.fit.history.select_dtypes("number")
     history = history.drop(columns=list(DIAGNOSTICS), errors="ignore")
+    told = {
+        "record.json": (json.dumps(outcome.record, indent=1) + "\n").encode(),
+        **{f"{split}.csv": getattr(outcome.fit, split).to_csv().encode() for split in SPLITS},
+        "history.csv": history.to_csv(index=False).encode(),
+    }
+    if outcome.loss is None:
+        return told
     parts = {"model": outcome.model, "loss": outcome.loss}
     state = {n: {k: v.cpu() for k, v in p.state_dict().items()} for n, p in parts.items()}
     users, items = (table.detach().float().cpu().numpy() for table in tables(outcome.model))
     learnt, arrays = io.BytesIO(), io.BytesIO()
     torch.save(state, learnt)
     np.savez(arrays, users=users, items=items)
-    return {
-        "record.json": (json.dumps(outcome.record, indent=1) + "\n").encode(),
-        **{f"{split}.csv": getattr(outcome.fit, split).to_csv().encode() for split in SPLITS},
-        "history.csv": history.to_csv(index=False).encode(),
-        "state.pt": learnt.getvalue(),
-        "tables.npz": arrays.getvalue(),
-    }
+    return told | {"state.pt": learnt.getvalue(), "tables.npz": arrays.getvalue()}
 
 
 def save(run: Outcome | dict[str, bytes], *, store: str | Path | None = None) -> dict[str, Any]:
@@ -300,7 +304,7 @@ def save(run: Outcome | dict[str, bytes], *, store: str | Path | None = None) ->
     draft = home.with_name(f".{home.name}.{uuid.uuid4().hex}")
     draft.mkdir(parents=True)
     try:
-        for name in FILES:
+        for name in files:
             (draft / name).write_bytes(files[name])
             on_disk(draft / name)
         write_whole(draft / SUMS, _list(files))
@@ -383,28 +387,36 @@ def _frame(file: io.BytesIO) -> pd.DataFrame:
 
 def _served(home: Path, data: datasets.Interactions, where: torch.device) -> Outcome:
     """A kept run, its model and loss made anew and filled with what they had learnt."""
-    files = {name: _open(home, name) for name in (*FILES, *(_sums(home).keys() - {*FILES}))}
-    about = json.load(files["record.json"])
+    about = _record(home)
+    wanted = FILES if about["loss"] else TOLD
+    files = {name: _open(home, name) for name in (*wanted, *(_sums(home).keys() - {*wanted}))}
     history = _frame(files["history.csv"])
     if DIAGNOSED in files:
         history = history.merge(_frame(files[DIAGNOSED]), on="epoch", how="left")
-    state = torch.load(files["state.pt"], weights_only=True, map_location="cpu")
     try:
         own = read_config(about)
         train = TrainConfig(**own["train"])
+        data = refitted(data, train)
         run = Run(
             about["dataset"], about["backbone"], about["loss"], own["backbone"], own["loss"], train
         )
         model, loss = build(run, data.n_users, data.n_items, data.train)
-        for name, part in (("model", model), ("loss", loss)):
+        parts = (("model", model), ("loss", loss)) if run.loss else ()
+        state = _learnt(files["state.pt"]) if run.loss else {}
+        for name, part in parts:
             part.load_state_dict(state[name])
             part.to(where)
     except (TypeError, ValueError, RuntimeError, KeyError) as error:
         why = f"of commit {about.get('commit')}, and cannot be rebuilt here ({error})"
-        raise _damaged(home / "state.pt", why) from error
+        raise _damaged(home / wanted[-1], why) from error
     valid, test = (_frame(files[f"{split}.csv"]).set_index("user") for split in SPLITS)
     result = Fit(about["best_epoch"], valid, test, history, about["seconds"])
     return Outcome(about, result, model, loss, data, served=True)
+
+
+def _learnt(file: io.BytesIO) -> Any:
+    """The state of a model and a loss, read without running any code."""
+    return torch.load(file, weights_only=True, map_location="cpu")
 
 
 def _list(files: dict[str, bytes]) -> bytes:

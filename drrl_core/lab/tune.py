@@ -82,10 +82,11 @@ def tune(
 
     Args:
         dataset, backbone: as in `run.configure`.
-        variant: a name in `spaces.variants`.
+        variant: a name in `spaces.variants`; or of a classical model, which has no backbone.
         trials: the budget, stopped and diverged ones and those from elsewhere included; written
             into the results.
-        seeds: how many seeds the best is trained with, the tuning's own among them.
+        seeds: how many seeds the best is trained with, the tuning's own among them. See
+            `spaces.budget` for models without a seed, or with nothing to search.
         config: what is not to be searched, as in `run.configure`; `seed` also seeds the search.
         storage: where studies are kept, a URL as SQLAlchemy has it; by default a file of SQLite in
             the store. It is written nowhere else.
@@ -113,6 +114,9 @@ def tune(
     if not data.valid.nnz:
         raise ValueError(f"{dataset} has no valid pairs: there is nothing to select by")
     search = spaces.plan(data, dataset, variant, backbone, config or {})
+    trials, seeds = spaces.budget(search.name, trials, seeds)
+    if search.run().train.refit != "none":
+        raise ValueError("refit: a search selects by valid, so it cannot train on it; tune without")
     folder = store.store_folder(compute.store).resolve()
     url = storage or f"sqlite:///{folder / 'studies.sqlite'}"
     with _alone_at(search.study, url, folder):

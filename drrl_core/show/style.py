@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
-from drrl_core import losses
+from drrl_core import classical, losses
 
 FALSE_NEGATIVE_COLOUR = "#7A1F5C"
 
@@ -43,13 +43,18 @@ STYLE = {
 
 
 def colour(loss: str) -> str:
-    """The colour of a loss in every figure: a variant has its loss's, an unknown loss black."""
+    """The colour of a loss or a classical model in every figure: a variant has its loss's, an
+    unknown loss black."""
+    if loss in classical.REGISTRY:
+        return classical.REGISTRY[loss].colour
     known = losses.variants().get(loss)
     return losses.REGISTRY[known.loss].colour if known else "#222222"
 
 
 def label(loss: str) -> str:
-    """The loss's name as the paper writes it."""
+    """The loss's name as the paper writes it; a classical model's."""
+    if loss in classical.REGISTRY:
+        return classical.REGISTRY[loss].label
     known = losses.variants().get(loss)
     return known.label if known else loss
 

@@ -9,10 +9,11 @@ from drrl_core.train import metrics, sampling
 
 VERSION = 1  # raise it when the same configuration gives other numbers than before
 MASKS = ("train", "train+valid")
+REFITS = ("none", "train+valid")
 PRECISIONS = ("highest", "high", "medium")
 OPTIMISERS = ("adam", "row-sparse-adam")
 # Settings that came after the first recorded runs, and what these were trained with.
-LATER: dict[str, Any] = {"metric": "ndcg", "cutoff": 20}
+LATER: dict[str, Any] = {"metric": "ndcg", "cutoff": 20, "refit": "none"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class TrainConfig:
         metric: what valid is judged by, which decides when training stops and which epoch is kept:
             "ndcg", "recall", "precision", "hitrate" or "mrr".
         cutoff: k of that metric, >= 1. Recall and NDCG are measured at it, and at 20 always.
+        refit: "none", or "train+valid": train on the valid pairs too, for all `epochs`, since there
+            is nothing left to select by. Such runs are another protocol: no table mixes them in.
 
     >>> TrainConfig(metric="recall", cutoff=10).criterion
     'recall@10'
@@ -67,6 +70,7 @@ class TrainConfig:
     seed: int = 0
     metric: str = "ndcg"
     cutoff: int = 20
+    refit: str = "none"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "negatives", "evaluate_every", "patience", "cutoff"):
@@ -92,6 +96,7 @@ class TrainConfig:
             "mask": MASKS,
             "precision": PRECISIONS,
             "metric": metrics.NAMES,
+            "refit": REFITS,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:

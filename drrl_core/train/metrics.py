@@ -5,6 +5,7 @@ Metrics are per user; their mean is over the users who have something to find. `
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ SIMILARITIES = ("cosine", "dot")
 BLOCK = 64  # neighbouring scores that `topk` first knows by their maximum alone
 # A matrix product of few rows takes other paths, with other last bits, and breaks ties differently.
 LEAST_ROWS = 16
+# Users' indices, (m,), to their scores of all items, (m, n_items): an array that may be written to.
+Scorer = Callable[[np.ndarray], Tensor]
 
 
 def unit_or_raw(table: Tensor, similarity: str) -> Tensor:
@@ -105,17 +108,51 @@ def rank(
     size = max(LEAST_ROWS, memory // (len(items) * items.element_size()))
     size = min(size, max(LEAST_ROWS, len(wanted)))
     table = items.new_empty(size, len(items))  # one for all batches: fresh pages cost time
-    best = np.empty((len(wanted), min(k, len(items))), np.int64)
-    for start in range(0, len(wanted), size):
-        chunk = wanted[start : start + size]
+
+    def scores(chunk: np.ndarray) -> Tensor:
         rows = users[torch.from_numpy(chunk).to(users.device)]
         rows = pad(rows, (0, 0, 0, max(0, LEAST_ROWS - len(chunk))))
         torch.mm(unit_or_raw(rows, similarity), items.T, out=table[: len(rows)])
-        scores = table[: len(chunk)]
+        return table[: len(chunk)]
+
+    return rank_by(scores, wanted, len(items), masks=masks, k=k, size=size)
+
+
+@torch.no_grad()
+def rank_by(
+    scores: Scorer,
+    wanted: np.ndarray,
+    n_items: int,
+    *,
+    masks: tuple[csr_array, ...] = (),
+    k: int = 20,
+    size: int = 256,
+) -> np.ndarray:
+    """`rank`, of a model that has no tables and gives scores: the same masks, the same ties.
+
+    Args:
+        scores: gives (m, n_items) scores of m users, see `Scorer`.
+        wanted: (m,) indices of the users to rank for.
+        n_items: how many items there are.
+        masks, k: as in `rank`.
+        size: users at a time, >= 1.
+
+    Returns:
+        (m, k) item indices, as `rank`.
+
+    >>> every = torch.tensor([[0.0, 2.0, 2.0], [3.0, 0.0, 1.0]])
+    >>> rank_by(lambda users: every[users], np.array([0, 1]), 3, k=2)
+    array([[1, 2],
+           [0, 2]])
+    """
+    best = np.empty((len(wanted), min(k, n_items)), np.int64)
+    for start in range(0, len(wanted), size):
+        chunk = wanted[start : start + size]
+        block = scores(chunk)
         for mask in masks:
             owner, column = _pairs(mask, chunk)
-            scores[owner.to(scores.device), column.to(scores.device)] = -math.inf
-        best[start : start + size] = topk(scores, k).cpu().numpy()
+            block[owner.to(block.device), column.to(block.device)] = -math.inf
+        best[start : start + size] = topk(block, k).cpu().numpy()
     return best
 
 

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from drrl_core.train import metrics
 
+# Pairs to find, b, and the pairs that are no candidates, to the 20 best items of each seeker.
+Ranked = Callable[[csr_array, float, tuple[csr_array, ...]], np.ndarray]
+
 LOW, HIGH, STEPS = -0.8, 2.0, (0.4, 0.2, 0.1)  # where b is looked for, ever more closely
 
 
@@ -122,7 +125,6 @@ def report(
     >>> found["b"], found["lists"]["mean_popularity"]
     (None, 0.6666666666666666)
     """
-    masks = (train,) if masks is None else masks
 
     def ranked(target: csr_array, b: float, masks: tuple[csr_array, ...]) -> np.ndarray:
         tables, how = (users, items), similarity
@@ -131,6 +133,63 @@ def report(
         return metrics.rank(
             *tables, metrics.seekers(target), masks=masks, k=metrics.CUTOFF, similarity=how
         )
+
+    return report_of(ranked, train, valid, test, masks=masks)
+
+
+def by_scores(scores: metrics.Scorer, train: csr_array) -> Ranked:
+    """Rankings, at any b, of a model that has no tables and gives scores.
+
+    Args:
+        scores: see `metrics.Scorer`.
+        train: the pairs that make an item popular, (n_users, n_items) CSR.
+
+    >>> train = csr_array([[1, 0, 0], [1, 1, 0]])
+    >>> ranked = by_scores(lambda users: torch.tensor([[0.0, 0.1, 0.2]])[users * 0], train)
+    >>> ranked(train, 0, ()).tolist()[0], ranked(train, 2, ()).tolist()[0]
+    ([2, 1, 0], [1, 2, 0])
+    """
+    known, bonus = metrics.seekers(train), torch.from_numpy(_log_popularity(train)).float()
+
+    @cache
+    def size() -> float:
+        parts = np.array_split(known, 1 + len(known) // 256)
+        spreads = [scores(part).std(1, correction=0) for part in parts if len(part)]
+        return float(torch.cat(spreads).mean()) if spreads else 0.0
+
+    def ranked(target: csr_array, b: float, masks: tuple[csr_array, ...]) -> np.ndarray:
+        def raised(users: np.ndarray) -> Tensor:
+            return scores(users) + b * size() * bonus if b else scores(users)
+
+        wanted = metrics.seekers(target)
+        return metrics.rank_by(raised, wanted, train.shape[1], masks=masks, k=metrics.CUTOFF)
+
+    return ranked
+
+
+def report_of(
+    ranked: Ranked,
+    train: csr_array,
+    valid: csr_array,
+    test: csr_array,
+    *,
+    masks: tuple[csr_array, ...] | None = None,
+) -> dict[str, Any]:
+    """`report`, of anything that ranks at any b: see `by_scores`.
+
+    Args:
+        ranked: gives the 20 best items of each user with something to find.
+        train, valid, test, masks: as in `report`.
+
+    Returns:
+        As `report`.
+
+    >>> train, test = csr_array([[1, 0, 0]] * 2), csr_array([[0, 1, 0]] * 2)
+    >>> ranked = by_scores(lambda users: torch.zeros(len(users), 3), train)
+    >>> report_of(ranked, train, test, test)["test"]["recall@20"]
+    1.0
+    """
+    masks = (train,) if masks is None else masks
 
     def accuracy(best: np.ndarray, target: csr_array) -> dict[str, float]:
         means = metrics.accuracy(best, target)[[*metrics.ACCURACY]].mean()

@@ -256,6 +256,7 @@ def test_every_setting_the_data_and_the_version_change_the_key(monkeypatch):
     variants.append((replace(base, backbone="lightgcn"), "data"))
     words = {"sampler": "catalogue", "similarity": "dot", "mask": "train+valid", "dual": "shared"}
     words |= {"precision": "high", "optimiser": "row-sparse-adam", "metric": "recall"}
+    words["refit"] = "train+valid"
     for group, part in base.config.items():
         for name, value in part.items():
             new = words.get(name) or ((value or 1) + 1 if name != "noise" else 0.5)
