@@ -25,6 +25,11 @@ def data_list(data_dir: DataDir = None):
         sizes = ("by seed" if about[column] is None else about[column] for column in columns)
         here = "yes" if all(file["present"] for file in about["files"]) else "no"
         print(f"{name:<28}", *(f"{size:>8}" for size in sizes), f" {here}")
+    print("\nby recipe, from files that you bring (data/README.md):")
+    for name, found in datasets.recipes().groupby(level=0, sort=False):
+        folder = datasets.data_folder(data_dir) / name
+        here = "yes" if any((folder / file).exists() for file in found["file"]) else "no"
+        print(f"{name:<28} {found['users'].iloc[0]:>8} {found['items'].iloc[0]:>8}{here:>31}")
 
 
 @data_app.command("info")
@@ -38,7 +43,7 @@ def data_info(
     from drrl_core import datasets
 
     if name not in datasets.names():
-        data = datasets.load(name)
+        data = datasets.load(name, data_dir=data_dir)
         print(data.stats().to_string())
         for kind, labels in (("users", data.user_ids), ("items", data.item_ids)):
             if labels is not None:
