@@ -11,7 +11,7 @@ from samples import RECORD
 
 from drrl_core import cli as command
 from drrl_core import datasets, losses
-from drrl_core.lab import results
+from drrl_core.lab import recommend, results
 
 ROOT = Path(__file__).parents[1]
 TABLE = ["key", "dataset", "backbone", "loss"]
@@ -162,6 +162,30 @@ def test_runs_list_show_and_compare(drrl, store):
     row = next(line.split() for line in lines if "recall@20" in line)
     means = [record["valid"]["recall@20"] for record in records]
     assert row[:4] == ["valid", "recall@20", *(f"{mean:.4f}" for mean in means)]
+
+
+def test_recommend_writes_lists_and_vectors_under_own_ids(drrl, tmp_path):
+    path = tmp_path / "own.csv"
+    rows = [f"=u{u},i{i}" for u in range(12) for i in range(30) if (u + i) % 3]
+    path.write_text("\n".join(["user,item", *rows]))
+    _, out, _ = drrl(f"{TRAIN.replace('synthetic', str(path))} --json")
+    key, own = json.loads(out.splitlines()[-1])["key"], f"--data {path}"
+    code, out, err = drrl(f"recommend {key[:8]} {own} --out {tmp_path}/lists.csv --k 3 --vectors")
+    assert code == 0, err
+    names = [f"{tmp_path}/lists{what}.csv" for what in ("", "_users", "_items")]
+    assert out.splitlines() == names
+    lists, users, items = map(recommend.read_table, names)
+    assert {*lists["user"]} == {*users["id"]} == {f"=u{u}" for u in range(12)}
+    assert {*lists["item"]} <= {*items["id"]} == {f"i{i}" for i in range(30)}
+    assert len(lists) == 36 and '"\'=u1"' in Path(names[0]).read_text()
+    code, out, _ = drrl(
+        f"recommend {key} {own} --out {tmp_path}/one.npz --user =u7 --known train,valid,test"
+    )
+    assert code == 0 and out == f"{tmp_path}/one.npz\n"
+    assert {*recommend.read_table(tmp_path / "one.npz")["user"]} == {"=u7"}
+    for wrong, why in (("--out a.txt", "ends in .csv"), ("--out a.csv --user me", "'me'")):
+        code, _, err = drrl(f"recommend {key} {own} {wrong}")
+        assert code == 2 and why in err and err.count("\n") == 1
 
 
 def test_a_damaged_record_is_one_line(drrl, store):

@@ -8,6 +8,7 @@ from .loading import load, load_file
 from .options import formats
 from .public import data_folder, describe, fetch, names
 from .quality import account, checks, shift
+from .recipe import recipes
 
 __all__ = [
     "SPLITS",
@@ -22,5 +23,6 @@ __all__ = [
     "load",
     "load_file",
     "names",
+    "recipes",
     "shift",
 ]

@@ -5,6 +5,7 @@ import re
 import urllib.parse
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from .files import Content, contents
 from .interactions import SPLITS, DataError, Interactions, from_keys
 from .options import Options, checked, parse
 from .pairs import read_lines
+from .recipe import Recipe, recipes_of
 from .records import of_frame, read_records
 from .tables import read_text
 
@@ -28,9 +30,10 @@ def load(
     """Load a named set or your own data; warn once where users or items have no train pair.
 
     Args:
-        name: one of `names()`, or the path of a file, folder or archive as `load_file` reads it. A
-            path may end in options, as a web address does: `ratings.csv?min_rating=4&split=time`.
-            Or a pandas or Polars frame, or a scipy matrix of users by items.
+        name: one of `names()` or of `recipes()`, or the path of a file, folder or archive as
+            `load_file` reads it. The last two may end in options, as a web address does:
+            `ratings.csv?min_rating=4&split=time`. Or a pandas or Polars frame, or a scipy matrix
+            of users by items.
         data_dir: the folder that holds the public files, see `data_folder`.
         seed: generates `synthetic` and splits your own data, int >= 0; the public sets come split.
         **options: for your own data, see `load_file`; they take precedence over those in the path.
@@ -50,20 +53,49 @@ def load(
     file, _, query = os.fspath(name).partition("?")
     if Path(name).exists():  # whatever its name holds
         file, query = os.fspath(name), ""
-    path = Path(file).expanduser()
+    path, shown = Path(file).expanduser(), f"{Path(file).name}?{query}" if query else None
+    if recipes_of(file):
+        recipe = public.locate(file, data_dir=data_dir)
+        given = parse(recipe.address.partition("?")[2]) | parse(query)
+        path = public.data_folder(data_dir) / file / recipe.file
+        with _told_as_address(not options):
+            data = load_file(path, **{"seed": seed, "name": shown or file, **given, **options})
+        return _compared(data, recipe)
     if file in public.names() or not (path.suffix or len(path.parts) > 1 or path.exists()):
         if options and os.fspath(name) in public.names():
             raise TypeError(
                 f"load({name!r}) takes no {', '.join(options)}: for your own files only"
             )
         return public.load_public(os.fspath(name), data_dir=data_dir, seed=seed)
-    shown = f"{path.name}?{query}" if query else path.name
+    with _told_as_address(not options and isinstance(name, str)):
+        given = {"seed": seed, "name": shown or path.name, **parse(query), **options}
+        return load_file(path, **given)
+
+
+@contextmanager
+def _told_as_address(whether: bool) -> Iterator[None]:
+    """Errors speak the language of where one typed."""
     try:
-        return load_file(path, **{"seed": seed, "name": shown, **parse(query), **options})
+        yield
     except DataError as error:
-        if options or not isinstance(name, str):
+        if not whether:
             raise
         raise DataError(_as_address(str(error))) from error
+
+
+def _compared(data: Interactions, recipe: Recipe) -> Interactions:
+    """Say where a public set's counts are not those published; `report` keeps it."""
+    report = data.report or {}
+    differences = recipe.differences(report["holds"])
+    report["published"] = {"source": recipe.source, "differences": differences}
+    if differences:
+        warnings.warn(
+            f"{data.name}: {recipe.file} holds {', '.join(differences)}, as published by "
+            f"{recipe.source}. It is another version, or damaged; or options read it otherwise.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return data
 
 
 def _as_address(message: str) -> str:
@@ -212,6 +244,7 @@ class _Rows:
     time: np.ndarray | None = None
     part: np.ndarray | None = None
     shape: tuple[int, int] = (0, 0)  # at least
+    holds: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     reports: list[dict[str, Any]] = field(default_factory=list)
 
@@ -327,6 +360,10 @@ def _joined(parts: dict[str, _Rows]) -> _Rows:
             codes = [p.astype(np.int32)[c] for p, c in zip(places, codes, strict=True)]
             setattr(rows, f"{side}_ids", table)
         setattr(rows, f"{side}s", np.concatenate(codes))
+        own = getattr(rows, f"{side}_ids")
+        present = np.bincount(getattr(rows, f"{side}s")) if own is None else np.ones(len(own))
+        rows.holds[f"{side}s"] = int(np.count_nonzero(present))
+    rows.holds["rows"] = sum(report["rows"] for report in reports)
     for key in ("rating", "time", "part"):
         values = [getattr(one, key) for one in each]
         if all(value is not None for value in values):
@@ -467,7 +504,8 @@ def _dealt(rows: _Rows, plan: Options, where: str, name: str) -> Interactions:
     report = {
         "files": rows.reports,
         "dropped": rows.dropped,
-        "rows": sum(each["rows"] for each in rows.reports),
+        "holds": rows.holds,
+        "rows": rows.holds["rows"],
         "kept": sum(map(len, parts)),
         "split": plan.split or ("as given" if given else "random"),
     }

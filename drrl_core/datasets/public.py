@@ -19,7 +19,9 @@ from drrl_core.common import checkout, own_file
 
 from .files import read_bytes
 from .interactions import SPLITS, DataError, Interactions, from_keys
+from .options import parse
 from .pairs import read_lines
+from .recipe import Recipe, recipes, recipes_of
 from .synthetic import generate
 
 Folder = str | os.PathLike[str] | None
@@ -70,7 +72,7 @@ def fetch(name: str, *, data_dir: Folder = None) -> list[Path]:
     """Have a named set's files: verify by SHA-256 what is there, download what is missing.
 
     Args:
-        name: one of `names()`.
+        name: one of `names()` or of `recipes()`, whose files are verified when they are brought.
         data_dir: see `data_folder`; need not be writable when the files are there.
 
     Returns:
@@ -83,11 +85,51 @@ def fetch(name: str, *, data_dir: Folder = None) -> list[Path]:
     >>> fetch("synthetic")
     []
     """
+    if recipes_of(name):
+        recipe = locate(name, data_dir=data_dir)
+        return [data_folder(data_dir) / name / file for file in _files(recipe)]
     source, registry = _source(name), _registry(data_dir)
     missing = [key for key in source.files if not _verified(registry, key)]
+    _bring(missing, registry, f"{name}: {source.about}\nTerms: {_TERMS}; cite {source.cite}")
+    return [registry.abspath / key for key in source.files]
+
+
+def locate(name: str, *, data_dir: Folder = None) -> Recipe:
+    """The recipe of a set whose files are in the data folder, or can be brought there.
+
+    Raises:
+        DataError: none is there; the message says which file is wanted, where it belongs and where
+            it can be had.
+    """
+    folder, registry, known = data_folder(data_dir) / name, _registry(data_dir), recipes_of(name)
+    for recipe in known:
+        if all((folder / file).is_file() for file in _files(recipe)):
+            return recipe
+    for recipe in known:
+        keys = [f"{name}/{file}" for file in _files(recipe)]
+        if all(key in registry.registry for key in keys):
+            missing = [key for key in keys if not (registry.abspath / key).is_file()]
+            _bring(missing, registry, f"{name}: from {recipe.url}; cite {recipe.cite}")
+            return recipe
+    wanted = " or ".join(dict.fromkeys(recipe.file for recipe in known))
+    raise DataError(
+        f"{folder}: {wanted} is not there. Fetch it from {known[0].url} and put it there as it is; "
+        f"or point DRRL_DATA or --data-dir to the folder whose folder {name} holds it."
+    )
+
+
+def _files(recipe: Recipe) -> list[str]:
+    """The names of the files that a recipe reads: valid and test may be others than train."""
+    options = parse(recipe.address.partition("?")[2])
+    inside = "member" in options
+    return [recipe.file] + [options[k] for k in ("valid", "test") if k in options and not inside]
+
+
+def _bring(missing: list[str], registry: pooch.Pooch, about: str) -> None:
+    """Download what is missing of the registry's files; what it is is said first."""
     offline = os.environ.get("DRRL_OFFLINE", "") not in ("", "0")
     if missing and not offline:
-        print(f"{name}: {source.about}\nTerms: {_TERMS}; cite {source.cite}", file=sys.stderr)
+        print(about, file=sys.stderr)
     for key in missing:
         path, url = registry.abspath / key, registry.get_url(key)
         ways_out = (
@@ -104,7 +146,6 @@ def fetch(name: str, *, data_dir: Folder = None) -> list[Path]:
             path.chmod(0o644)  # temporary files are private, but a class may share the folder
         except (OSError, ValueError) as error:  # the exceptions of requests are OSErrors
             raise DataError(f"{url}: cannot be brought to {path}: {error}. {ways_out}") from error
-    return [registry.abspath / key for key in source.files]
 
 
 def describe(name: str, *, data_dir: Folder = None) -> dict[str, Any]:
@@ -140,10 +181,11 @@ def describe(name: str, *, data_dir: Folder = None) -> dict[str, Any]:
 
 def _source(name: str) -> "_Source":
     if name not in _SETS:
-        close = difflib.get_close_matches(str(name).lower(), names(), n=1)
+        known = [*names(), *dict.fromkeys(recipes().index)]
+        close = difflib.get_close_matches(str(name).lower(), known, n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
         raise DataError(
-            f"unknown data set {str(name)!r}. {hint}Known are {', '.join(names())}; or "
+            f"unknown data set {str(name)!r}. {hint}Known are {', '.join(known)}; or "
             "give the path of your own file, such as ./ratings.csv."
         )
     return _SETS[name]

@@ -133,6 +133,11 @@ def account(data: Interactions) -> list[str]:
         gone = [f"{report['kept']:,} kept"]
         gone += [f"{count:,} {why}" for why, count in (data.dropped or {}).items() if count]
         said.append(f"rows: {report['rows']:,} = {' + '.join(gone)}")
+        holds = ", ".join(f"{count:,} {what}" for what, count in report["holds"].items())
+        said.append(f"holds, before any filter: {holds}")
+        if published := report.get("published"):
+            differ = "; ".join(published["differences"]) or "the same"
+            said.append(f"published ({published['source']}): {differ}")
         said.append(f"split: {report['split']}")
     return said
 

@@ -1,5 +1,6 @@
 """Tables that say themselves what their columns are: JSON, parquet, feather, xlsx, frames."""
 
+import ast
 import io
 import itertools
 import json
@@ -114,6 +115,13 @@ def _flat(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
+def _parsed(text: bytes) -> Any:
+    """A record of JSON, or as Python prints one, in which some public sets come (Steam)."""
+    if re.match(rb"\s*\{u?'", text):
+        return ast.literal_eval(text.decode())
+    return json.loads(text)
+
+
 def _json(raw: Content, where: str) -> Table:
     """A record a line, or a list of records."""
     body = as_utf8(raw, where)
@@ -128,8 +136,8 @@ def _json(raw: Content, where: str) -> Table:
                 return
             for line, text in enumerate(io.BytesIO(body), 1):
                 if text.strip():
-                    yield line, dict(_flat(json.loads(text)))
-        except (ValueError, AttributeError, RecursionError) as error:
+                    yield line, dict(_flat(_parsed(text)))
+        except (ValueError, AttributeError, SyntaxError, RecursionError) as error:
             raise DataError(
                 f"{where}, line {line}: {error}. Expected a JSON record a line, or a list of them."
             ) from error

@@ -8,11 +8,30 @@ import pandas as pd
 
 # How a split is made here, and who uses it so.
 KINDS = {
-    "random": "each user's pairs dealt at random by the shares (LightGCN, SimGCL, DrRL)",
-    "time": "one moment for all: the earliest share is train (IR-Benchmark, Amazon by time)",
-    "user-time": "each user's pairs in the order of time, dealt by the shares (RecBole's TO)",
-    "last": "each user's last pair is test, the one before valid (SASRec, BERT4Rec, NCF)",
-    "popularity": "test and valid drawn by 1 / popularity, so flat over items (MACR, InvCF)",
+    "random": (
+        "each user's pairs dealt at random by the shares, at least one to train",
+        "LightGCN (He et al., SIGIR 2020, 4.1), NGCF, SimGCL, DrRL's own sets; IR-Benchmark's "
+        "`data_iid`",
+    ),
+    "time": (
+        "one moment for all: the earliest share is train; valid and test keep users and items seen "
+        "in train",
+        "IR-Benchmark's temporal sets (60/20/20, `dataset_summary_ood.md`); asked for by Meng et "
+        "al., RecSys 2020",
+    ),
+    "user-time": (
+        "each user's pairs in the order of time, dealt by the shares",
+        "RecBole (`order: TO`, `split: RS`, `group_by: user`)",
+    ),
+    "last": (
+        "each user's last pair is test, the one before valid",
+        "SASRec (Kang, McAuley, ICDM 2018), BERT4Rec, NCF; Amazon 2023's `last_out`",
+    ),
+    "popularity": (
+        "valid and test drawn one by one: an item by lot, then one of its pairs",
+        "IR-Benchmark's popularity sets (`dataset_summary_ood.md`, `data_ood/*-popularity`); "
+        "likewise MACR (Wei et al., KDD 2021, 4.1), InvCF",
+    ),
 }
 
 
@@ -86,19 +105,28 @@ def deal_last_out(users: np.ndarray, time: np.ndarray) -> np.ndarray:
 def deal_by_popularity(
     users: np.ndarray, items: np.ndarray, shares: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Valid and test drawn without replacement, a pair's chance as 1 / its item's popularity.
+    """Test, then valid, drawn one by one: an item by lot, then one of its pairs by lot.
 
-    A user's and an item's pair that would come last to be drawn stays in train.
+    An item is drawn until one pair of it is left, which stays in train; so does the pair of a user
+    that would be drawn last (IR-Benchmark drops the test pairs of users who are not in train).
+
+    Source: `write_dataset` of IR-Benchmark-Dataset's `data_ood/*-popularity/process_*.py`.
     """
-    wait = rng.exponential(size=len(items)) * np.bincount(items)[items]
-    free = np.ones(len(users), bool)
-    for side in (users, items):
-        last = np.lexsort((wait, side))[np.cumsum(np.bincount(side)[np.unique(side)]) - 1]
-        free[last] = False
-    order = np.flatnonzero(free)[np.argsort(wait[free], kind="stable")]
+    # Lots among items are as if each rang at the moments of a Poisson process, all of one rate.
+    order = np.lexsort((rng.random(len(items)), items))
+    moment = np.cumsum(rng.exponential(size=len(items)))
+    sizes = np.bincount(items)
+    sizes = sizes[sizes > 0]
+    last = np.cumsum(sizes) - 1
+    wait = np.empty(len(items))
+    wait[order] = moment - np.repeat(np.concatenate([[0.0], moment[last[:-1]]]), sizes)
+    wait[order[last]] = np.inf
+    free = np.isfinite(wait)
+    free[np.lexsort((wait, users))[np.cumsum(np.bincount(users)[np.unique(users)]) - 1]] = False
+    drawn = np.flatnonzero(free)[np.argsort(wait[free], kind="stable")]
     n_test, n_valid = (round(float(share) * len(users)) for share in (shares[2], shares[1]))
     part = np.zeros(len(users), int)
-    part[order[:n_test]], part[order[n_test : n_test + n_valid]] = 2, 1
+    part[drawn[:n_test]], part[drawn[n_test : n_test + n_valid]] = 2, 1
     return part
 
 

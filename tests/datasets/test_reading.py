@@ -434,7 +434,8 @@ def test_the_readme_has_the_table_of_formats_and_every_option():
     options, kinds = page.partition("| option |")[2].split("| split |")
     for option in Options.model_fields:
         assert f"`{option}`" in options, option
-    assert all(f"| `{kind}` |" in kinds for kind in splits.KINDS)
+    rows = [f"| `{kind}` | {what} | {used} |" for kind, (what, used) in splits.KINDS.items()]
+    assert "\n".join(rows) in kinds
 
 
 # ---------------------------------------------------------------------------- packed and archived
@@ -773,6 +774,34 @@ def test_a_split_by_popularity_is_flat_over_items(tmp_path):
         == quiet(path, split="popularity").hash
         != quiet(path, split="popularity", seed=1).hash
     )
+
+
+def drawn_by_lot(users, items, count, rng) -> set:
+    """The description taken literally: an item by lot, one of its pairs by lot, one is left."""
+    left = {item: [*np.flatnonzero(items == item)] for item in np.unique(items)}
+    test = set()
+    while len(test) < count:
+        own = left[rng.choice([*left])]
+        if len(own) > 1:
+            test.add(own.pop(rng.integers(len(own))))
+    return test
+
+
+def test_a_split_by_popularity_has_the_law_of_the_draws_that_define_it():
+    """How often each pair is in test, over many seeds, beside a literal simulation."""
+    sizes, rng = [2, 3, 4, 8, 20, 40], np.random.default_rng(0)
+    items = np.repeat(np.arange(6), sizes)
+    users = np.arange(len(items)) % 7  # so many pairs that no user's last one is in question
+    draws, shares = 1_500, np.array([0.7, 0.0, 0.3])
+    count = round(0.3 * len(items))
+    ours, literal = np.zeros(len(items)), np.zeros(len(items))
+    for seed in range(draws):
+        ours += splits.deal_by_popularity(users, items, shares, np.random.default_rng(seed)) == 2
+        literal[[*drawn_by_lot(users, items, count, rng)]] += 1
+    ours, literal = (np.bincount(items, weights=each) / draws for each in (ours, literal))
+    assert ours.sum() == literal.sum() == count
+    np.testing.assert_allclose(ours, literal, atol=0.12)  # 5 standard errors of such a mean
+    assert abs(ours[4] - ours[5]) < 0.25  # twice as popular, as often in test
 
 
 # ---------------------------------------------------------------------------- size

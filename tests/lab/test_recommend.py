@@ -1,6 +1,12 @@
 """Recommendations and embeddings under the ids of one's own file."""
 
+import ast
+import csv
+import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -86,32 +92,88 @@ def test_many_users_are_scored_in_parts(monkeypatch):
 
 
 @pytest.mark.parametrize("loss", ["sl", "bpr"])
-def test_export_reads_back_under_ones_own_ids(loss, tmp_path):
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])
+def test_export_reads_back_under_ones_own_ids(loss, suffix, tmp_path):
     data = own_ids(small())
     outcome = outcome_of(loss, data)
-    written = recommend.export(outcome, tmp_path / "new" / "folder", k=4)
-    assert {path.parent for path in written.values()} == {tmp_path / "new" / "folder"}
-    options = {"dtype": {"user": str, "item": str}, "keep_default_na": False}
-    table = pd.read_csv(written["recommendations"], **options)
+    written = recommend.export(outcome, tmp_path / "new" / "folder" / f"lists{suffix}", k=4)
+    names = {f"lists{what}{suffix}" for what in ("", "_users", "_items")}
+    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == names
+    table = recommend.read_table(written["recommendations"])
     assert_frame_equal(table, recommend.recommend(outcome, k=4), check_dtype=False)
-    with np.load(written["embeddings"], allow_pickle=False) as stored:
-        vectors = dict(stored)
-    assert vectors["user_ids"].tolist() == data.user_ids.tolist()
-    assert vectors["item_ids"].tolist() == data.item_ids.tolist()
-    user, item = (
-        {label: vector for label, vector in zip(vectors[f"{k}_ids"], vectors[f"{k}s"], strict=True)}
-        for k in ("user", "item")
-    )
-    scores = [user[row.user] @ item[row.item] for row in table.itertuples()]
+    users, items = (recommend.read_table(written[side]) for side in ("users", "items"))
+    assert users["id"].tolist() == data.user_ids.tolist()
+    assert items["id"].tolist() == data.item_ids.tolist()
+    users, items = (side.set_index("id").astype(np.float32) for side in (users, items))
+    made = recommend.embeddings(outcome)
+    for side, stored in (("users", users), ("items", items)):
+        assert (stored.to_numpy() == made[side].drop(columns="id").to_numpy()).all()
+    scores = [users.loc[row.user] @ items.loc[row.item] for row in table.itertuples()]
     np.testing.assert_allclose(scores, table["score"], atol=1e-5)
-    assert vectors["users"].dtype == vectors["items"].dtype == np.float32
 
 
 def test_export_numbers_those_who_came_without_ids(tmp_path):
-    written = recommend.export(outcome_of(), tmp_path, k=2)
-    with np.load(written["embeddings"]) as stored:
-        assert stored["user_ids"].tolist() == list(range(20))
-    assert pd.read_csv(written["recommendations"])["user"].unique().tolist() == list(range(1, 20))
+    written = recommend.export(outcome_of(), tmp_path / "lists.npz", k=2)
+    with np.load(written["users"], allow_pickle=False) as stored:
+        assert stored["id"].tolist() == list(range(20))
+    found = recommend.read_table(written["recommendations"])
+    assert found["user"].unique().tolist() == list(range(1, 20))
+
+
+SHEET = "=+-@\t\r\n\0＝＋－＠"  # what spreadsheets take for the beginning of a formula
+IDS = [f"{sign}x" for sign in SHEET] + ["=1+1,2", '=HYPERLINK("a";"b")', "-5", "'", "''q", "'=q"]
+IDS += ["a,b", 'a"b', "NA", "nan", "", "007", "1e5", " x ", "a\r\nb", "é\u2028", "True"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])
+def test_tables_read_back_whatever_the_ids_are(suffix, tmp_path):
+    table = pd.DataFrame({"user": IDS, "rank": range(len(IDS)), "item": IDS[::-1]})
+    table["score"] = np.linspace(-1, 1, len(IDS), dtype=np.float32)
+    found = recommend.read_table(recommend.write_table(table, tmp_path / f"lists{suffix}"))
+    assert found["user"].tolist() == IDS and found["item"].tolist() == IDS[::-1]
+    assert (found["rank"] == table["rank"]).all()
+    assert (found["score"].astype(np.float32) == table["score"]).all()
+
+
+def test_no_text_in_csv_begins_as_a_formula_does(tmp_path):
+    table = pd.DataFrame({"user": IDS, "item": IDS, "score": -0.5})
+    path = recommend.write_table(table, tmp_path / "lists.csv")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [*csv.reader(file)][1:]
+    for user, item, score in rows:
+        assert user[:1] not in {*SHEET} and item[:1] not in {*SHEET}
+        assert score == "-0.5"  # a number is no formula, and stays one
+    plain = [own for own in IDS if own[:1] not in {*SHEET, "'"}]
+    assert {user for user, *_ in rows} >= {*plain}  # the others are as they were
+
+
+def test_a_suffix_that_is_none_says_which_there_are(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"lists\.xls: expected a name that ends in \.csv, \.parquet"
+    ):
+        recommend.write_table(pd.DataFrame(), tmp_path / "lists.xls")
+
+
+def test_the_recipe_that_serves_the_vectors_recommends_the_same(tmp_path):
+    pytest.importorskip("faiss", reason="faiss-cpu is not installed: pip install 'drrl-core[dev]'")
+    page = (Path(__file__).parents[2] / "docs" / "howto.md").read_text()
+    (block,) = re.findall(r"```python\n(import faiss.*?)```", page, re.S)
+    outcome = outcome_of("bpr", own_ids(small()))
+    data, found = outcome.data, recommend.recommend(outcome, k=5)
+    recommend.export(outcome, tmp_path / "lists.parquet")
+    asked = {
+        user: data.item_ids[data.train[[index]].indices].tolist()
+        for index, user in enumerate(data.user_ids.tolist())
+        if index
+    }
+    asks = f"\nprint({{user: best(user, 5, known) for user, known in {asked!r}.items()}})"
+    done = subprocess.run(
+        [sys.executable, "-c", block + asks], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert not done.returncode, done.stderr
+    served = ast.literal_eval(done.stdout)
+    for user, rows in found.groupby("user"):
+        assert served[user] == rows["item"].tolist()
 
 
 @pytest.mark.parametrize("users", [[-1], [20], [3, -2], [1.5], [True, False]])
