@@ -165,8 +165,11 @@ def test_ranking_by_scores_is_ranking_by_tables():
     same = metrics.rank(users, items, wanted, masks=(train,), similarity="dot")
     by_scores = metrics.rank_by(scores, wanted, 40, masks=(train,), size=7)
     np.testing.assert_array_equal(same, by_scores)
-    reports = (
-        popularity.report(users, items, train, target, target, similarity="dot"),
-        popularity.report_of(popularity.by_scores(scores, train), train, target, target),
+    reports = list(
+        popularity.report(ranked, train, target, target)
+        for ranked in (
+            popularity.by_tables(users, items, train, similarity="dot"),
+            popularity.by_scores(scores, train),
+        )
     )
     assert reports[0] == reports[1]

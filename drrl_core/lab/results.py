@@ -2,8 +2,11 @@
 
     runs.csv            one row a run, with the columns in `RUNS`
     skew.csv            one row a run whose weights were measured: dataset, backbone, variant, seed,
-                        k1, k2, truncated, effective_share, users, order, held, key. order and held
-                        (what was held fixed) are empty but for the runs of an order sweep
+                        k1, k2, truncated, effective_share, mass, users, order, held, key. order and
+                        held (what was held fixed) are empty but for the runs of an order sweep;
+                        mass (see `losses.mass`) where it was measured before it was recorded
+    popularity.csv      what comes of turning b, how strongly popularity is put back: a row a run
+                        and b, with the columns in `CURVES`
     per_user/KEY.csv.gz user, recall@20 and ndcg@20 on test, of the run KEY: for significance tests
 
 The columns of runs.csv are
@@ -47,7 +50,7 @@ from drrl_core.lab.run import (
 )
 from drrl_core.lab.spaces import variant_of
 from drrl_core.lab.store import RunError, load, lock_of, record, table
-from drrl_core.train import metrics, popularity, tables
+from drrl_core.train import metrics, popularity
 from drrl_core.train.diagnose import by_user
 
 NEEDED = (  # the columns without which a file is no table of runs
@@ -62,9 +65,14 @@ ADDED = (  # numbers that rows from before popularity was recorded lack, see `ad
 RUNS = (*NEEDED, *ADDED, "raised")
 SKEW = ("dataset", "backbone", "variant", "seed", "k1", "k2", "truncated", "effective_share")
 SIZES = ("radius", "weight", "eta", "temperature")  # a DrRL run sets one of them
-WEIGHED = ("k1", "k2", "truncated", "effective_share", "users")
+WEIGHED = ("k1", "k2", "truncated", "effective_share", "mass", "users")
+CURVES = (
+    *("key", "b", "valid_recall@20", "valid_ndcg@20", "test_recall@20", "test_ndcg@20"),
+    *("coverage", "mean_popularity", "gini"),
+)
 NO_RUNS = pd.DataFrame(columns=[*RUNS, "noise", "config"])
-NO_SKEW = pd.DataFrame(columns=[*SKEW, "users", "order", "held", "key"])
+NO_SKEW = pd.DataFrame(columns=[*SKEW, "mass", "users", "order", "held", "key"])
+NO_CURVES = pd.DataFrame(columns=[*CURVES])
 
 
 def read_runs(path: str | Path, *, refit: str = "none") -> pd.DataFrame:
@@ -316,15 +324,8 @@ def accuracy_by_user(outcome: Outcome) -> pd.DataFrame:
     b = (outcome.record.get("popularity") or {}).get("b")
     if b is None:
         return found
-    masked = outcome.record["parameters"]["train"]["mask"] == "train+valid"
-    masks = (data.train, data.valid) if masked else (data.train,)
-    if outcome.loss is None:
-        best = popularity.by_scores(outcome.model, data.train)(data.test, b, masks)
-        with_b = metrics.accuracy(best, data.test)
-    else:
-        own, similarity = tables(outcome.model), outcome.similarity
-        both = popularity.adjusted(*own, data.train, b, similarity=similarity)
-        with_b = metrics.evaluate(*both, data.test, masks=masks, similarity="dot")
+    told = outcome.rankings
+    with_b = metrics.accuracy(told["ranked"](data.test, b, told["masks"]), data.test)
     return found.join(with_b[list(ACCURACY)].add_suffix("_b"))
 
 
@@ -339,14 +340,15 @@ def harvest(
     """Put beside `runs.csv` what the scorecard asks of the runs that count, as the store has them.
 
     For the selected runs (`selected_runs`) that is each user's accuracy on test, for tests of
-    significance; for those without noise, and for order sweeps (`order_sweeps`), where the weight
-    goes: k1, k2 and the like, each user's negatives being all items without a train pair. What the
+    significance; for those without noise, what comes of putting popularity back, and, as for order
+    sweeps (`order_sweeps`), where the weight goes: k1, k2 and the like, each user's negatives being
+    all items without a train pair. What the
     folder has already stays as it is, also of runs that no longer count: nothing reads it, but the
     store may not be able to give it again.
 
     Args:
-        folder: with `runs.csv`; `skew.csv` and `per_user` are written there, the same bytes for
-            the same runs.
+        folder: with `runs.csv`; `skew.csv`, `popularity.csv` and `per_user` are written there, the
+            same bytes for the same runs.
         users: weights are averaged over so many users; None: over all with a train pair.
         data: by name, what cannot be loaded by it: a file has another path than name.
         store: see `store.store_folder`.
@@ -376,12 +378,15 @@ def harvest(
         return data[name] if name in data else datasets.load(name, data_dir=data_dir)
 
     missing = {}
+    curves = read_curves(folder / "popularity.csv")
     wanted = pd.concat([selected, weighed]).drop_duplicates("key").set_index("key")
     to_weigh = {*weighed["key"]} - values.keys()
+    with_b = selected["b"].notna() & (selected["noise"] == 0)
+    to_turn = {*selected["key"][with_b]} - {*curves["key"]}
     for key, row in tqdm(wanted.iterrows(), "harvest", len(wanted), unit="run", disable=None):
         path = folder / "per_user" / f"{key}.csv.gz"
         to_write = key in {*selected["key"]} and not _has_columns(path, with_b=pd.notna(row["b"]))
-        if not (to_write or key in to_weigh):
+        if not (to_write or key in to_weigh or key in to_turn):
             continue
         try:
             record(key, store=store)  # before its data are looked for
@@ -394,8 +399,27 @@ def harvest(
             write_whole(path, gzip.compress(text.encode(), mtime=0))
         if key in to_weigh:
             values[key] = mean_weights(outcome, users)
+        if key in to_turn:
+            turned = popularity.curve(**outcome.rankings).reset_index().assign(key=key)
+            curves = pd.concat([curves, turned]) if len(curves) else turned
     _write_skew(folder / "skew.csv", weighed, values, before)
+    if len(curves):
+        text = curves[[*CURVES]].sort_values(["key", "b"]).to_csv(index=False, float_format="%.5g")
+        write_whole(folder / "popularity.csv", text.encode())
     return missing
+
+
+def read_curves(path: str | Path) -> pd.DataFrame:
+    """`popularity.csv`, what comes of turning b; no row where there is no file.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    if not Path(path).exists():
+        return NO_CURVES
+    rows = pd.read_csv(path, dtype={"key": str})
+    need_columns(rows, CURVES, path)
+    return rows[[*CURVES]]
 
 
 def read_skew(path: str | Path) -> pd.DataFrame:

@@ -144,6 +144,12 @@ class Outcome:
         return TrainConfig(**read_config(self.record)["train"]).criterion
 
     @property
+    def rankings(self) -> dict[str, Any]:
+        """What `popularity.report` and `popularity.curve` are to be given."""
+        config = TrainConfig(**read_config(self.record)["train"])
+        return _rankings(self.model, self.loss, self.data, config)
+
+    @property
     def negatives(self) -> int:
         """How many negatives an example was trained with."""
         return int(self.record["parameters"]["train"]["negatives"])
@@ -452,13 +458,7 @@ def execute(
     waited = epochs - result.best_epoch >= train.patience * train.evaluate_every
     about = None
     if finished := not cut and (waited or epochs >= train.epochs):
-        masks = (data.train,) if train.mask == "train" else (data.train, data.valid)
-        about = popularity.report(
-            *tables(model),
-            *(data.train, data.valid, data.test),
-            similarity=train.similarity,
-            masks=masks,
-        )
+        about = popularity.report(**_rankings(model, loss, data, train))
     record = _record(run, named, result, where) | {
         "popularity": about,
         "finished": _now() if finished else None,
@@ -471,12 +471,24 @@ def _solved(
 ) -> Outcome:
     """The outcome of a classical model; `named` are the data that the record names."""
     result = solve(model, data, run.train)
-    masks = (data.train,) if run.train.mask == "train" else (data.train, data.valid)
-    ranked = popularity.by_scores(model, data.train)
-    about = popularity.report_of(ranked, data.train, data.valid, data.test, masks=masks)
+    about = popularity.report(**_rankings(model, None, data, run.train))
     more = {"popularity": about, "finished": _now()}
     record = _record(run, named, result, torch.device("cpu")) | more
     return Outcome(strict_json(record), result, model, None, data)
+
+
+def _rankings(
+    model: Any, loss: Any, data: datasets.Interactions, config: TrainConfig
+) -> dict[str, Any]:
+    """What `popularity.report` and `popularity.curve` are to be given of a trained model."""
+    if loss is None:
+        ranked = popularity.by_scores(model, data.train)
+    else:
+        similarity = config.similarity
+        ranked = popularity.by_tables(*tables(model), data.train, similarity=similarity)
+    splits = {split: getattr(data, split) for split in ("train", *SPLITS)}
+    masks = (data.train,) if config.mask == "train" else (data.train, data.valid)
+    return {"ranked": ranked, **splits, "masks": masks}
 
 
 def _now() -> str:

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -22,6 +23,7 @@ from drrl_core.train import metrics
 Ranked = Callable[[csr_array, float, tuple[csr_array, ...]], np.ndarray]
 
 LOW, HIGH, STEPS = -0.8, 2.0, (0.4, 0.2, 0.1)  # where b is looked for, ever more closely
+CURVE = tuple(round(LOW + 0.2 * step, 1) for step in range(15))  # each 0.2 between them
 
 
 def _log_popularity(train: csr_array) -> np.ndarray:
@@ -96,34 +98,19 @@ def best_strength(accuracy_at: Callable[[float], float]) -> float:
     return found
 
 
-def report(
-    users: Tensor,
-    items: Tensor,
-    train: csr_array,
-    valid: csr_array,
-    test: csr_array,
-    *,
-    similarity: str = "cosine",
-    masks: tuple[csr_array, ...] | None = None,
-) -> dict[str, Any]:
-    """Accuracy with b chosen on valid, and what the lists consist of at b = 0 and at that b.
+def by_tables(
+    users: Tensor, items: Tensor, train: csr_array, *, similarity: str = "cosine"
+) -> Ranked:
+    """Rankings, at any b, of a model that has tables.
 
     Args:
-        users, items, similarity: as in `adjusted`.
-        train, valid, test: the pairs, (n_users, n_items) CSR. b is chosen by NDCG@20 on valid,
-            where train pairs are no candidates; test has no part in it.
-        masks: pairs that are no candidates on test; by default the train pairs.
+        users, items, train, similarity: as in `adjusted`.
 
-    Returns:
-        b (None without valid pairs); valid, test: recall@20 and ndcg@20 with it; lists, lists_b:
-        coverage, mean_popularity and gini (see `metrics.exposure`) of the test users' 20 best,
-        without b and with it. Plain numbers, for JSON.
-
-    >>> users, items = torch.eye(2), torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
-    >>> train, test = csr_array([[1, 0, 0]] * 2), csr_array([[0, 1, 0]] * 2)
-    >>> found = report(users, items, train, csr_array((2, 3)), test)
-    >>> found["b"], found["lists"]["mean_popularity"]
-    (None, 0.6666666666666666)
+    >>> train = csr_array([[1, 0, 0], [1, 1, 0]])
+    >>> ranked = by_tables(torch.ones(2, 1), torch.tensor([[0.0], [0.1], [0.2]]), train,
+    ...                    similarity="dot")
+    >>> ranked(train, 0, ()).tolist()[0], ranked(train, 2, ()).tolist()[0]
+    ([2, 1, 0], [1, 2, 0])
     """
 
     def ranked(target: csr_array, b: float, masks: tuple[csr_array, ...]) -> np.ndarray:
@@ -134,7 +121,7 @@ def report(
             *tables, metrics.seekers(target), masks=masks, k=metrics.CUTOFF, similarity=how
         )
 
-    return report_of(ranked, train, valid, test, masks=masks)
+    return ranked
 
 
 def by_scores(scores: metrics.Scorer, train: csr_array) -> Ranked:
@@ -167,7 +154,12 @@ def by_scores(scores: metrics.Scorer, train: csr_array) -> Ranked:
     return ranked
 
 
-def report_of(
+def _accuracy(best: np.ndarray, target: csr_array) -> dict[str, float]:
+    means = metrics.accuracy(best, target)[[*metrics.ACCURACY]].mean()
+    return {str(name): float(value) for name, value in means.items()}
+
+
+def report(
     ranked: Ranked,
     train: csr_array,
     valid: csr_array,
@@ -175,34 +167,71 @@ def report_of(
     *,
     masks: tuple[csr_array, ...] | None = None,
 ) -> dict[str, Any]:
-    """`report`, of anything that ranks at any b: see `by_scores`.
+    """Accuracy with b chosen on valid, and what the lists consist of at b = 0 and at that b.
 
     Args:
-        ranked: gives the 20 best items of each user with something to find.
-        train, valid, test, masks: as in `report`.
+        ranked: of `by_tables` or `by_scores`.
+        train, valid, test: the pairs, (n_users, n_items) CSR. b is chosen by NDCG@20 on valid,
+            where train pairs are no candidates; test has no part in it.
+        masks: pairs that are no candidates on test; by default the train pairs.
 
     Returns:
-        As `report`.
+        b (None without valid pairs); valid, test: recall@20 and ndcg@20 with it; lists, lists_b:
+        coverage, mean_popularity and gini (see `metrics.exposure`) of the test users' 20 best,
+        without b and with it. Plain numbers, for JSON.
 
+    >>> users, items = torch.eye(2), torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
     >>> train, test = csr_array([[1, 0, 0]] * 2), csr_array([[0, 1, 0]] * 2)
-    >>> ranked = by_scores(lambda users: torch.zeros(len(users), 3), train)
-    >>> report_of(ranked, train, test, test)["test"]["recall@20"]
-    1.0
+    >>> found = report(by_tables(users, items, train), train, csr_array((2, 3)), test)
+    >>> found["b"], found["lists"]["mean_popularity"]
+    (None, 0.6666666666666666)
     """
     masks = (train,) if masks is None else masks
-
-    def accuracy(best: np.ndarray, target: csr_array) -> dict[str, float]:
-        means = metrics.accuracy(best, target)[[*metrics.ACCURACY]].mean()
-        return {str(name): float(value) for name, value in means.items()}
-
     found: dict[str, Any] = {
         "b": None,
         "lists": metrics.exposure(ranked(test, 0, masks), train).to_dict(),
     }
     if not valid.nnz:
         return found
-    on_valid = cache(lambda b: accuracy(ranked(valid, b, (train,)), valid))
+    on_valid = cache(lambda b: _accuracy(ranked(valid, b, (train,)), valid))
     b = best_strength(lambda b: on_valid(b)["ndcg@20"])
     best = ranked(test, b, masks)
-    found |= {"b": b, "valid": on_valid(b), "test": accuracy(best, test)}
+    found |= {"b": b, "valid": on_valid(b), "test": _accuracy(best, test)}
     return found | {"lists_b": metrics.exposure(best, train).to_dict()}
+
+
+def curve(
+    ranked: Ranked,
+    train: csr_array,
+    valid: csr_array,
+    test: csr_array,
+    *,
+    strengths: Iterable[float] = CURVE,
+    masks: tuple[csr_array, ...] | None = None,
+) -> pd.DataFrame:
+    """Accuracy, and what the lists consist of, as b turns.
+
+    Losses are compared at equal popularity where their curves of accuracy over popularity are.
+
+    Args:
+        ranked, train, valid, test, masks: as in `report`.
+        strengths: each b.
+
+    Returns:
+        A row a b, which is the index: valid_recall@20, valid_ndcg@20, test_recall@20, test_ndcg@20;
+        coverage, mean_popularity and gini of the test users' 20 best, see `metrics.exposure`.
+
+    >>> train, test = csr_array([[1, 0, 0], [1, 1, 0]]), csr_array([[0, 1, 0], [0, 0, 0]])
+    >>> ranked = by_scores(lambda users: torch.tensor([[0.0, 0.1, 0.2]])[users * 0], train)
+    >>> curve(ranked, train, test, test, strengths=(0, 2))["mean_popularity"].tolist()
+    [1.0, 1.0]
+    """
+    masks = (train,) if masks is None else masks
+    rows = {}
+    for b in strengths:
+        best = ranked(test, b, masks)
+        told = {"valid": _accuracy(ranked(valid, b, (train,)), valid)}
+        told["test"] = _accuracy(best, test)
+        row = {f"{split}_{name}": v for split, own in told.items() for name, v in own.items()}
+        rows[b] = row | metrics.exposure(best, train).to_dict()
+    return pd.DataFrame.from_dict(rows, "index").rename_axis("b")

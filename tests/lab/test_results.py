@@ -16,7 +16,7 @@ from drrl_core.lab import store as store_module
 from drrl_core.lab.run import configure, execute, key_of
 from drrl_core.lab.workers import Compute
 from drrl_core.paper import evidence
-from drrl_core.train import tables
+from drrl_core.train import popularity, tables
 
 
 @pytest.mark.slow
@@ -79,7 +79,17 @@ def test_harvest_takes_from_the_store_what_the_scorecard_asks(counted, tmp_path)
 
     written = harvested(folder)
     sl = found[found["loss"] == "sl"].index
-    assert written.keys() - {"skew.csv"} == {f"{key}.csv.gz" for key in [best, *sl]}
+    curves = results.read_curves(folder / "popularity.csv")
+    assert set(curves["key"]) == set(finals["key"])
+    own = curves[curves["key"] == best].set_index("b")
+    assert own.index.tolist() == [*popularity.CURVE]
+    assert own.loc[0.0, "test_ndcg@20"] == pytest.approx(found.loc[best, "test_ndcg@20"], rel=1e-4)
+    assert finals["mass"].notna().all() and finals.loc[
+        finals["variant"] == "sl", "mass"
+    ].to_numpy() == pytest.approx(1, rel=1e-4)
+    assert written.keys() - {"skew.csv", "popularity.csv"} == {
+        f"{key}.csv.gz" for key in [best, *sl]
+    }
     for key in [best, *sl]:
         table = pd.read_csv(folder / "per_user" / f"{key}.csv.gz", index_col="user")
         whole = store_module.load(key, store=counted / "runs")

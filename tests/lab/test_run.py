@@ -316,17 +316,19 @@ def test_a_hyper_parameter_that_came_later_is_in_keys_where_it_is_turned():
 
 
 def test_the_record_tells_of_popularity_put_back():
+    def report(outcome, similarity="cosine", **masks):
+        users_items = tables(outcome.model)
+        ranked = popularity.by_tables(*users_items, data.train, similarity=similarity)
+        return popularity.report(ranked, data.train, data.valid, data.test, **masks)
+
     outcome = execute(configure("synthetic", config=SMALL), progress=False)
     data, found = outcome.data, outcome.record["popularity"]
-    splits = data.train, data.valid, data.test
-    assert found == popularity.report(*tables(outcome.model), *splits)
+    assert found == report(outcome)
     masked = configure("synthetic", config=SMALL | {"mask": "train+valid"})
     again = execute(masked, progress=False)
-    wanted = {"masks": (data.train, data.valid)}
-    assert again.record["popularity"] == popularity.report(*tables(again.model), *splits, **wanted)
+    assert again.record["popularity"] == report(again, masks=(data.train, data.valid))
     dot = execute(configure("synthetic", "bpr", config=SMALL), progress=False)
-    wanted = {"similarity": "dot"}
-    assert dot.record["popularity"] == popularity.report(*tables(dot.model), *splits, **wanted)
+    assert dot.record["popularity"] == report(dot, "dot")
     columns = results.added_columns(outcome.record)
     assert {*columns} | {*results.NEEDED} == {*results.RUNS}
     for name in ("recall@20", "ndcg@20"):

@@ -24,6 +24,11 @@ def world():
     return *tables, *(csr_array((taken == split).astype(float)) for split in (1, 2, 3))
 
 
+def report(users, items, train, valid, test, *, similarity="cosine", masks=None):
+    ranked = popularity.by_tables(users, items, train, similarity=similarity)
+    return popularity.report(ranked, train, valid, test, masks=masks)
+
+
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 @pytest.mark.parametrize("b", [-0.7, 0.0, 0.3, 2.0])
 def test_scores_are_as_the_formula_says(world, similarity, b):
@@ -73,7 +78,7 @@ def test_of_equal_accuracies_the_strength_nearest_to_zero_is_taken():
 def test_the_report_is_what_the_parts_say(world, similarity):
     users, items, train, valid, test = world
     masks = (train, valid)
-    found = popularity.report(*world, similarity=similarity, masks=masks)
+    found = report(*world, similarity=similarity, masks=masks)
 
     def evaluated(b, target, masks):
         tables = popularity.adjusted(users, items, train, b, similarity=similarity)
@@ -96,7 +101,7 @@ def test_the_report_is_what_the_parts_say(world, similarity):
 def test_test_has_no_part_in_the_choice(world):
     *tables, train, valid, test = world
     other = csr_array(test.toarray()[:, ::-1] * (train.toarray() == 0))
-    first, second = (popularity.report(*tables, train, valid, each) for each in (test, other))
+    first, second = (report(*tables, train, valid, each) for each in (test, other))
     assert first["b"] == second["b"] and first["valid"] == second["valid"]
     assert first["test"] != second["test"]
 
@@ -111,7 +116,7 @@ def test_a_popular_world_is_found_to_be_one():
         pairs[user, taken] = rng.permutation([1] * 12 + [2] * 4 + [3] * 4)
     splits = [csr_array((pairs == split).astype(float)) for split in (1, 2, 3)]
     tables = (torch.tensor(rng.normal(size=(n, 8)), dtype=torch.float32) for n in (400, 300))
-    found = popularity.report(*tables, *splits)
+    found = report(*tables, *splits)
     assert found["b"] > 1
     assert found["lists_b"]["mean_popularity"] > 2 * found["lists"]["mean_popularity"]
     assert found["lists_b"]["coverage"] < found["lists"]["coverage"]
@@ -121,8 +126,8 @@ def test_a_popular_world_is_found_to_be_one():
 def test_without_anything_held_out_there_is_no_strength(world):
     *tables, train, valid, test = world
     empty = csr_array(train.shape)
-    assert popularity.report(*tables, train, empty, test)["b"] is None
-    nothing = popularity.report(*tables, train, valid, empty)
+    assert report(*tables, train, empty, test)["b"] is None
+    nothing = report(*tables, train, valid, empty)
     assert nothing["lists"]["coverage"] == 0 and math.isnan(nothing["lists"]["mean_popularity"])
 
 
@@ -148,7 +153,23 @@ def test_the_default_ranking_is_not_touched():
     """b = 0 in a report is the ranking without it, to the last tie."""
     data = datasets.load("synthetic")
     tables = torch.ones(data.n_users, 2), torch.ones(data.n_items, 2)  # every score alike
-    found = popularity.report(*tables, data.train, data.valid, data.test)
+    found = report(*tables, data.train, data.valid, data.test)
     rows = metrics.seekers(data.test)
     best = metrics.rank(*tables, rows, masks=(data.train,), k=20)
     assert found["lists"] == metrics.exposure(best, data.train).to_dict()
+
+
+def test_a_curve_has_the_report_of_its_own_b_and_of_zero(world):
+    *tables, train, valid, test = world
+    told = report(*world)
+    ranked = popularity.by_tables(*tables, train)
+    found = popularity.curve(ranked, train, valid, test, strengths=(0.0, told["b"]))
+    assert found.index.tolist() == [0.0, told["b"]] and found.index.name == "b"
+    lists = ["coverage", "mean_popularity", "gini"]
+    for b, part in zip(found.index, ("lists", "lists_b"), strict=True):
+        assert found.loc[b, lists].to_dict() == pytest.approx(told[part])
+    with_b = found.loc[told["b"]]
+    for split in ("valid", "test"):
+        own = {name: with_b[f"{split}_{name}"] for name in metrics.ACCURACY}
+        assert own == pytest.approx(told[split])
+    assert popularity.CURVE[0] == popularity.LOW and popularity.CURVE[-1] == popularity.HIGH
