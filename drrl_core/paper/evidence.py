@@ -154,6 +154,7 @@ class Evidence:
     skew: pd.DataFrame
     folder: Path | None
     _tests: dict = field(default_factory=dict)
+    _tables: dict[Path, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def printed(self) -> bool:
@@ -210,19 +211,36 @@ class Evidence:
         pair, metric = [self.of(cell, variant) for variant in (a, b)], cell[3]
         if metric in ACCURACY:
             if (name := (cell[:3], a, b)) not in self._tests:  # one test is of both metrics
-                users = [self._users(rows["key"]) for rows in pair]
+                users = [self.users(cell, variant) for variant in (a, b)]
                 known = all(table is not None for table in users)
                 self._tests[name] = metrics.compare(*users, samples=2_000) if known else None
             if (tested := self._tests[name]) is not None:
                 return tested.loc[metric, "p_bootstrap"]
         return welch(*(rows["value"] for rows in pair))
 
-    def _users(self, keys: pd.Series) -> pd.DataFrame | None:
-        """Each user's mean over the runs; None where a run has no per-user file."""
-        paths = [self.folder / "per_user" / f"{key}.csv.gz" for key in keys]
+    def users(self, cell: tuple, variant: str, columns=ACCURACY) -> pd.DataFrame | None:
+        """Each user's mean over a cell's runs of one variant; None where a run's file lacks it.
+
+        Args:
+            cell: of a metric of accuracy.
+            variant: of the runs.
+            columns: of the files in `per_user`, such as "ndcg@20_b".
+        """
+        paths = [
+            self.folder / "per_user" / f"{key}.csv.gz" for key in self.of(cell, variant)["key"]
+        ]
         if not paths or not all(path.exists() for path in paths):
             return None
-        return sum(pd.read_csv(p, index_col="user")[[*ACCURACY]] for p in paths) / len(paths)
+        tables = [self._table(path) for path in paths]
+        if not all({*columns} <= {*table} for table in tables):
+            return None
+        return sum(table[[*columns]] for table in tables) / len(tables)
+
+    def _table(self, path: Path) -> pd.DataFrame:
+        """A file of users, read once."""
+        if path not in self._tables:
+            self._tables[path] = pd.read_csv(path, index_col="user")
+        return self._tables[path]
 
 
 # ---------------------------------------------------------------------------------------------

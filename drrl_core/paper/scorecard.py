@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from drrl_core.paper import evidence, published
+from drrl_core.paper import evidence, findings, published
 from drrl_core.paper.claims import CLAIMS as TEXT_CLAIMS
 from drrl_core.paper.claims import COMPARISON, WEIGHT_SKEW, Claim
 from drrl_core.paper.evidence import ACCURACY, BASELINES, TOLERANCE, VARIANTS, Evidence
@@ -28,6 +28,10 @@ COLUMNS = (
 COMPARISON_COLUMNS = (
     *("paper", "ours", "low", "high", "difference", "seeds", "trials", "p", "seconds"),
 )
+FOUND = [  # the columns of what was found here
+    *("claim", "dataset", "backbone", "loss", "metric", "ours", "low", "high", "seeds", "verdict"),
+    *("note", "command"),
+]
 CLAIMS: dict[str, Claim] = TEXT_CLAIMS | LEMMAS
 NO_BACKBONE = "the paper states no backbone"
 NOT_THEIRS = "a global-time split of the same data, for the paper's own is not published"
@@ -215,7 +219,7 @@ def build(folder: str | Path = "data/results") -> pd.DataFrame:
         folder: see `evidence`.
 
     Returns:
-        One row for each number and each claim, with
+        One row for each number and each claim of the paper, and for each of `findings`, with
 
         - paper: the number it prints; for a claim, what the same check finds in its own tables.
         - ours: the mean over the seeds; for a claim, what `metric` says.
@@ -233,6 +237,7 @@ def build(folder: str | Path = "data/results") -> pd.DataFrame:
     """
     e = evidence.measured(folder)
     rows = [*number_rows(e).to_dict("records"), *claim_rows(e).to_dict("records")]
+    rows += findings.rows(e)
     return pd.DataFrame(rows, columns=COLUMNS).astype({"seeds": "Int64", "trials": "Int64"})
 
 
@@ -259,6 +264,8 @@ def page(table: pd.DataFrame) -> str:
     >>> page(build("nowhere")).count("<tr")
     336
     """
+    own = table["source"] == findings.SOURCE
+    found, table = table[own], table[~own]
     is_claim = table["claim"].notna()
     counts = pd.crosstab(table["source"].where(~is_claim, "Claims"), table["verdict"])
     counts = counts.rename_axis(index=None, columns=None)
@@ -269,5 +276,6 @@ def page(table: pd.DataFrame) -> str:
     return jinja2.Template(text, autoescape=True, keep_trailing_newline=True).render(
         counts=_html(counts, list(counts), index=True),
         claims=_html(table[is_claim], shown),
+        found=_html(found, FOUND) if len(found) else "",
         numbers=[(source, _html(rows, columns)) for source, rows in numbers],
     )
