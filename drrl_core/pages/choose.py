@@ -2,6 +2,7 @@
 
 import html
 import math
+from base64 import b64encode
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,6 @@ import pandas as pd
 from drrl_core.common import write_whole
 from drrl_core.lab import choose
 from drrl_core.lab.run import ACCURACY
-from drrl_core.pages.html import picture
 from drrl_core.show import figures, style
 
 WORDS = {
@@ -79,7 +79,9 @@ def page(choice: choose.Choice, dataset: str) -> str:
     if len(choice.table):
         points = choice.table.set_index("model").rename(columns={"test_ndcg@20": "ndcg@20"})
         points = points[["seconds", "ndcg@20"]].assign(low=math.nan, high=math.nan)
-        drawn = picture(figures.accuracy_by_cost(points, title="What accuracy costs"))
+        image = style.png(figures.accuracy_by_cost(points, title="What accuracy costs"))
+        words = "Test NDCG@20 against seconds of one training, a mark a model"
+        drawn = f'<img alt="{words}" src="data:image/png;base64,{b64encode(image).decode()}">'
     name = style.label(choice.chosen) if choice.chosen else "nothing yet"
     absent = [
         f"<li>{html.escape(style.label(each))}: {html.escape(why)}</li>"
