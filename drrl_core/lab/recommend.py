@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -85,13 +86,20 @@ def recommend(
         raise ValueError(f"known has {sorted(odd)}: expected some of {', '.join(SPLITS)}")
     users = metrics.seekers(data.train) if users is None else _indices(data, users)
     masks = tuple(getattr(data, name) for name in known)
-    (user_table, item_table), (user_ids, item_ids) = ranking_tables(trained), labels(data)
-    best = metrics.rank(user_table, item_table, users, masks=masks, k=k, similarity="dot")
-    parts = np.array_split(np.arange(len(users)), 1 + best.size * item_table.shape[1] // TILE)
-    scores = [
-        torch.einsum("ud,ukd->uk", user_table[users[some]], item_table[best[some]])
-        for some in parts
-    ]
+    user_ids, item_ids = labels(data)
+    if trained.loss is None:  # a classical model, which has no tables
+        model: Any = trained.model
+        best = metrics.rank_by(model, users, data.n_items, masks=masks, k=k)
+        parts = np.array_split(np.arange(len(users)), 1 + len(users) // 256)
+        scores = [model(users[some]).gather(1, torch.from_numpy(best[some])) for some in parts]
+    else:
+        user_table, item_table = ranking_tables(trained)
+        best = metrics.rank(user_table, item_table, users, masks=masks, k=k, similarity="dot")
+        parts = np.array_split(np.arange(len(users)), 1 + best.size * item_table.shape[1] // TILE)
+        scores = [
+            torch.einsum("ud,ukd->uk", user_table[users[some]], item_table[best[some]])
+            for some in parts
+        ]
     owner, rank = np.repeat(users, best.shape[1]), np.tile(np.arange(best.shape[1]), len(users))
     columns = {
         "user": user_ids[owner],
@@ -124,7 +132,7 @@ def export(
           numbers and not be: read them with `dtype={"user": str, "item": str}`.
         - embeddings: `embeddings.npz`, users (n_users, d) and items (n_items, d), float32, whose
           dot products are the scores (for cosine they have length one); user_ids and item_ids, as
-          in the file: numbers or text, no Python objects.
+          in the file: numbers or text, no Python objects. A classical model has none.
 
     >>> import tempfile
     >>> from drrl_core.lab.run import configure, execute
@@ -135,11 +143,11 @@ def export(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    written = {
-        "recommendations": folder / "recommendations.csv",
-        "embeddings": folder / "embeddings.npz",
-    }
+    written = {"recommendations": folder / "recommendations.csv"}
     recommend(trained, k=k, known=known).to_csv(written["recommendations"], index=False)
+    if trained.loss is None:
+        return written
+    written["embeddings"] = folder / "embeddings.npz"
     users, items = (table.numpy() for table in ranking_tables(trained))
     user_ids, item_ids = labels(trained.data)
     np.savez_compressed(

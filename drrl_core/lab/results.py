@@ -88,7 +88,8 @@ def read_runs(path: str | Path, *, refit: str = "none") -> pd.DataFrame:
     if not (path := Path(path)).exists():
         return NO_RUNS
     read_as_text(path)  # raises if it is no table of runs
-    rows = pd.read_csv(path, dtype={"key": str}).reindex(columns=RUNS).astype({"raised": object})
+    rows = pd.read_csv(path, dtype={"key": str}).reindex(columns=RUNS)
+    rows = rows.astype({"raised": object, "loss": object})
     rows["loss"] = rows["loss"].fillna("")  # of a classical model
     rows = rows[_current(rows)]
     if (doubt := rows.groupby("dataset")["data_hash"].nunique() > 1).any():
