@@ -117,8 +117,8 @@ def choose(
 ) -> Choice:
     """Which model ranks best on these data, of those that so many minutes can tell apart.
 
-    In each round every model has an equal share of the time that is left; what it does not need the
-    others have. A loss, on MF, is trained for as many epochs as a quarter of its share holds, 100
+    A classical model first has up to half of the time that is left, and needs little of it; for the
+    rest every model has an equal share, and what it does not need the others have. A loss, on MF, is trained for as many epochs as a quarter of its share holds, 100
     at most.
 
     Args:
@@ -149,7 +149,8 @@ def choose(
             left = 60 * minutes - (time.monotonic() - began)
             if left <= 0:
                 return known
-            share = left / (len(names) - number)
+            first = trials == ROUNDS[0] and name in classical.REGISTRY
+            share = left / (2 if first else len(names) - number)
             config: dict[str, object] = {}
             if name not in classical.REGISTRY:
                 if not epochs:
