@@ -529,6 +529,8 @@ def data_info(
         print(
             f"{file['file']}\n  {state}: {file['path']}\n  {file['url']}\n  sha256 {file['sha256']}"
         )
+    if lines := datasets.told(name):
+        print("others' numbers, Recall@20 / NDCG@20:", *lines, sep="\n")
 
 
 @data_app.command("fetch")

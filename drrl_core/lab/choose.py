@@ -118,8 +118,8 @@ def choose(
     """Which model ranks best on these data, of those that so many minutes can tell apart.
 
     A classical model first has up to half of the time that is left, and needs little of it; for the
-    rest every model has an equal share, and what it does not need the others have. A loss, on MF, is trained for as many epochs as a quarter of its share holds, 100
-    at most.
+    rest every model has an equal share, and what it does not need the others have. A loss, on MF,
+    is trained for as many epochs as a quarter of its share holds, 100 at most.
 
     Args:
         dataset: a name, or the path of a file, perhaps with options; it needs valid pairs.
