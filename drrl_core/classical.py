@@ -211,7 +211,7 @@ def ease(train: csr_array, *, l2: float = 100.0) -> Scorer:
 FACTORS = {
     "backbone.dim": Range(32, 512, True),
     "backbone.alpha": Range(1, 100, True),
-    "backbone.reg": Range(1, 300, True),
+    "backbone.reg": Range(1, 100, True),
 }
 
 

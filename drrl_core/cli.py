@@ -68,6 +68,13 @@ def train(
         str | None,
         typer.Option(help="train+valid: train on both, a loss for its best epochs without."),
     ] = None,
+    popularity: Annotated[
+        str | None,
+        typer.Option(
+            help="Show the accuracy with popularity put back, too; nothing is trained anew. auto, "
+            "chosen on valid, or its strength b."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="One seed, one result [default: 0].")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     data_dir: DataDir = None,
@@ -124,6 +131,10 @@ def train(
         found = record[split].items()
         metrics = "  ".join(f"{name} {'none' if v is None else f'{v:.4f}'}" for name, v in found)
         print(f"{split:>5}  {metrics}")
+    if popularity is not None:
+        b = outcome.strength(parse_value(popularity))
+        for name, value in outcome.turned([0.0, b]).T.iterrows():
+            print(f"{name:>16}  {value.iloc[0]:.4f}  with b = {b:g}: {value.iloc[1]:.4f}")
 
 
 app.command()(recommend)
@@ -209,6 +220,42 @@ def tune(
         compute=Compute(None, data_dir, device, workers, threads, scheduler),
     )
     _show(found)
+
+
+@app.command("choose")
+def choose_model(
+    dataset: Annotated[
+        str, typer.Argument(help="A data set's name, or the path of your own file (as in train).")
+    ],
+    minutes: Annotated[float, typer.Option(help="The budget; the same command goes on.")] = 30,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for page and table [default: out/choose/NAME].")
+    ] = None,
+    data_dir: DataDir = None,
+):
+    """Which model for these data: classical ones first, then losses; a table, a page, a reason.
+
+    Popularity, ItemKNN, EASE, iALS; then SL, CCL and DrRL on MF, by the search of `drrl tune`. The
+    choice is made on valid: of those that cannot be told from the best, the cheapest to train.
+    """
+    from dataclasses import replace
+
+    from drrl_core import datasets
+    from drrl_core.lab import choose
+    from drrl_core.pages import choose as pages
+
+    name = datasets.load(dataset, data_dir=data_dir).name
+    folder = out or Path("out/choose") / name
+
+    def tell(choice: choose.Choice) -> None:
+        pages.write(choice, dataset, folder)
+        print(pages.lines(choice), flush=True)
+
+    compute = replace(choose.HERE, data_dir=data_dir)
+    found = choose.choose(dataset, minutes=minutes, folder=folder, compute=compute, tell=tell)
+    for each, why in found.missing.items():
+        print(f"not in the table: {each}: {why}", file=sys.stderr)
+    print("to read:", *pages.write(found, dataset, folder))
 
 
 @app.command()

@@ -65,6 +65,8 @@ def data_info(
         print(
             f"{file['file']}\n  {state}: {file['path']}\n  {file['url']}\n  sha256 {file['sha256']}"
         )
+    if lines := datasets.told(name):
+        print("others' numbers, Recall@20 / NDCG@20:", *lines, sep="\n")
 
 
 @data_app.command("fetch")
@@ -90,6 +92,9 @@ def recommend(
     known: Annotated[
         str, typer.Option(help="Splits whose items are left out: train, or train,valid,test.")
     ] = "train",
+    popularity: Annotated[
+        str, typer.Option(help="Put popularity back: auto, chosen on valid, or its strength b.")
+    ] = "0",
     vectors: Annotated[
         bool, typer.Option("--vectors", help="Beside it, the embeddings of users and of items.")
     ] = False,
@@ -99,10 +104,12 @@ def recommend(
     from drrl_core import datasets
     from drrl_core.lab import recommend as lists
     from drrl_core.lab import store
+    from drrl_core.lab.run import parse_value
 
     lists.suffix_of(out)  # before anything is computed
     own = None if data is None else datasets.load(data, data_dir=data_dir)
     outcome, splits = store.load(key, data=own, data_dir=data_dir), tuple(known.split(","))
     options = {"k": k, "users": user or None, "known": splits, "vectors": vectors}
+    options["popularity"] = parse_value(popularity)
     for path in lists.export(outcome, out, **options).values():
         print(path)

@@ -6,6 +6,7 @@
 from .interactions import SPLITS, DataError, Interactions
 from .loading import load, load_file
 from .options import formats
+from .provenance import others, told
 from .public import data_folder, describe, fetch, names
 from .quality import account, checks, shift
 from .recipe import recipes
@@ -23,6 +24,8 @@ __all__ = [
     "load",
     "load_file",
     "names",
+    "others",
     "recipes",
     "shift",
+    "told",
 ]

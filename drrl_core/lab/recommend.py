@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,10 @@ from scipy.sparse import csr_array
 
 from drrl_core.common import whole_file
 from drrl_core.datasets import SPLITS, Interactions
+from drrl_core.lab.run import Outcome
 from drrl_core.train import metrics
-from drrl_core.train.diagnose import Trained, ranking_tables
+from drrl_core.train import popularity as put_back
+from drrl_core.train.diagnose import ranking_tables
 
 TILE = 2**22  # scores of a few users at a time: arrays of 16 MiB
 # What a cell begins with that a spreadsheet runs; and the mark that keeps it from doing so.
@@ -54,11 +57,12 @@ def _indices(data: Interactions, users: np.ndarray | Sequence[int | str]) -> np.
 
 
 def recommend(
-    trained: Trained,
+    trained: Outcome,
     *,
     k: int = 20,
     users: np.ndarray | Sequence[int | str] | None = None,
     known: tuple[str, ...] = ("train",),
+    popularity: float | str = 0.0,
 ) -> pd.DataFrame:
     """The k best items of each user, under the ids that users and items came with.
 
@@ -69,13 +73,16 @@ def recommend(
             nothing is known of the others.
         known: the splits whose pairs are no candidates. ("train",) is what accuracy is measured
             on; ("train", "valid", "test") recommends nothing that a user already has.
+        popularity: b, how strongly popularity is put back (see `train.popularity`), or "auto", the
+            best on valid.
 
     Returns:
         A row a recommendation, a user's best first: user, item (their own ids), rank from 1, score
         (cosine or dot product, as trained). Fewer than k where a user has fewer candidates.
 
     Raises:
-        ValueError: k is below 1, `known` names no split, or a user is not known.
+        ValueError: k is below 1, `known` names no split, a user is not known, or `popularity` is
+            neither a number nor "auto".
 
     >>> from drrl_core.lab.run import configure, execute
     >>> outcome = execute(configure("synthetic", config={"epochs": 1}), progress=False)
@@ -89,13 +96,23 @@ def recommend(
         raise ValueError(f"known has {sorted(odd)}: expected some of {', '.join(SPLITS)}")
     users = metrics.seekers(data.train) if users is None else _indices(data, users)
     masks = tuple(getattr(data, name) for name in known)
-    (user_table, item_table), (user_ids, item_ids) = ranking_tables(trained), labels(data)
-    best = metrics.rank(user_table, item_table, users, masks=masks, k=k, similarity="dot")
-    parts = np.array_split(np.arange(len(users)), 1 + best.size * item_table.shape[1] // TILE)
-    scores = [
-        torch.einsum("ud,ukd->uk", user_table[users[some]], item_table[best[some]])
-        for some in parts
-    ]
+    (user_ids, item_ids), b = labels(data), trained.strength(popularity)
+    if trained.loss is None:  # a classical model, which has no tables
+        model: Any = put_back.raised(trained.model, data.train)(b)
+        best = metrics.rank_by(model, users, data.n_items, masks=masks, k=k)
+        parts = np.array_split(np.arange(len(users)), 1 + len(users) // 256)
+        scores = [model(users[some]).gather(1, torch.from_numpy(best[some])) for some in parts]
+    else:
+        user_table, item_table = ranking_tables(trained)
+        if b:
+            both = user_table, item_table, data.train, b
+            user_table, item_table = put_back.adjusted(*both, similarity="dot")
+        best = metrics.rank(user_table, item_table, users, masks=masks, k=k, similarity="dot")
+        parts = np.array_split(np.arange(len(users)), 1 + best.size * item_table.shape[1] // TILE)
+        scores = [
+            torch.einsum("ud,ukd->uk", user_table[users[some]], item_table[best[some]])
+            for some in parts
+        ]
     owner, rank = np.repeat(users, best.shape[1]), np.tile(np.arange(best.shape[1]), len(users))
     columns = {
         "user": user_ids[owner],
@@ -107,7 +124,7 @@ def recommend(
     return pd.DataFrame(columns)[rank < np.repeat(taken, best.shape[1])].reset_index(drop=True)
 
 
-def embeddings(trained: Trained) -> dict[str, pd.DataFrame]:
+def embeddings(trained: Outcome) -> dict[str, pd.DataFrame]:
     """The vectors whose dot products are the scores, under the ids of one's own file.
 
     Returns:
@@ -207,25 +224,27 @@ def _harmless(text: str) -> str:
 
 
 def export(
-    trained: Trained,
+    trained: Outcome,
     path: str | Path,
     *,
     k: int = 20,
     users: np.ndarray | Sequence[int | str] | None = None,
     known: tuple[str, ...] = ("train",),
     vectors: bool = True,
+    popularity: float | str = 0.0,
 ) -> dict[str, Path]:
     """Write recommendations and embeddings for use elsewhere, under the ids of one's own file.
 
     Args:
         trained: the outcome of a run.
         path: of the recommendations, see `write_table`.
-        k, users, known: as in `recommend`.
+        k, users, known, popularity: as in `recommend`; the embeddings know nothing of the last.
         vectors: the `embeddings` too, to files beside it: `lists_users.csv` and `lists_items.csv`
             where `path` is `lists.csv`.
 
     Returns:
-        The files written, by what they hold: recommendations, users, items.
+        The files written, by what they hold: recommendations, users, items; of a classical model,
+        which has no embeddings, the recommendations alone.
 
     >>> import tempfile
     >>> from drrl_core.lab.run import configure, execute
@@ -235,8 +254,9 @@ def export(
     {'recommendations': (5000, 4), 'users': (1000, 65), 'items': (800, 65)}
     """
     path, suffix = Path(path), suffix_of(path)
-    lists = recommend(trained, k=k, users=users, known=known)
+    lists = recommend(trained, k=k, users=users, known=known, popularity=popularity)
     written = {"recommendations": write_table(lists, path)}
+    vectors = vectors and trained.loss is not None
     for side, table in embeddings(trained).items() if vectors else ():
         written[side] = write_table(table, path.with_name(f"{path.stem}_{side}{suffix}"))
     return written

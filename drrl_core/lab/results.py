@@ -50,7 +50,7 @@ from drrl_core.lab.run import (
 )
 from drrl_core.lab.spaces import variant_of
 from drrl_core.lab.store import RunError, load, lock_of, record, table
-from drrl_core.train import metrics, popularity
+from drrl_core.train import metrics
 from drrl_core.train.diagnose import by_user
 
 NEEDED = (  # the columns without which a file is no table of runs
@@ -96,7 +96,8 @@ def read_runs(path: str | Path, *, refit: str = "none") -> pd.DataFrame:
     if not (path := Path(path)).exists():
         return NO_RUNS
     read_as_text(path)  # raises if it is no table of runs
-    rows = pd.read_csv(path, dtype={"key": str}).reindex(columns=RUNS).astype({"raised": object})
+    rows = pd.read_csv(path, dtype={"key": str}).reindex(columns=RUNS)
+    rows = rows.astype({"raised": object, "loss": object})
     rows["loss"] = rows["loss"].fillna("")  # of a classical model
     rows = rows[_current(rows)]
     if (doubt := rows.groupby("dataset")["data_hash"].nunique() > 1).any():
@@ -400,7 +401,7 @@ def harvest(
         if key in to_weigh:
             values[key] = mean_weights(outcome, users)
         if key in to_turn:
-            turned = popularity.curve(**outcome.rankings).reset_index().assign(key=key)
+            turned = outcome.turned().reset_index().assign(key=key)
             curves = pd.concat([curves, turned]) if len(curves) else turned
     _write_skew(folder / "skew.csv", weighed, values, before)
     if len(curves):

@@ -6,7 +6,7 @@ import math
 import platform
 import statistics
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -29,13 +30,14 @@ from drrl_core.train import (
     Fit,
     TrainConfig,
     fit,
+    kept,
     metrics,
-    popularity,
     refitted,
     resolve_device,
     solve,
     tables,
 )
+from drrl_core.train import popularity as put_back
 from drrl_core.train.diagnose import diagnostics
 
 KEYS = 2  # how keys are made: another number would make every kept run unknown
@@ -148,6 +150,25 @@ class Outcome:
         """What `popularity.report` and `popularity.curve` are to be given."""
         config = TrainConfig(**read_config(self.record)["train"])
         return _rankings(self.model, self.loss, self.data, config)
+
+    def turned(self, strengths: Iterable[float] = put_back.CURVE) -> pd.DataFrame:
+        """What comes of turning b, see `popularity.curve`."""
+        return put_back.curve(**self.rankings, strengths=strengths)
+
+    def strength(self, popularity: float | str) -> float:
+        """b, how strongly popularity is put back: a number, or "auto", the best on valid.
+
+        Raises:
+            ValueError: it is neither, or there are no valid pairs to choose by.
+        """
+        if popularity == "auto":
+            about = self.record.get("popularity") or put_back.report(**self.rankings)
+            if about["b"] is None:
+                raise ValueError("popularity 'auto' is chosen on valid, which has no pairs: give b")
+            return float(about["b"])
+        if isinstance(popularity, str) or not math.isfinite(popularity):
+            raise ValueError(f"popularity must be a number or 'auto', not {popularity!r}")
+        return float(popularity)
 
     @property
     def negatives(self) -> int:
@@ -458,7 +479,7 @@ def execute(
     waited = epochs - result.best_epoch >= train.patience * train.evaluate_every
     about = None
     if finished := not cut and (waited or epochs >= train.epochs):
-        about = popularity.report(**_rankings(model, loss, data, train))
+        about = put_back.report(**_rankings(model, loss, data, train))
     record = _record(run, named, result, where) | {
         "popularity": about,
         "finished": _now() if finished else None,
@@ -471,7 +492,7 @@ def _solved(
 ) -> Outcome:
     """The outcome of a classical model; `named` are the data that the record names."""
     result = solve(model, data, run.train)
-    about = popularity.report(**_rankings(model, None, data, run.train))
+    about = put_back.report(**_rankings(model, None, data, run.train))
     more = {"popularity": about, "finished": _now()}
     record = _record(run, named, result, torch.device("cpu")) | more
     return Outcome(strict_json(record), result, model, None, data)
@@ -482,10 +503,11 @@ def _rankings(
 ) -> dict[str, Any]:
     """What `popularity.report` and `popularity.curve` are to be given of a trained model."""
     if loss is None:
-        ranked = popularity.by_scores(model, data.train)
+        scores = kept(model, data.n_users, data.n_items)
+        ranked = put_back.by_scores(scores, data.train)
     else:
         similarity = config.similarity
-        ranked = popularity.by_tables(*tables(model), data.train, similarity=similarity)
+        ranked = put_back.by_tables(*tables(model), data.train, similarity=similarity)
     splits = {split: getattr(data, split) for split in ("train", *SPLITS)}
     masks = (data.train,) if config.mask == "train" else (data.train, data.valid)
     return {"ranked": ranked, **splits, "masks": masks}

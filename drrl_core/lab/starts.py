@@ -3,6 +3,7 @@
 - `published`: what papers and benchmarks print for the cell (data set, backbone, loss); of a data
   set of that name but another split, a "transfer".
 - `transfers`: this loss's best on valid on each of the other data sets that have been run.
+- The defaults of a classical model, whose searches have no published ones.
 - `optima`: DrRL also has the optima of SL and CCL, see `point_of`, and the point halfway between.
 
 Published hyper-parameters stand in `data/published/others_hyperparameters.csv` as their authors
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from drrl_core import dro
+from drrl_core import classical, dro
 from drrl_core.common import own_file
 from drrl_core.lab import spaces, store
 from drrl_core.lab.results import read_runs, run_of
@@ -54,6 +55,10 @@ def known(
         optima: gives DrRL's points at the optima of SL and CCL.
         say: told what there is not.
     """
+    if not search.variant.loss:
+        own = classical.hyperparameters(search.backbone)
+        point = {name: float(own[name.partition(".")[2]]) for name in search.variant.space}
+        return distinct([Start(point, "default", ""), *transfers(search, csv)], search)
     printed = published(search)
     if not any(each.origin == "published" for each in printed):
         say(f"{search.study}: no setting is published for it")

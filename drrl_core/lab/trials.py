@@ -5,7 +5,8 @@
     study, number                       which trial of which study
     dataset, data_hash, backbone, variant
     from                                where its point is from: "published", "transfer" (another
-                                        data set), "sl", "ccl", "halfway" or "sampler"
+                                        data set), "sl", "ccl", "halfway", "default" (of a
+                                        classical model) or "sampler"
     source                              of these: a paper, or a run here and what it took
     params                              the point, JSON, with all digits
     state                               Optuna's: COMPLETE, PRUNED (diverged ones are, with their

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drrl_core import dro, losses
+from drrl_core import classical, dro, losses
 from drrl_core.lab.results import (
     NO_RUNS,
     NO_SKEW,
@@ -250,6 +250,8 @@ class Evidence:
 def measured(folder: str | Path) -> Evidence:
     """What a folder of results holds; a file that is missing there counts as empty.
 
+    A classical model, which has no backbone, stands in the cells of every backbone of its data set.
+
     Raises:
         ValueError: a file lacks a column, or see `read_runs`.
     """
@@ -257,6 +259,7 @@ def measured(folder: str | Path) -> Evidence:
     runs, skew = read_runs(folder / "runs.csv"), read_skew(folder / "skew.csv").assign(noise=0.0)
     ids = [*CELL[:3], "variant", "seed"]
     rows = selected_runs(runs).rename(columns={f"test_{name}": name for name in ACCURACY})
+    rows = beside_backbones(rows)
     current = skew["key"].isna() | skew["key"].isin(rows["key"])  # not of runs selected earlier
     weights = skew[skew["order"].isna() & current]
     numbers = [
@@ -265,6 +268,21 @@ def measured(folder: str | Path) -> Evidence:
     ]
     numbers = pd.concat([part for part in numbers if len(part)] or numbers)
     return Evidence(numbers.reindex(columns=NUMBERS).astype({"value": float}), runs, skew, folder)
+
+
+def beside_backbones(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of runs, those of classical models once for each backbone of their data set, MF always.
+
+    >>> rows = pd.DataFrame({"dataset": ["a"] * 2, "backbone": ["lightgcn", "ease"]})
+    >>> sorted(beside_backbones(rows.assign(variant=["sl", "ease"]))["backbone"])
+    ['lightgcn', 'lightgcn', 'mf']
+    """
+    alone = rows["backbone"].isin(classical.REGISTRY)
+    parts = [rows[~alone]]
+    for dataset, own in rows[alone].groupby("dataset"):
+        beside = {*rows.loc[~alone & (rows["dataset"] == dataset), "backbone"], "mf"}
+        parts += [own.assign(backbone=backbone) for backbone in sorted(beside)]
+    return pd.concat(parts) if len(parts) > 1 else rows
 
 
 def printed() -> Evidence:

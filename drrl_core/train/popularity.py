@@ -124,6 +124,28 @@ def by_tables(
     return ranked
 
 
+def raised(scores: metrics.Scorer, train: csr_array) -> Callable[[float], metrics.Scorer]:
+    """A function of b: the scores with popularity put back at that strength.
+
+    Args:
+        scores: see `metrics.Scorer`.
+        train: the pairs that make an item popular, (n_users, n_items) CSR.
+
+    >>> at = raised(lambda users: torch.tensor([[0.0, 1.0]])[users * 0], csr_array([[1, 0]]))
+    >>> at(1.0)(np.array([0]))  # s = 1/2, log 2 = 0.6931
+    tensor([[0.3466, 1.0000]])
+    """
+    known, bonus = metrics.seekers(train), torch.from_numpy(_log_popularity(train)).float()
+
+    @cache
+    def size() -> float:
+        parts = np.array_split(known, 1 + len(known) // 256)
+        spreads = [scores(part).std(1, correction=0) for part in parts if len(part)]
+        return float(torch.cat(spreads).mean()) if spreads else 0.0
+
+    return lambda b: (lambda users: scores(users) + b * size() * bonus) if b else scores
+
+
 def by_scores(scores: metrics.Scorer, train: csr_array) -> Ranked:
     """Rankings, at any b, of a model that has no tables and gives scores.
 
@@ -136,20 +158,11 @@ def by_scores(scores: metrics.Scorer, train: csr_array) -> Ranked:
     >>> ranked(train, 0, ()).tolist()[0], ranked(train, 2, ()).tolist()[0]
     ([2, 1, 0], [1, 2, 0])
     """
-    known, bonus = metrics.seekers(train), torch.from_numpy(_log_popularity(train)).float()
-
-    @cache
-    def size() -> float:
-        parts = np.array_split(known, 1 + len(known) // 256)
-        spreads = [scores(part).std(1, correction=0) for part in parts if len(part)]
-        return float(torch.cat(spreads).mean()) if spreads else 0.0
+    at = raised(scores, train)
 
     def ranked(target: csr_array, b: float, masks: tuple[csr_array, ...]) -> np.ndarray:
-        def raised(users: np.ndarray) -> Tensor:
-            return scores(users) + b * size() * bonus if b else scores(users)
-
         wanted = metrics.seekers(target)
-        return metrics.rank_by(raised, wanted, train.shape[1], masks=masks, k=metrics.CUTOFF)
+        return metrics.rank_by(at(b), wanted, train.shape[1], masks=masks, k=metrics.CUTOFF)
 
     return ranked
 

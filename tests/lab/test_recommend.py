@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import math
 import re
 import subprocess
 import sys
@@ -196,3 +197,22 @@ def test_users_are_asked_for_by_index_or_own_id():
     ):
         recommend.recommend(outcome, users=["nobody", str(data.user_ids[3])])
     assert not len(recommend.recommend(outcome, users=[]))
+
+
+def test_popularity_is_put_back_as_it_is_measured():
+    outcome = outcome_of()
+    data, auto = outcome.data, outcome.record["popularity"]["b"]
+    for asked, b in (("auto", auto), (0.7, 0.7), (0, 0.0)):
+        assert outcome.strength(asked) == b
+        found = recommend.recommend(outcome, k=20, popularity=asked)
+        told = outcome.rankings
+        wanted = metrics.seekers(data.test)
+        best = pd.DataFrame(told["ranked"](data.test, b, (data.train,)), index=wanted)
+        items = pd.Series(range(data.n_items), recommend.labels(data)[1])
+        own = found.assign(item=items[found["item"]].to_numpy()).groupby("user")["item"]
+        ids, known = recommend.labels(data)[0], {*metrics.seekers(data.train)}
+        for user in [user for user in wanted if user in known][:10]:
+            assert own.get_group(ids[user]).tolist() == best.loc[user].tolist()
+    for wrong in ("much", math.nan, math.inf):
+        with pytest.raises(ValueError, match="popularity must be a number or 'auto'"):
+            recommend.recommend(outcome, popularity=wrong)

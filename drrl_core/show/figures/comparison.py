@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, PercentFormatter
 
+from drrl_core import classical
 from drrl_core.show.style import (
     colour,
     held_label,
@@ -229,6 +230,52 @@ def accuracy_by_order(
         axes.set_axis_off()
     axes_of.flat[0].legend(fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    return figure
+
+
+@styled
+def accuracy_by_cost(
+    table: pd.DataFrame, *, title: str, metric: str = "ndcg@20", reference: str = "popularity"
+) -> Figure:
+    """What accuracy costs: test accuracy against seconds of one training, in logarithms.
+
+    Args:
+        table: a row for each loss and classical model; seconds, > 0; the metric, with low and high,
+            its interval, NaN if unknown.
+        title: said above.
+        metric: the column, and the name of the axis.
+        reference: a row that is drawn as a line: what costs nothing.
+
+    >>> rows = pd.DataFrame({"seconds": [3.0, 60.0], "ndcg@20": [0.0930, 0.0922]}, ["ease", "sl"])
+    >>> figure = accuracy_by_cost(rows.assign(low=math.nan, high=math.nan), title="Beauty")
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['SL', 'EASE']
+    """
+    figure, [[axes]] = new_figure(7.4, 4.6)
+    points = table[(table["seconds"] > 0) & table[metric].notna()].drop(reference, errors="ignore")
+    for nth, (name, row) in enumerate(points.sort_values(metric).iterrows()):
+        tone = colour(name)
+        axes.plot([row["seconds"]] * 2, [row["low"], row["high"]], "-", color=tone, lw=1.4)
+        mark = "D" if name in classical.REGISTRY else "o"
+        axes.plot(row["seconds"], row[metric], mark, color=tone, ms=8)
+        side = {"textcoords": "offset points", "size": 9, "color": tone, "va": "center"}
+        away = {"xytext": (8, 0), "ha": "left"} if nth % 2 else {"xytext": (-8, 0), "ha": "right"}
+        axes.annotate(label(name), (row["seconds"], row[metric]), **side, **away)
+    if reference in table.index:
+        axes.axhline(table.loc[reference, metric], color="#222222", ls="--", lw=1.2)
+        at = (0.99, table.loc[reference, metric])
+        where = axes.get_yaxis_transform()
+        axes.text(*at, "by popularity", transform=where, ha="right", va="bottom", size=9)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.25, y=0.1)
+    axes.set(xlabel="seconds of one training", ylabel=f"test {metric_label(metric)}")
+    axes.set_title(title)
+    looks = dict(ls="", ms=8, color="#444444")
+    handles = [Line2D([], [], marker=mark, **looks) for mark in "Do"]
+    words = ["classical model", "loss"]
+    figure.legend(handles, words, loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
 
