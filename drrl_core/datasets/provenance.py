@@ -28,7 +28,7 @@ def told(name: str, *, most: int = 3) -> list[str]:
 
     Args:
         name: as in `others`.
-        most: numbers a protocol, the highest NDCG first.
+        most: numbers a protocol, the highest Recall first.
 
     >>> told("amazon-beauty", most=1)[0]
     'BGCF, SimpleX (AmazonBeauty_m1): the same pairs, by checksum'
@@ -37,7 +37,7 @@ def told(name: str, *, most: int = 3) -> list[str]:
     for (who, split, protocol, comparable), own in others(name).groupby(
         ["used_by", "split", "protocol", "comparable"], sort=False
     ):
-        best = own.sort_values(["ndcg@20", "recall@20"], ascending=False)
+        best = own.sort_values(["recall@20", "ndcg@20"], ascending=False)
         lines += [f"{who}: {split}", f"  protocol: {protocol}", f"  comparable: {comparable}"]
         for _, row in best.head(most).iterrows():
             ndcg = "–" if pd.isna(row["ndcg@20"]) else f"{row['ndcg@20']:.4f}"

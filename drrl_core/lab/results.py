@@ -228,7 +228,8 @@ def run_of(row: pd.Series) -> Run:
     config = {f"train.{name}": row[name] for name in names}
     for name, value in json.loads(row["settings"]).items():
         config[name] = parse_value(value) if isinstance(value, str) else value
-    return configure(row["dataset"], row["loss"], row["backbone"], config)
+    backbone = row["backbone"] if row["loss"] else row["variant"]  # it may stand beside a backbone
+    return configure(row["dataset"], row["loss"], backbone, config)
 
 
 def kept_rows(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from drrl_core import datasets, dro
+from drrl_core import classical, datasets, dro
 from drrl_core.common import need, write_whole
 from drrl_core.lab import trials as table
 from drrl_core.lab.results import SIZES, harvest, keys_in, read_runs, run_of, selected_runs
@@ -47,7 +47,7 @@ def complete(
         dataset, backbones, names: what is to be there: these variants' selected runs, in this
             order.
         trials: the budget of each that is missing, and of what the plan adds; 0: compute nothing.
-        seeds, config: as in `tune`, of each that is missing.
+        seeds, config: as in `tune`, of each that is missing; config of losses alone.
         plan: what there is of these -> blocks of a sweep to be run too, see `noise_plan`.
         compute: what computes.
 
@@ -60,7 +60,7 @@ def complete(
         data = datasets.load(dataset, data_dir=compute.data_dir)
 
         def known() -> pd.DataFrame:
-            rows = read_runs(csv)
+            rows = evidence.beside_backbones(read_runs(csv))
             mine = (rows["dataset"] == data.name) & (rows["noise"] == 0)
             return rows[mine & rows["variant"].isin(names) & rows["backbone"].isin(backbones)]
 
@@ -73,7 +73,7 @@ def complete(
                     backbone=backbone,
                     trials=trials,
                     seeds=seeds,
-                    config=config,
+                    config=None if variant in classical.REGISTRY else config,
                     csv=csv,
                     compute=compute,
                 )

@@ -26,7 +26,7 @@ def test_each_number_has_a_place_and_a_protocol():
 def test_the_page_has_the_best_of_each_protocol():
     page = (ROOT / "data" / "README.md").read_text()
     for (name, who, protocol), own in TABLE.groupby(["dataset", "used_by", "protocol"]):
-        best = own.sort_values(["ndcg@20", "recall@20"], ascending=False).iloc[0]
+        best = own.sort_values(["recall@20", "ndcg@20"], ascending=False).iloc[0]
         (line,) = [
             each
             for each in page.splitlines()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, PercentFormatter
 
-from drrl_core import classical
+from drrl_core import classical, losses
 from drrl_core.show.style import (
     colour,
     held_label,
@@ -244,38 +244,32 @@ def accuracy_by_cost(
             its interval, NaN if unknown.
         title: said above.
         metric: the column, and the name of the axis.
-        reference: a row that is drawn as a line: what costs nothing.
+        reference: a row that is told beside the names: what costs nothing. Diamonds are classical
+            models, squares other ways to tune a loss.
 
     >>> rows = pd.DataFrame({"seconds": [3.0, 60.0], "ndcg@20": [0.0930, 0.0922]}, ["ease", "sl"])
     >>> figure = accuracy_by_cost(rows.assign(low=math.nan, high=math.nan), title="Beauty")
-    >>> [text.get_text() for text in figure.axes[0].texts]
-    ['SL', 'EASE']
+    >>> [text.get_text() for text in figure.legends[0].get_texts()]
+    ['EASE', 'SL']
     """
-    figure, [[axes]] = new_figure(7.4, 4.6)
+    figure, [[axes]] = new_figure(7.6, 4.2)
     points = table[(table["seconds"] > 0) & table[metric].notna()].drop(reference, errors="ignore")
-    for nth, (name, row) in enumerate(points.sort_values(metric).iterrows()):
-        tone = colour(name)
-        axes.plot([row["seconds"]] * 2, [row["low"], row["high"]], "-", color=tone, lw=1.4)
-        mark = "D" if name in classical.REGISTRY else "o"
-        axes.plot(row["seconds"], row[metric], mark, color=tone, ms=8)
-        side = {"textcoords": "offset points", "size": 9, "color": tone, "va": "center"}
-        away = {"xytext": (8, 0), "ha": "left"} if nth % 2 else {"xytext": (-8, 0), "ha": "right"}
-        axes.annotate(label(name), (row["seconds"], row[metric]), **side, **away)
+    for name, row in points.sort_values(metric, ascending=False).iterrows():
+        style = {"color": colour(name), "mec": "white", "mew": 0.6, "label": label(name)}
+        mark = "D" if name in classical.REGISTRY else "o" if name in losses.REGISTRY else "s"
+        axes.plot([row["seconds"]] * 2, [row["low"], row["high"]], "-", color=colour(name), lw=1.2)
+        axes.plot(row["seconds"], row[metric], mark, ms=9, ls="", **style)
+    handles, words = axes.get_legend_handles_labels()
     if reference in table.index:
-        axes.axhline(table.loc[reference, metric], color="#222222", ls="--", lw=1.2)
-        at = (0.99, table.loc[reference, metric])
-        where = axes.get_yaxis_transform()
-        axes.text(*at, "by popularity", transform=where, ha="right", va="bottom", size=9)
+        handles.append(Line2D([], [], ls=""))
+        words.append(f"{label(reference)}: {table.loc[reference, metric]:.4f}")
+    figure.legend(handles, words, loc="outside right center", fontsize=9)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.margins(x=0.25, y=0.1)
     axes.set(xlabel="seconds of one training", ylabel=f"test {metric_label(metric)}")
+    axes.margins(0.08)
     axes.set_title(title)
-    looks = dict(ls="", ms=8, color="#444444")
-    handles = [Line2D([], [], marker=mark, **looks) for mark in "Do"]
-    words = ["classical model", "loss"]
-    figure.legend(handles, words, loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
 
