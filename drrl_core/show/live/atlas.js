@@ -17,14 +17,17 @@ export default explorer("atlas", ({ data, panel, legend }) => {
   const here = plane.dot("ring", 8);
   legend([...losses.map(([, { label, colour: tone }]) => [label, "", `background: ${tone}`]), ["weight zero: darker, more", "shade"], ["k₁ of the top negative", "contour"], ["the dials", "ring"]]);
 
-  function draw({ epoch, order, radius }) {
-    plane.fit(-0.03, 1.03, 0, data.highest);
+  function still() {
     for (const [each, set] of shades) set({ d: rings(each) });
     for (const [level, lines, path, text] of contours) {
       path({ d: rings(lines) });
       const [a, b] = lines[0][Math.floor(lines[0].length / 3)];
       text({ x: plane.px(a), y: plane.py(b) - 3 }, `k₁ ${level}`);
     }
+  }
+
+  function draw({ epoch, order, radius }) {
+    if (plane.fit(-0.03, 1.03, 0, data.highest)) still();
     const at = data.clouds[epoch] ?? {};
     const values = {};
     losses.forEach(([loss, { colour: tone }], i) => {

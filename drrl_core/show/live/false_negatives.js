@@ -51,14 +51,20 @@ export default explorer("false_negatives", ({ data, panel, legend, slowly }) => 
   const [here, breakdown] = [right.upright("faint"), right.upright("beta")];
   const dots = [1, 2, Infinity].map(() => right.dot("dot"));
   let tall = 0;
-  const curves = new Map(); // scores, order, radius -> shares along GRID
+  const curves = new Map(); // scores, order, radius -> points along GRID
   const key = (scores, order, radius) => [scores, order, radius].join();
 
-  function curve(scores, order, radius) {
-    const row = rows[scores]; // from fewer negatives, to save time; the readouts use all
+  /** What is missing of the three curves, a point each: from fewer negatives, the readouts use all. */
+  function missing(scores, orders, radius) {
+    const row = rows[scores];
     const n = Math.min(row.ordinary.length + row.wrong.length, 400);
     if (curves.size > 300) curves.clear();
-    curves.set(key(scores, order, radius), GRID.map((noise) => heardOf(mixed(row, n, noise), order, radius)[0]));
+    return [...new Set(orders)].flatMap((order) => {
+      const of = key(scores, order, radius);
+      if (!curves.has(of)) curves.set(of, []);
+      const done = curves.get(of);
+      return GRID.slice(done.length).map((noise) => () => done.push([noise, heardOf(mixed(row, n, noise), order, radius)[0]]));
+    });
   }
 
   function draw({ noise, order, radius, scores }) {
@@ -77,11 +83,11 @@ export default explorer("false_negatives", ({ data, panel, legend, slowly }) => 
     right.fit(0, 0.5, 0, 1);
     [ordinary, wrong, outline].forEach((set, i) => set(bars[i], low, high));
     const orders = [1, order, Infinity];
-    slowly(key(scores, order, radius), () => orders.filter((one) => !curves.has(key(scores, one, radius))).map((one) => () => curve(scores, one, radius)));
+    slowly(key(scores, order, radius), () => missing(scores, orders, radius));
     alike([[0, 0], [0.5, 0.5]]);
     orders.forEach((one, i) => {
-      const shares = curves.get(key(scores, one, radius));
-      if (shares) lines[i](GRID.map((at, k) => [at, shares[k]]), { style: `--tone: ${colour(one)}` });
+      const points = curves.get(key(scores, one, radius)) ?? [];
+      lines[i](points, { style: `--tone: ${colour(one)}` });
       dots[i]([real, [ends[0], heard, ends[1]][i]], { style: `--tone: ${colour(one)}` });
     });
     here(real);

@@ -90,7 +90,7 @@ export const listed = (key, label, unit, known, text = (value) => `${value} ${un
 export const radiusDial = (n, label = "radius ρ") =>
   evenly("radius", label, "nats", 0, Math.ceil(20 * Math.log(Math.max(n, 2))) / 20, 0.05);
 
-/** Axes of a picture, in true pixels so that letters keep their size. `fit(x0, x1, y0, y1)` sets their ends. */
+/** Axes of a picture, in true pixels so that letters keep their size. `fit(x0, x1, y0, y1)` sets their ends and says whether they moved. */
 function panelIn(parent, { x = {}, y = {}, about, height = 230, plain = false }) {
   const svg = make("svg", { role: "img", "aria-label": about, height });
   const [ticks, marks] = [make("g", { class: "ticks" }), make("g")];
@@ -114,12 +114,12 @@ function panelIn(parent, { x = {}, y = {}, about, height = 230, plain = false })
   }
   function fit(x0, x1, y0, y1) {
     const width = svg.clientWidth || 420;
-    if ([x0, x1, y0, y1, width].every((value, i) => value === Object.values(at)[i])) return;
+    if ([x0, x1, y0, y1, width].every((value, i) => value === Object.values(at)[i])) return false;
     Object.assign(at, { x0, x1, y0, y1, width });
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     names[0].setAttribute("x", (LEFT + width - RIGHT) / 2);
     names[0].setAttribute("y", height - 5);
-    if (plain) return;
+    if (plain) return true;
     const [drawn, taken] = [[], []];
     const along = marksOf(x, x0, x1, (width - LEFT) / 70);
     for (const [value, text] of [...along.slice(0, 1), ...along.slice(1).reverse()]) {
@@ -134,6 +134,7 @@ function panelIn(parent, { x = {}, y = {}, about, height = 230, plain = false })
       drawn.push(make("text", { x: LEFT - 5, y: py(value) + 4, "text-anchor": "end" }, text));
     }
     ticks.replaceChildren(...drawn);
+    return true;
   }
   /** A path, a dot or a text that moves; `set` takes attributes, null hides it. */
   function mark(tag, kind) {
@@ -309,14 +310,17 @@ export function explorer(name, setup) {
     }
     const copied = make("div", { class: "copied" });
     const line = copyable(copied, "papermill", Object.keys(data.parameters ?? {}).length);
-    const link = copyable(copied, "link", model.link);
-    el.replaceChildren(make("div", { class: "bar" }, buttons, key), rows, alert, title, panels, list, copied);
+    const link = copyable(copied, "link", model.link && dials.length);
+    el.replaceChildren(make("div", { class: "bar" }, ...(dials.length ? [buttons] : []), key), rows, alert, title, panels, list, copied);
 
     function show() {
       const now = read();
       const end = performance.now() + FULL;
       const { title: text, values: found, dead = {}, tone } = draw(now);
-      while (queue.jobs.length && performance.now() < end) queue.jobs.shift()();
+      while (queue.jobs.length && performance.now() < end) {
+        queue.jobs.shift()();
+        dirty = true; // what it found is drawn in the next frame
+      }
       parts.forEach((part, i) => part.put(now[dials[i].key], dead[dials[i].key]));
       values.forEach((put, i) => put(found[readouts[i][0]]));
       if (title.textContent !== text) title.textContent = text;
