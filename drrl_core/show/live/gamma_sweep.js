@@ -7,7 +7,7 @@ import {
 
 const ORDERS = Array.from({ length: 21 }, (_, i) => ORDER.value(2 * i));
 const x = (order) => 1 - 1 / order;
-const QUANTITIES = [["truncated", "weight zero"], ["k1", "top negative k₁ (× mean)"], ["effectiveShare", "effective share"]];
+const QUANTITIES = [["truncated", "weight zero"], ["k1", "k₁ (× mean)"], ["effectiveShare", "effective share"]];
 const HELD = { radius: "radius ρ", weight: "weight c", eta: "Cressie–Read η", temperature: "temperature λ" };
 
 export default explorer("gamma_sweep", ({ data, panel, legend, slowly }) => {
@@ -15,11 +15,11 @@ export default explorer("gamma_sweep", ({ data, panel, legend, slowly }) => {
   const most = Math.max(...Object.values(rows).map((f) => f.length));
   const recorded = (data.recorded ?? []).map((one) => ({ ...one, order: received(one.order) }));
   const accuracy = recorded.map((one) => one.value);
-  const height = 215;
+  const height = recorded.length ? 180 : 215;
   const panels = QUANTITIES.map(([key, label]) =>
-    panel({ x: ORDER_AXIS, y: key === "k1" ? { label, log: true } : { ...PERCENT_AXIS, label }, about: `${label} against the order`, height }),
+    panel({ x: { ...ORDER_AXIS, label: "order γ" }, y: key === "k1" ? { label, log: true } : { ...PERCENT_AXIS, label }, about: `${label} against the order`, height }),
   );
-  const last = recorded.length && panel({ x: ORDER_AXIS, y: { label: `recorded ${data.metric}` }, about: "Recorded accuracy against the order", height });
+  const last = recorded.length && panel({ x: { ...ORDER_AXIS, label: "order γ" }, y: { label: `recorded ${data.metric}` }, about: "Recorded accuracy against the order", height });
   legend([["as held", "plain"], ["at a fixed radius ρ", "faint"], ["the dial's order", "dot"], ...(last ? [["a trained model", "black"]] : [])]);
   const reference = panels.map((each) => each.path("faint"));
   const held = panels.map((each) => each.path("plain"));
@@ -77,7 +77,7 @@ export default explorer("gamma_sweep", ({ data, panel, legend, slowly }) => {
     };
   }
   return {
-    least: "11.5rem",
+    least: "9rem",
     dials: [
       ORDER,
       evenly("radius", "ρ at order 2", "nats", 0.05, Math.ceil(20 * Math.log(Math.max(most, 2))) / 20, 0.05),

@@ -27,7 +27,7 @@ export function said(value) {
   const size = Math.abs(value);
   if (size >= 1e5) return `${value < 0 ? "below -" : "over "}100,000`;
   if (size < 1e-6) return "0";
-  return size < 1e-3 ? value.toPrecision(2) : value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3);
+  return size < 1e-3 ? value.toPrecision(2) : value.toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 1 : size >= 0.9995 ? 2 : 3);
 }
 
 export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
@@ -200,11 +200,14 @@ function rangeDial(dial, id, change, refuse) {
   const input = make("input", { type: "range", id, min: 0, max: dial.steps, step: 1 });
   const box = make("input", { type: "text", inputmode: "decimal", class: "number", "aria-label": `${dial.label}, typed`, autocomplete: "off" });
   const why = make("span", { class: "unit" }, dial.unit);
-  const row = make("div", { class: "dial" }, make("label", { for: id }, dial.label), input, box, why);
-  let used = NaN;
+  const row = make("div", { class: "dial" }, make("label", { for: id }, dial.label), why, input, box);
+  let [used, typing] = [NaN, false];
   const show = () => (box.value = used === Infinity ? "∞" : String(used));
   input.addEventListener("input", () => change(dial.value(Number(input.value))));
+  box.addEventListener("input", () => (typing = true));
+  box.addEventListener("blur", () => (typing = false));
   box.addEventListener("change", () => {
+    typing = false;
     const text = box.value.trim().replace(",", ".").replace(/^(∞|inf|infinity)$/i, "Infinity");
     const value = text === "" ? NaN : Number(text);
     show(); // the number used, until another one is
@@ -221,7 +224,7 @@ function rangeDial(dial, id, change, refuse) {
       input.max = dial.steps = Math.ceil(dial.at(value));
     }
     input.value = Math.round(dial.at(value));
-    if (document.activeElement !== box) show(); // what is being typed stays
+    if (!typing) show();
     input.setAttribute("aria-valuetext", dial.text(value));
     input.disabled = box.disabled = Boolean(dead);
     why.textContent = dead || dial.unit;
