@@ -216,7 +216,6 @@ function rangeDial(dial, id, change, refuse) {
     const allowed = dial.known && dial.known.length < 9 ? `one of ${dial.known.join(", ")}` : `a number ${ends}`;
     refuse(`${dial.label}: “${text.replace("Infinity", "∞")}” is not ${allowed}${dial.unit && ` ${dial.unit}`}. It stays at ${box.value}.`);
   });
-  box.addEventListener("keydown", (event) => event.stopPropagation()); // a notebook has keys of its own
   function put(value, dead) {
     used = value;
     if (dial.max < value) {
@@ -315,6 +314,7 @@ export function explorer(name, setup) {
     const line = copyable(copied, "papermill", Object.keys(data.parameters ?? {}).length);
     const link = copyable(copied, "link", model.link && dials.length);
     el.replaceChildren(make("div", { class: "bar" }, ...(dials.length ? [buttons] : []), key), rows, alert, title, panels, list, copied);
+    for (const each of el.querySelectorAll("input, select")) each.dataset.lmSuppressShortcuts = ""; // JupyterLab's own use of arrows
 
     function show() {
       const now = read();
