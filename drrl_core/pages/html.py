@@ -5,11 +5,14 @@ import html as markup
 import mimetypes
 import re
 import warnings
+from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import jinja2
+
+from drrl_core.show import live
 
 _TEMPLATES = Path(__file__).with_name("templates")
 # Formulas are lifted out before the text is read as Markdown, as JupyterLab does, so that `_`, `*`
@@ -94,7 +97,7 @@ def _exporter(home: Path):
             return re.sub(r'(href="[^":]*)\.ipynb(?=["#])', r"\1.html", page)
 
     kinds = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg")
-    options = {  # no widgets, no scripts; the colours of code within the page
+    options = {  # no widgets; the colours of code within the page
         "NbConvertBase": {"display_data_priority": [*kinds, "text/latex", "text/plain"]},
         "CSSHTMLHeaderPreprocessor": {"style": "default"},
         # a progress bar rewrites one line: show its last state, not a hundred lines
@@ -105,12 +108,22 @@ def _exporter(home: Path):
 
 
 def public(notebook):
-    """The notebook without the state of its widgets and without the path of its output folder."""
+    """The notebook as a page has it: explorers alive, nothing of its widgets' state or its folder.
+
+    Beside each explorer's still picture stands what moves it; that becomes an element with its
+    script. In its page's address explorers are told apart by name, a second one by its number too.
+    """
     notebook.metadata.pop("widgets", None)
+    seen = Counter()
     for cell in list(notebook.cells):
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.source = re.sub(r"^(# Parameters|out_dir = .*)\n?", "", cell.source, flags=re.M)
             cell.source or notebook.cells.remove(cell)
+        for output in cell.get("outputs", []):
+            if shown := output.get("data", {}).pop(live.MIME, None):
+                seen[name := shown["name"]] += 1
+                identity = name if seen[name] == 1 else f"{name}-{seen[name]}"
+                output.data["text/html"] = live.element(name, identity=identity, **shown["state"])
     return notebook
 
 
@@ -122,9 +135,9 @@ def title_of(notebook, default: str) -> str:
 
 
 def export_html(executed: str | Path, target: str | Path) -> Path:
-    """One HTML file that needs no network: pictures inside, formulas as MathML, no script.
+    """One HTML file that needs no network: pictures inside, formulas as MathML, explorers alive.
 
-    Links to other notebooks become links to their pages, those to Markdown files plain text;
+    Links to other notebooks become links to their pages, those to Markdown files plain text; other
     widgets are left out. A formula that cannot be converted, or a picture that cannot be embedded,
     is warned about.
 
@@ -145,7 +158,8 @@ def export_html(executed: str | Path, target: str | Path) -> Path:
     folder = source.parent if source.is_file() else executed.parent  # of relative pictures
     resources = {"metadata": {"name": executed.stem, "path": str(folder)}}
     page, _ = _exporter(folder).from_notebook_node(notebook, resources)
-    for leak in re.findall(r'<(?!a\b)\w+[^>]*\s(?:src|href)="(?!data:|#)([^"]*)"', page):
+    plain = re.sub(r"<script type=module>.*?</script>", "", page, flags=re.DOTALL)
+    for leak in re.findall(r'<(?!a\b)\w+[^>]*\s(?:src|href)="(?!data:|#)([^"]*)"', plain):
         warnings.warn(f"{target.name} needs {leak}, which is not inside", stacklevel=2)
     target.write_text(page, encoding="utf-8")
     return target

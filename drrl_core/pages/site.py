@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from drrl_core.pages import runner
+from drrl_core.pages import runner, story
 from drrl_core.pages.html import public, title_of
 from drrl_core.show import live
 
@@ -21,7 +21,7 @@ CARD = """:::{{grid-item-card}} {title}
 INDEX = """# Lessons
 
 Each notebook asks one question; here each is as it was executed.
-Open them in JupyterLab (`make lab`) to turn the dials.
+The dials turn here too, without a server; `make lab` opens the notebooks themselves.
 
 ::::{{grid}} 1 1 2 2
 :gutter: 3
@@ -107,14 +107,18 @@ def build(executed: str | Path, target: str | Path, *, root: str | Path | None =
 
     Example: `build("out/notebooks", "out/site")`
     """
+    from drrl_core.show import explorers  # late: it loads torch and matplotlib
+
     root, target = Path(root or runner.folder().parent), Path(target)
     docs = root / "docs"
     lessons(executed, docs / "lessons")
     shutil.copy(root / "notebooks" / "TEACHING.md", docs / "lessons")
-    scores = np.random.default_rng(0).normal(0, 0.3, 2000).round(4).tolist()
-    dial = live.element("worst_case", scores=scores, order=2, radius=1)
-    (docs / "lessons" / "worst_case.html").write_text(dial, encoding="utf-8")
+    scores = np.random.default_rng(0).normal(0, 0.3, 2000)
+    for view in (explorers.worst_case({"made up": scores}), explorers.simplex()):
+        element = live.element(view.explorer, **view.state())
+        (docs / "lessons" / f"{view.explorer}.html").write_text(element, encoding="utf-8")
     sphinx = [sys.executable, "-m", "sphinx", "-qW", "--keep-going", "-d", f"{target}.cache"]
     if subprocess.run([*sphinx, str(docs), str(target)], check=False).returncode:
         raise ValueError(f"{docs}: Sphinx found the faults above, the site may be wrong")
+    (target / "story.html").write_text(story.page(), encoding="utf-8")
     return target / "index.html"

@@ -1,35 +1,36 @@
-"""Explorers: dials beside a picture in a live notebook, the picture alone everywhere else.
+"""Explorers: dials and a picture in the browser, the still picture where no browser moves it.
 
-Each explorer is a function of what it starts with. `explore` puts dials, presets and readouts
-around a picture; the pictures come from `scenes`, the mathematics from `dro`.
-
-Widget callbacks may run on another thread than the cells do, so nothing here touches pyplot: each
-picture is a `Figure` of its own, drawn under one lock into an `ipywidgets.Image`.
+Each is an `Explorer`, an anywidget around a module of `live`. The dials are its traits: they can be
+read, and set, `view.order = 2`. Executed in batch it leaves its still picture, and beside it what
+an exported page needs to be alive.
 """
 
+import base64
 import html
+import io
+import itertools
 import math
 import os
 import threading
 import time
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import anywidget
 import numpy as np
 import pandas as pd
 import torch
+import traitlets
 from matplotlib.figure import Figure
 from scipy.optimize import minimize_scalar
 
 from drrl_core import dro
-from drrl_core.show import figures, scenes, style
+from drrl_core.show import figures, live, stills, style
 
-_DRAWING = threading.Lock()
 # Set by the front ends that can show widgets: Jupyter servers, Voilà, VS Code, Colab, Kaggle.
 FRONT_ENDS = ("JPY_SESSION_NAME", "SERVER_SOFTWARE", "VSCODE_PID", "COLAB_RELEASE_TAG")
 # A dial that turns evenly from SL to CCL: 1/γ* = 1 - 1/γ in steps of 1/40.
 ORDERS = (*(40 / (40 - step) for step in range(40)), math.inf)
-PRESETS = {"SL": {"order": 1.0}, "DrRL": {"order": 2.0}, "CCL": {"order": math.inf}}
 
 
 def interactive() -> bool:
@@ -40,136 +41,104 @@ def interactive() -> bool:
     return any(os.environ.get(name) for name in FRONT_ENDS)
 
 
-def readout(values: dict[str, object]) -> str:
-    """Names, values and units in one line: numbers to four digits, texts as they are.
+class Number(traitlets.Float):
+    """A number of a dial; infinity travels as text, and what is not in the range is refused."""
 
-    >>> readout({"value (score)": 0.43214, "truncated": "63%"})
-    'value 0.4321 score   truncated 63%'
-    """
-    said = []
-    for name, value in values.items():
-        name, _, unit = name.rstrip(")").partition(" (")
-        text = value if isinstance(value, str) else f"{float(value):.4g}"
-        said.append(f"{name} {text} {unit}".rstrip())
-    return "   ".join(said)
+    def __init__(self, value: float, low: float = -math.inf, high: float = math.inf):
+        super().__init__(float(value))
+        self.low, self.high = low, high
+        self.tag(
+            to_json=lambda now, _: live.sent(now),
+            from_json=lambda now, _: math.inf if now == "inf" else float(now),
+        )
+
+    def validate(self, obj: Any, value: Any) -> float:
+        """The value as a float.
+
+        Raises: TraitError: no number, NaN, or outside the range.
+        """
+        number = super().validate(obj, value)
+        if not self.low <= number <= self.high:
+            raise traitlets.TraitError(
+                f"{self.name} must lie in [{self.low:g}, {self.high:g}], got {value}"
+            )
+        return number
 
 
-def _red(error: BaseException) -> str:
-    return f"<b style='color:#B00020'>{html.escape(str(error) or type(error).__name__)}</b>"
-
-
-def explore(
-    draw: Callable[..., Figure | tuple[scenes.Scene, dict, dict]],
-    *,
-    presets: dict[str, dict] | None = None,
-    parameters: tuple[str, ...] = (),
-    **controls,
-):
-    """Dials beside a picture that follows them.
+class Explorer(anywidget.AnyWidget):
+    """Dials beside a picture. Each dial is a trait: read it, set it, `observe` it.
 
     Args:
-        draw: called with one keyword argument for each control. Returns a Figure; or a Scene, what
-            to move it to, and readouts, name (unit) -> value. What it raises is shown in place of
-            the readout, and the last good picture stays.
-        presets: name -> values of some controls; a button for each, and one that resets all.
-        parameters: names of the controls that are also parameters of the notebook: a line below
-            gives their values as arguments of papermill, to be copied.
-        **controls: ipywidgets with a `value`, in the order of the page.
+        name: of the module in `live`.
+        still: draws the picture for where nothing moves, at the dials' first values.
+        data: what the module reads; JSON without infinities.
+        parameters: dial -> parameter of the notebook, for the line that papermill takes.
+        **dials: name -> trait.
 
-    Returns:
-        A widget where a front end is known to be there, else the still picture at the controls'
-        first values, its readouts below it.
-
-    >>> import ipywidgets as w
-    >>> view = explore(lambda n: style.new_figure(1, 1)[0], n=w.IntSlider(value=3))
-    >>> type(view).__name__
-    'Image'
+    >>> view = simplex(order=1.5)
+    >>> view.order = 2
+    >>> view.order, view.radius
+    (2.0, 0.3)
+    >>> view.order = 0.5
+    Traceback (most recent call last):
+    traitlets.traitlets.TraitError: order must lie in [1, inf], got 0.5
     """
 
-    def values() -> dict:
-        return {name: control.value for name, control in controls.items()}
+    _css = live.STYLE
+    data = traitlets.Dict().tag(sync=True)
 
-    if not interactive():
-        drawn = draw(**values())
-        if isinstance(drawn, Figure):
-            return style.show(drawn)
-        scene, moved, said = drawn
-        figure = scene.move(**moved)
-        figure.supxlabel(readout(said), x=0.01, ha="left", size=9, wrap=True)
-        return style.show(figure)
+    def __init__(
+        self,
+        name: str,
+        still: Callable[[], Figure],
+        data: dict[str, Any],
+        parameters: dict[str, str] | None = None,
+        **dials: traitlets.TraitType,
+    ):
+        self.explorer, self._still, self._dials = name, still, list(dials)
+        script = traitlets.Unicode(live.source(name))
+        self.add_traits(
+            _esm=script.tag(sync=True), **{key: each.tag(sync=True) for key, each in dials.items()}
+        )
+        super().__init__(data=data | {"parameters": parameters or {}})
+        for key in dials:
+            self.set_trait(key, getattr(self, key))  # a first value is checked like any other
 
-    import ipywidgets as widgets
+    def open(self) -> None:
+        """Tell the front end of the widget, where there is one."""
+        if interactive():
+            super().open()
 
-    image, line = widgets.Image(format="png"), widgets.HTML()
-    line.add_class("drrl-readout")
-    command = widgets.HTML()
+    def state(self) -> dict[str, Any]:
+        """What a page without a server needs: `live.element(view.explorer, **view.state())`."""
+        dials = {key: live.sent(getattr(self, key)) for key in self._dials}
+        return {"data": self.data} | dials
 
-    def redraw(_change=None) -> None:
-        with _DRAWING:
-            now = values()  # read now: the last of many moves must win
-            try:
-                drawn = draw(**now)
-                if isinstance(drawn, Figure):
-                    image.value, said = style.png(drawn), ""
-                else:
-                    scene, moved, said = drawn
-                    image.value, said = scene.png(**moved), readout(said)
-            except Exception as error:  # callbacks have no console: unseen, it freezes the picture
-                line.value = _red(error)
-                return
-            line.value = f"<code>{html.escape(said)}</code>" if said else ""
-            text = (
-                now[name] if isinstance(now[name], str) else f"{now[name]:g}" for name in parameters
-            )
-            words = " ".join(
-                f"-p {name} {value}" for name, value in zip(parameters, text, strict=True)
-            )
-            copied = f"papermill: <code style='user-select:all'>{html.escape(words)}</code>"
-            command.value = copied if parameters else ""
-
-    def button(name: str, chosen: dict):
-        one = widgets.Button(description=name, layout={"width": "auto"})
-
-        def press(_button) -> None:
-            for key, value in chosen.items():
-                controls[key].value = value
-
-        one.on_click(press)
-        return one
-
-    buttons = [button(name, chosen) for name, chosen in (presets or {}).items()]
-    buttons.append(button("reset", values()))
-    for control in controls.values():
-        control.observe(redraw, names="value")
-    redraw()
-    dials = widgets.Box([*controls.values()], layout={"flex_flow": "row wrap"})
-    return widgets.VBox([widgets.HBox(buttons), dials, image, line, command])
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict, dict] | None:
+        if interactive():
+            return super()._repr_mimebundle_(**options)
+        picture = self._still()
+        shown = {"name": self.explorer, "state": self.state()}
+        return {
+            "image/png": base64.b64encode(style.png(picture)).decode(),
+            "text/plain": f"<explorer {self.explorer}>",
+            live.MIME: shown,
+        }, {"image/png": {"width": int(picture.get_figwidth() * 90)}}
 
 
-def order_dial(order: float, *, orders: tuple[float, ...] = ORDERS):
-    """A slider over orders γ, evenly spaced in 1/γ*, from SL at its left to CCL at its right."""
-    import ipywidgets as widgets
-
-    known = sorted({*orders, order})
-    return widgets.SelectionSlider(
-        options=[(style.order_label(one), one) for one in known],
-        value=order,
-        description="order γ",
-        continuous_update=True,
-    )
+def _plain(scores: Any) -> list[float]:
+    """Unmasked scores with seven digits, as JSON has them."""
+    found = np.asarray(scores, dtype=np.float64).ravel()
+    return [float(f"{score:.7g}") for score in found[found > -math.inf]]
 
 
-def _slider(name: str, value: float, low: float, high: float, step: float):
-    import ipywidgets as widgets
-
-    return widgets.FloatSlider(
-        value, min=low, max=high, step=step, description=name, readout_format=".2f"
-    )
+def _sorted(scores: Any) -> torch.Tensor:
+    return torch.tensor(sorted(_plain(scores)), dtype=torch.float64)
 
 
-def _sorted(scores) -> np.ndarray:
-    found = np.sort(np.asarray(scores, dtype=np.float64).ravel())
-    return found[found > -math.inf]
+def _choice(options: Sequence, value: Any = None) -> traitlets.Enum:
+    """A menu; the first of the options unless another is given."""
+    return traitlets.Enum(list(options), default_value=options[0] if value in (None, "") else value)
 
 
 def worst_case(
@@ -180,7 +149,9 @@ def worst_case(
     temperature: float = 0.2,
     hold: str = "radius",
     shift: float = 0.0,
-):
+    scores: str | None = None,
+    parameters: dict[str, str] | None = None,
+) -> Explorer:
     """The worst case of a score vector: P against Q*, weight against score, β or τ marked.
 
     Args:
@@ -189,53 +160,43 @@ def worst_case(
             two is held ("radius": the ball, "temperature": the penalty).
         shift: how far β (τ at order 1) is moved from its best value, score; the readout then has
             the duality gap.
+        scores: which of the sources is shown first. parameters: as for `Explorer`.
     """
-    import ipywidgets as widgets
+    data = {"sources": {name: _plain(row) for name, row in sources.items()}}
+    dials = {
+        "order": Number(order, 1),
+        "radius": Number(radius, 0),
+        "temperature": Number(temperature, 1e-3),
+        "hold": _choice(("radius", "temperature"), hold),
+        "shift": Number(shift),
+        "scores": _choice(list(sources), scores),
+    }
 
-    rows = {name: _sorted(scores) for name, scores in sources.items()}
-    scene = scenes.worst_case_scene()
-    most = math.log(max(map(len, rows.values())))
-
-    def draw(order, radius, temperature, hold, shift, scores):
-        row = rows[scores]
-        f, ball = torch.from_numpy(row), hold == "radius"
-        size = {"radius": radius} if ball else {"temperature": temperature}
+    def still() -> Figure:
+        f = _sorted(sources[dials["scores"].default_value])
+        size = {"radius": radius} if hold == "radius" else {"temperature": temperature}
+        if hold == "temperature" and order == math.inf:
+            size = {"radius": 0.0}  # the penalty's limit: the mean
         worst = dro.worst_case(f, order=order, **size)
-        dual = float(worst.dual)
-        rho = radius if ball else float(dro.radius_of_weights(worst.weights, order))
-        said = {"value (score)": worst.value, ("τ" if order == 1 else "β") + " (score)": dual}
-        said |= {"ρ (nats)": rho, "c": dro.weight_from_radius(rho, order)}
-        if order < math.inf:
-            said["η"] = dro.eta_from_radius(rho, order)
-        said |= {"k₁ (× mean)": worst.k1, "truncated": f"{float(worst.truncated):.1%}"}
-        said["effective share"] = f"{float(worst.effective_share):.1%}"
-        ghost = None
-        if ball and shift and math.isfinite(dual):
-            ghost = max(dual + shift, 1e-6) if order == 1 else dual + shift
-            bound = dro.dual_objective(f, ghost, order=order, radius=radius)
-            said["duality gap (score)"] = bound - worst.value
-        moved = {"scores": row, "weights": worst.weights.numpy(), "order": order}
-        moved |= {"mark": None if order == 1 else dual, "ghost": None if order == 1 else ghost}
-        moved["title_text"] = (
+        mark = None if order == 1 else float(worst.dual)
+        title = (
             f"Order {style.order_label(order)}: {float(worst.truncated):.0%} truncated, the top "
             f"negative is heard {float(worst.k1):.3g} times the mean"
         )
-        return scene, moved, said
+        return stills.worst_case(
+            f.numpy(), worst.weights.numpy(), order=order, mark=mark, title=title
+        )
 
-    return explore(
-        draw,
-        presets=PRESETS,
-        parameters=("order", "radius"),
-        order=order_dial(order),
-        radius=_slider("radius ρ", radius, 0, math.ceil(20 * most) / 20, 0.05),
-        temperature=_slider("temp. λ", temperature, 0.02, 2, 0.02),
-        hold=widgets.ToggleButtons(options=["radius", "temperature"], value=hold),
-        shift=_slider("move β by", shift, -0.5, 0.5, 0.02),
-        scores=widgets.Dropdown(options=list(rows), description="scores"),
-    )
+    return Explorer("worst_case", still, data, parameters, **dials)
 
 
-def simplex(*, order: float = 2.0, radius: float = 0.3, angle: float = 70.0):
+def simplex(
+    *,
+    order: float = 2.0,
+    radius: float = 0.3,
+    angle: float = 70.0,
+    parameters: dict[str, str] | None = None,
+) -> Explorer:
     """Three items: the balls of SL, DrRL and CCL on the triangle, and the worst case in each.
 
     The boundary of a ball is made of the worst cases of scores that rise in every direction.
@@ -243,39 +204,35 @@ def simplex(*, order: float = 2.0, radius: float = 0.3, angle: float = 70.0):
     Args:
         order: γ in [1, inf], of the ball in the middle.
         radius: ρ in nats; beyond log 3 every ball is the whole triangle.
-        angle: of the direction in which scores rise, degrees.
+        angle: of the direction in which scores rise, degrees. parameters: as for `Explorer`.
     """
-    scene = scenes.simplex_scene()
-    steps = torch.linspace(0, 2 * math.pi, 241, dtype=torch.float64)
-    corners = torch.from_numpy(scenes.CORNERS)
 
-    def scores_of(angles: torch.Tensor) -> torch.Tensor:  # of the items, rising in that direction
-        return (torch.stack([angles.cos(), angles.sin()], -1) @ (corners - corners.mean(0)).T) / 2
-
-    def draw(order, radius, angle):
-        asked = torch.tensor([math.radians(angle)], dtype=torch.float64)
-        f, balls, said = scores_of(torch.cat([steps, asked])), [], {}
-        for name, one in (("KL", 1.0), ("Rényi", order), ("regret", math.inf)):
-            worst = dro.worst_case(f, order=one, radius=radius)
-            *rim, star = worst.weights.numpy() / 3
-            balls.append((one, np.array(rim), star))
-            said[f"value {name} (score)"] = worst.value[-1]
+    def still() -> Figure:
+        steps = torch.linspace(0, 2 * math.pi, 241, dtype=torch.float64)
+        angles = torch.cat([steps, torch.tensor([math.radians(angle)])])
+        corners = torch.from_numpy(stills.CORNERS)
+        f = (torch.stack([angles.cos(), angles.sin()], -1) @ (corners - corners.mean(0)).T) / 2
+        balls = {}
+        names = {"Kullback–Leibler (SL)": 1.0, "Rényi (DrRL)": order, "regret (CCL)": math.inf}
+        for name, one in names.items():
+            *rim, star = dro.worst_case(f, order=one, radius=radius).weights.numpy() / 3
+            balls[name] = one, np.array(rim), star
         title = f"Radius {radius:.2f} nats, the ball between: order {style.order_label(order)}"
-        return scene, {"balls": balls, "scores": f[-1].numpy(), "title_text": title}, said
+        return stills.simplex(balls, f[-1].numpy(), title=title)
 
-    return explore(
-        draw,
-        presets=PRESETS,
-        parameters=("order", "radius"),
-        order=order_dial(order),
-        radius=_slider("radius ρ", radius, 0, 1.1, 0.02),
-        angle=_slider("scores rise", angle, 0, 360, 5),
-    )
+    dials = {"order": Number(order, 1), "radius": Number(radius, 0), "angle": Number(angle, 0, 360)}
+    return Explorer("simplex", still, {}, parameters, **dials)
 
 
 def atlas(
-    scores: np.ndarray, clouds: dict[str, dict[int, pd.DataFrame]] | None = None, *, epoch: int = 0
-):
+    scores: np.ndarray,
+    clouds: dict[str, dict[int, pd.DataFrame]] | None = None,
+    *,
+    epoch: int = 0,
+    order: float = 2.0,
+    radius: float = 1.0,
+    parameters: dict[str, str] | None = None,
+) -> Explorer:
     """The plane order × radius of a score vector, and where trained losses lie on it.
 
     Args:
@@ -283,10 +240,10 @@ def atlas(
         clouds: loss -> epoch -> a row for each user, columns order and radius (nats), as
             `diagnose.radii_by_user` gives it.
         epoch: position of the first one shown among the epochs; negative counts from the end.
+        order, radius: γ and ρ (nats) of the point whose worst case is read out.
+        parameters: as for `Explorer`.
     """
-    import ipywidgets as widgets
-
-    row, clouds = torch.from_numpy(_sorted(scores)), clouds or {}
+    row, clouds = _sorted(scores), clouds or {}
     orders = np.array([*ORDERS[:-1], 200.0, math.inf])
     radii = np.linspace(0.02, 0.95 * math.log(len(row)), 40)
     rows, sizes = row.expand(len(radii), -1), torch.from_numpy(radii)
@@ -294,23 +251,42 @@ def atlas(
     k1, truncated = (
         np.stack([getattr(one, name).numpy() for one in worst], 1) for name in ("k1", "truncated")
     )
+    shades, lines = stills.contours(1 - 1 / orders, radii, k1, truncated)
+    rng = np.random.default_rng(0)  # a fixed seed: spread users of one order sideways
+
+    def points(cloud: pd.DataFrame) -> np.ndarray:
+        found = cloud[["order", "radius"]].dropna().to_numpy()
+        return np.c_[1 - 1 / found[:, 0] + rng.normal(0, 0.008, len(found)), found[:, 1]]
+
     epochs = sorted({each for cloud in clouds.values() for each in cloud})
-    scene = scenes.atlas_scene(orders, radii, k1, truncated, list(clouds))
+    at = {
+        each: {loss: points(cloud[each]) for loss, cloud in clouds.items() if each in cloud}
+        for each in epochs
+    }
+    short = lambda points: np.round(points, 4).tolist()  # noqa: E731
+    data = {
+        "scores": _plain(scores),
+        "highest": float(radii[-1]),
+        "shades": [[short(ring) for ring in rings] for rings in shades],
+        "contours": [[level, [short(line) for line in each]] for level, each in lines.items()],
+        "losses": {
+            loss: {"label": style.label(loss), "colour": style.colour(loss)} for loss in clouds
+        },
+        "clouds": {
+            each: {loss: short(cloud) for loss, cloud in found.items()}
+            for each, found in at.items()
+        },
+    }
+    dials = {"order": Number(order, 1), "radius": Number(radius, 0)}
+    if epochs:
+        dials["epoch"] = _choice(epochs, epochs[epoch])
 
-    def draw(epoch):
-        at = {loss: cloud[epoch] for loss, cloud in clouds.items() if epoch in cloud}
-        said = {
-            f"{style.label(loss)}: median ρ (nats)": cloud["radius"].median()
-            for loss, cloud in at.items()
-        }
-        title = f"Where each loss's users lie, after epoch {epoch}" if clouds else "The atlas"
-        return scene, {"clouds_at": at, "title_text": title}, said
+    def still() -> Figure:
+        title = f"Where each loss's users lie, after epoch {epochs[epoch]}" if at else "The atlas"
+        shown = at[epochs[epoch]] if at else {}
+        return stills.atlas(shades, lines, shown, highest=radii[-1], title=title)
 
-    options = epochs or [0]
-    slider = widgets.SelectionSlider(
-        options=options, value=options[epoch], description="epoch", continuous_update=True
-    )
-    return explore(draw, epoch=slider)
+    return Explorer("atlas", still, data, parameters, **dials)
 
 
 def _mixed(ordinary: np.ndarray, false: np.ndarray, n: int, noise: float):
@@ -318,7 +294,7 @@ def _mixed(ordinary: np.ndarray, false: np.ndarray, n: int, noise: float):
 
     With n and `noise` as in the data these are the scores themselves.
     """
-    few = round(noise * n)
+    few = math.floor(noise * n + 0.5)
     parts = [
         part[((np.arange(size) + 0.5) * len(part) / max(size, 1)).astype(int)]
         for part, size in ((ordinary, n - few), (false, few))
@@ -327,8 +303,14 @@ def _mixed(ordinary: np.ndarray, false: np.ndarray, n: int, noise: float):
 
 
 def false_negatives(
-    views: dict[str, pd.DataFrame], *, noise: float = 0.1, order: float = 2.0, radius: float = 1.0
-):
+    views: dict[str, pd.DataFrame],
+    *,
+    noise: float = 0.1,
+    order: float = 2.0,
+    radius: float = 1.0,
+    scores: str | None = None,
+    parameters: dict[str, str] | None = None,
+) -> Explorer:
     """The share of the weight that false negatives get, as their number grows, at one radius.
 
     Nothing is trained anew. The number of negatives stays; a share `noise` of them is false
@@ -338,76 +320,48 @@ def false_negatives(
         views: name -> a row for each negative: score, false_negative (bool).
         noise: share of false negatives, in [0, 0.5].
         order: γ in [1, inf]; shown between SL and CCL. radius: ρ in nats, the same for all three.
+        scores: which of the views is shown first. parameters: as for `Explorer`.
 
     Raises:
         ValueError: a view without false negatives, or without others.
     """
-    import ipywidgets as widgets
-
-    rows = {}
+    data = {}
     for name, view in views.items():
-        kinds = [_sorted(view["score"][view["false_negative"] == kind]) for kind in (False, True)]
-        if not all(map(len, kinds)):
+        kinds = [view["score"][view["false_negative"] == kind] for kind in (False, True)]
+        data[name] = dict(zip(("ordinary", "wrong"), map(_plain, kinds), strict=True))
+        if not all(data[name].values()):
             raise ValueError(
                 f"view {name!r} needs negatives of both kinds: take a user with held-out positives"
             )
-        rows[name] = kinds
-    grid, scene = np.linspace(0, 0.5, 11), scenes.false_negatives_scene()
+    dials = {
+        "noise": Number(noise, 0, 0.5),
+        "order": Number(order, 1),
+        "radius": Number(radius, 0),
+        "scores": _choice(list(data), scores),
+    }
 
-    def share(scores: np.ndarray, false: np.ndarray, order: float, radius: float):
-        worst = dro.worst_case(torch.from_numpy(scores), order=order, radius=radius)
-        return (worst.weights.numpy() * false).sum(-1) / scores.shape[-1], worst
+    def still() -> Figure:
+        kinds = [np.sort(kind) for kind in data[dials["scores"].default_value].values()]
+        n = sum(map(len, kinds))
 
-    # Curves are drawn from fewer negatives, to save time; the readouts use all of them.
-    @lru_cache(256)
-    def curve(name: str, order: float, radius: float) -> np.ndarray:
-        n = min(sum(map(len, rows[name])), 400)
-        mixed = [_mixed(*rows[name], n, each) for each in grid]
-        return share(*map(np.stack, zip(*mixed, strict=True)), order, radius)[0]
+        def heard(n: int, noise: float, order: float):
+            row, false = _mixed(*kinds, n, noise)
+            weights = dro.worst_case(torch.from_numpy(row), order=order, radius=radius).weights
+            return row, false, weights.numpy(), float(weights.numpy()[false].sum()) / n
 
-    @lru_cache(256)
-    def end(name: str, noise: float, order: float, radius: float) -> float:
-        n = min(sum(map(len, rows[name])), 2000)
-        return share(*_mixed(*rows[name], n, noise), order, radius)[0]
-
-    def draw(noise, order, radius, scores):
-        row, false = _mixed(*rows[scores], sum(map(len, rows[scores])), noise)
-        heard, worst = share(row, false, order, radius)
-        orders = (1.0, order, math.inf)
-        low, high = (end(scores, noise, one, radius) for one in (1.0, math.inf))
-        said = {"noise": f"{false.mean():.1%}", "their weight": f"{heard:.1%}"}
-        said |= {"SL": f"{low:.1%}", "CCL": f"{high:.1%}"}
-        said["at most"] = f"{min(1, (false.mean() * math.exp(radius)) ** (1 - 1 / order)):.1%}"
-        if false.any():
-            said["k₂ (× mean)"] = heard / false.mean()
-        said |= {"k₁ (× mean)": worst.k1, "truncated": f"{float(worst.truncated):.1%}"}
-        moved = {"scores": row, "false": false, "weights": worst.weights.numpy(), "grid": grid}
-        moved |= {"noise": false.mean(), "now": [low, heard, high]}
-        moved["shares"] = [(one, curve(scores, one, radius)) for one in orders]
-        moved["title_text"] = (
-            f"Radius {radius:.2f} nats: {false.mean():.0%} false negatives draw "
-            f"{heard:.0%} of the weight at order {style.order_label(order)}"
+        grid, least = np.linspace(0, 0.5, 11), min(n, 400)
+        curves = {
+            one: (grid, np.array([heard(least, each, one)[3] for each in grid]))
+            for one in (1.0, order, math.inf)
+        }
+        *row, share = heard(n, noise, order)
+        title = (
+            f"Radius {radius:.2f} nats: {row[1].mean():.0%} false negatives draw "
+            f"{share:.0%} of the weight at order {style.order_label(order)}"
         )
-        return scene, moved, said
+        return stills.false_negatives(*row, curves, title=title)
 
-    most = math.log(max(sum(map(len, kinds)) for kinds in rows.values()))
-    return explore(
-        draw,
-        presets=PRESETS,
-        parameters=("noise", "order", "radius"),
-        noise=_slider("noise", noise, 0, 0.5, 0.01),
-        order=order_dial(order),
-        radius=_slider("radius ρ", radius, 0, math.ceil(20 * most) / 20, 0.05),
-        scores=widgets.Dropdown(options=list(rows), description="scores"),
-    )
-
-
-HELD = {
-    "radius": "radius ρ",
-    "weight": "weight c (the paper's figures)",
-    "eta": "Cressie–Read η (its text)",
-    "temperature": "temperature λ (the penalty)",
-}
+    return Explorer("false_negatives", still, {"views": data}, parameters, **dials)
 
 
 def gamma_sweep(
@@ -416,75 +370,55 @@ def gamma_sweep(
     order: float = 2.0,
     radius: float = 1.0,
     hold: str = "radius",
+    scores: str | None = None,
     recorded: pd.DataFrame | None = None,
     metric: str = "ndcg@20",
-):
+    parameters: dict[str, str] | None = None,
+) -> Explorer:
     """Truncation, skew, data use and recorded accuracy against the order, one size held fixed.
 
     Args:
         sources: name -> (n,) scores, such as a user's negatives; -inf = masked.
         order: γ in [1, inf]. radius: ρ in nats at order 2, where the size that is held is computed.
-        hold: which size is held, one of `dro.HOLDS`.
+        hold: which size is held, one of `dro.HOLDS`. scores: which source is shown first.
         recorded: a row for each trained model, columns order, hold and `metric`; adds a panel.
-        metric: the name of the accuracy.
+        metric: the name of the accuracy. parameters: as for `Explorer`.
     """
-    import ipywidgets as widgets
+    data: dict[str, Any] = {"sources": {name: _plain(row) for name, row in sources.items()}}
+    data["metric"] = style.metric_label(metric)
+    if recorded is not None:
+        known = recorded.dropna(subset=metric)
+        data["recorded"] = [
+            {"order": live.sent(float(one)), "hold": how, "value": float(value)}
+            for one, how, value in zip(known["order"], known["hold"], known[metric], strict=True)
+        ]
+    dials = {
+        "order": Number(order, 1),
+        "radius": Number(radius, 0),
+        "hold": _choice(dro.HOLDS, hold),
+        "scores": _choice(list(sources), scores),
+    }
 
-    rows = {name: torch.from_numpy(_sorted(scores)) for name, scores in sources.items()}
-    orders, names = np.array(ORDERS[::2] + ORDERS[-1:]), ("truncated", "k1", "effective_share")
-    most = max(map(len, rows.values()))
-    values = recorded[metric].dropna() if recorded is not None else pd.Series(dtype=float)
-    ends = (float(values.min()), float(values.max())) if len(values) else None
-    scene = scenes.sweep_scene(most, ends, f"recorded {metric.replace('ndcg', 'NDCG')}")
+    def still() -> Figure:
+        f, orders = _sorted(sources[dials["scores"].default_value]), np.array(ORDERS[::2])
+        names = ("truncated", "k1", "effective_share")
 
-    @lru_cache(32)  # a whole curve is slow, one point on it is not
-    def curve(name: str, radius: float, hold: str) -> dict[str, np.ndarray]:
-        worst = [dro.turn(rows[name], order=one, radius=radius, hold=hold) for one in orders]
-        return {key: np.array([float(getattr(one, key)) for one in worst]) for key in names}
+        def curve(how: str) -> dict[str, np.ndarray]:
+            worst = [dro.turn(f, order=one, radius=radius, hold=how) for one in orders]
+            return {name: np.array([float(getattr(one, name)) for one in worst]) for name in names}
 
-    def draw(order, radius, hold, scores):
-        worst = dro.turn(rows[scores], order=order, radius=radius, hold=hold)
-        rho = float(dro.radius_of_weights(worst.weights, order))
-        now = {name: float(getattr(worst, name)) for name in names}
-        said = {"ρ (nats)": rho, "c": dro.weight_from_radius(rho, order)}
-        if order < math.inf:
-            said["η"] = dro.eta_from_radius(rho, order)
-        said |= {"truncated": f"{now['truncated']:.1%}", "k₁ (× mean)": now["k1"]}
-        said["effective share"] = f"{now['effective_share']:.1%}"
-        moved = {"orders": orders, "order": order, "now": now}
-        if ends:
-            known = recorded[recorded["hold"] == hold].dropna(subset=metric).sort_values("order")
-            moved["known"] = known["order"].to_numpy(), known[metric].to_numpy()
-            here = known.loc[np.isclose(1 / known["order"], 1 / order), metric]
-            said[metric] = f"{here.mean():.4f}" if len(here) else "not run"
-        moved["held_at"] = curve(scores, radius, hold)
-        moved["reference_at"] = curve(scores, radius, "radius")
-        moved["title_text"] = (
-            f"{HELD[hold].partition(' (')[0]} held, order {style.order_label(order)}: "
-            f"{now['truncated']:.0%} truncated, {now['effective_share']:.0%} used"
+        now = dro.turn(f, order=order, radius=radius, hold=hold)
+        title = (
+            f"{hold} held, order {style.order_label(order)}: {float(now.truncated):.0%} truncated"
         )
-        return scene, moved, said
+        shown = None
+        if recorded is not None:
+            rows = known[known["hold"] == hold].sort_values("order")
+            shown = rows["order"].to_numpy(), rows[metric].to_numpy()
+        both, about = (curve(hold), curve("radius")), {"recorded": shown, "metric": data["metric"]}
+        return stills.gamma_sweep(*both, orders, order=order, title=title, **about)
 
-    sized = _slider("ρ at order 2", radius, 0.05, math.ceil(20 * math.log(most)) / 20, 0.05)
-    sized.continuous_update = False
-    return explore(
-        draw,
-        presets=PRESETS,
-        parameters=("order", "radius", "hold"),
-        order=order_dial(order),
-        radius=sized,
-        hold=widgets.Dropdown(
-            options=[(words, name) for name, words in HELD.items()], value=hold, description="held"
-        ),
-        scores=widgets.Dropdown(options=list(rows), description="scores"),
-    )
-
-
-def _bounds(scores: torch.Tensor, margins: torch.Tensor, order: float, radius: float) -> np.ndarray:
-    """(b, 2): each of the (b,) margins beside the bound it gives on one row of scores."""
-    rows = scores.to(margins.dtype).expand(len(margins), -1)
-    value = dro.dual_objective(rows, margins, order=order, radius=radius)
-    return torch.stack([margins, value], 1).numpy()
+    return Explorer("gamma_sweep", still, data, parameters, **dials)
 
 
 def _shared_margin(scores: torch.Tensor, ball: dict, bounds: tuple[float, float]):
@@ -505,7 +439,9 @@ def margins(
     negatives: int = 64,
     users: list | None = None,
     user: int = 0,
-):
+    curves: int = 24,
+    parameters: dict[str, str] | None = None,
+) -> Explorer:
     """A user's bound β + c·‖(f-β)₊‖, the path of SGD on it and the exact β; beside it all users.
 
     Args:
@@ -514,61 +450,96 @@ def margins(
         order: γ in (1, inf]. weight: c >= 1, dimensionless; as trained.
         negatives: N, how many a training row draws; the exact β of such rows can be shown too.
         users: their names; 0, 1, ... unless given.
-        user: whose curve to start with, counted from zero.
+        user: whose curve to start with, counted from zero among those that have one.
+        curves: how many of the users have a curve, evenly spread; all are among the dots.
+        parameters: as for `Explorer`.
     """
-    import ipywidgets as widgets
-
+    at_weight = {"order": order, "radius": dro.radius_from_weight(weight, order)}
     tables = {
         epoch: [torch.as_tensor(table).double() for table in pair]
         for epoch, pair in sorted(epochs.items())
     }
-    scores, betas = (list(each) for each in zip(*tables.values(), strict=True))
-    names = list(range(len(betas[0]))) if users is None else list(users)
-    at_weight = {"order": order, "radius": dro.radius_from_weight(weight, order)}
-    worst = [dro.worst_case(each, **at_weight) for each in scores]
-    gaps = [
-        float((dro.dual_objective(f, beta, **at_weight) - exact.value).mean())
-        for f, beta, exact in zip(scores, betas, worst, strict=True)
-    ]
-    points = [torch.stack([w.dual, b], 1).numpy() for w, b in zip(worst, betas, strict=True)]
-    seen = np.concatenate(points).ravel()
-    low, high = (end(seen[np.isfinite(seen)]) for end in (np.min, np.max))
-    shared = [_shared_margin(f, at_weight, (low, high)) for f in scores]
-    low, high = low - 0.25, high + 0.25
-    scene = scenes.margins_scene(low, high, weight=weight)
-    grid = torch.linspace(low, high, 41)  # float32: exact enough to look at, and quicker
+    worst = {epoch: dro.worst_case(f, **at_weight) for epoch, (f, _) in tables.items()}
+    seen = np.concatenate([np.r_[worst[epoch].dual, tables[epoch][1]] for epoch in tables])
+    seen = seen[np.isfinite(seen)]
+    low, high = float(seen.min()), float(seen.max())
+    total = len(tables[min(tables)][1])
+    chosen = np.unique(np.linspace(0, total - 1, min(curves, total)).astype(int)).tolist()
+    found = []
+    for epoch, (f, beta) in tables.items():
+        exact = worst[epoch]
+        best = _shared_margin(f, at_weight, (low, high))
+        gap = float((dro.dual_objective(f, beta, **at_weight) - exact.value).mean())
+        one = {"epoch": epoch, "gap": gap, "shared": float(best.x)}
+        one |= {"cost": float(best.fun) - float(exact.value.mean()), "learnt": beta.tolist()}
+        one["exact"] = [each if math.isfinite(each) else None for each in exact.dual.tolist()]
+        found.append(one | {"scores": [_plain(f[each]) for each in chosen]})
+    names = list(range(total)) if users is None else list(users)
+    data = {"order": live.sent(order), "weight": weight, "negatives": negatives, "epochs": found}
+    data |= {"low": low - 0.25, "high": high + 0.25}
+    data["users"] = [{"name": str(names[each]), "place": each} for each in chosen]
 
-    def draw(user, epoch, solved_on, weight_now):
-        at, ball = list(tables).index(epoch), dro.radius_from_weight(weight_now, order)
-        whole = scores[at][user]
-        whole = row = whole[whole > -math.inf]
-        if solved_on:
-            rng = np.random.default_rng(solved_on)
-            row = whole[torch.from_numpy(rng.integers(len(whole), size=negatives))]
-        exact = dro.worst_case(row, order=order, radius=ball)
-        learnt, size = torch.stack([beta[user] for beta in betas[: at + 1]]), (order, ball)
-        trail, curve = _bounds(row, learnt, *size), _bounds(row, grid, *size)
-        moved = {"curve": curve, "trail": trail, "chosen": user, "users": points[at]}
-        moved["whole"] = _bounds(whole, grid, *size) if solved_on else np.empty((0, 2))
-        moved |= {"best": (float(exact.dual), float(exact.value)), "shared": shared[at].x}
-        moved["title_text"] = (
-            f"User {names[user]}, epoch {epoch}, {len(row)} negatives, c = {weight_now:g}"
-        )
-        said = {"learnt β (score)": trail[-1, 0], "exact β (score)": exact.dual}
-        said |= {"worst case (score)": exact.value, "gap (score)": trail[-1, 1] - exact.value}
-        said["mean gap (score)"] = gaps[at]
-        said["at one β for all (score)"] = shared[at].fun - float(worst[at].value.mean())
-        return scene, moved, said
+    def still() -> Figure:
+        place, last = chosen[user], max(tables)
+        f, exact = tables[last][0][place], worst[last]
 
-    rows = [("all negatives", 0), *((f"row {i} of {negatives}", i) for i in range(1, 21))]
-    return explore(
-        draw,
-        presets={"c = 1": {"weight_now": 1.0}},
-        user=widgets.IntSlider(user, 0, len(names) - 1, description="user"),
-        epoch=widgets.SelectionSlider(options=list(tables), value=max(tables), description="epoch"),
-        solved_on=widgets.SelectionSlider(options=rows, description="solved on"),
-        weight_now=_slider("weight c", weight, 1, max(4, 2 * weight), 0.05),
-    )
+        def bounds(betas: torch.Tensor) -> np.ndarray:
+            value = dro.dual_objective(f.expand(len(betas), -1), betas, **at_weight)
+            return torch.stack([betas, value], 1).numpy()
+
+        grid = torch.linspace(data["low"], data["high"], 41, dtype=torch.float64)
+        trail = bounds(torch.stack([beta[place] for _, beta in tables.values()]))
+        best = float(exact.dual[place]), float(exact.value[place])
+        points = torch.stack([exact.dual, tables[last][1]], 1).numpy()
+        title = f"User {names[place]}, epoch {last}, c = {weight:g}"
+        return stills.margins(bounds(grid), trail, best, found[-1]["shared"], points, title=title)
+
+    dials = {
+        "user": _choice(range(len(chosen)), user),
+        "epoch": _choice(list(tables), max(tables)),
+        "row": _choice(range(21)),
+        "weight": Number(weight, 1),
+    }
+    return Explorer("margins", still, data, parameters, **dials)
+
+
+def album(draw: Callable[..., Figure], *, first: dict[str, Any] | None = None, **choices: Sequence):
+    """Pictures of a figure, one for each setting of some dials; all are drawn beforehand.
+
+    Args:
+        draw: called with one keyword argument for each choice; returns a Figure.
+        first: choice -> the value shown first [default: its first one].
+        **choices: name -> its values: numbers give a dial, anything else a menu, in which a pair
+            stands as its parts.
+    Returns: an `Explorer`.
+
+    >>> view = album(lambda n: style.new_figure(n, 1)[0], n=[1, 2, 3], first={"n": 2})
+    >>> view.n
+    2
+    """
+    words = {name: [_words(value) for value in values] for name, values in choices.items()}
+    drawn = {}
+    for setting in itertools.product(*choices.values()):
+        buffer = io.BytesIO()
+        draw(**dict(zip(choices, setting, strict=True))).savefig(buffer, format="webp", dpi=110)
+        drawn[setting] = base64.b64encode(buffer.getvalue()).decode()
+    data = {
+        "choices": words,
+        "pictures": [f"data:image/webp;base64,{each}" for each in drawn.values()],
+    }
+    start = {name: values[0] for name, values in choices.items()} | (first or {})
+    dials = {name: _choice(words[name], _words(start[name])) for name in choices}
+    return Explorer("album", lambda: draw(**start), data, **dials)
+
+
+def _words(value: Any) -> Any:
+    if isinstance(value, int | float | np.number):
+        return getattr(value, "item", lambda: value)()
+    return " · ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _red(error: BaseException) -> str:
+    return f"<b style='color:#B00020'>{html.escape(str(error) or type(error).__name__)}</b>"
 
 
 def monitor(train: Callable, *, title: str = "Training"):
@@ -609,8 +580,7 @@ def monitor(train: Callable, *, title: str = "Training"):
     def draw(history: pd.DataFrame) -> None:
         start = time.perf_counter()
         try:
-            with _DRAWING:
-                image.value = style.png(figures.training_history(history, title=title))
+            image.value = style.png(figures.training_history(history, title=title))
         except Exception as error:  # a picture is no reason to end a training
             line.value = _red(error)
         pause[:] = time.perf_counter(), time.perf_counter() - start

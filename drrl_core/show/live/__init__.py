@@ -1,67 +1,73 @@
-"""Explorers that run in the browser: the same file in a notebook and in a page without a server.
+"""Explorers in the browser: the same file in a notebook and in a page without a server.
 
-Each is an ES module in anywidget's form (`export default { render({ model, el }) }`), `solver.js`
-holds the mathematics.
+Each explorer is an ES module in anywidget's form (`export default { render({ model, el }) }`):
+`solver.js` holds the mathematics, `kit.js` dials, panels and readouts, the file of its name the
+rest. `page.js` is the model that stands in for a kernel in a static page.
 """
 
 import html
 import json
 import math
-from collections.abc import Sequence
+import re
 from pathlib import Path
 
 HERE = Path(__file__).parent
-_MODEL = """const state = %s, heard = {};
-const model = {
-  get: (name) => state[name],
-  set: (name, value) => {
-    state[name] = value;
-    for (const tell of heard[`change:${name}`] ?? []) tell();
-  },
-  on: (event, f) => (heard[event] ??= []).push(f),
-  save_changes: () => {},
-};"""
+STYLE = (HERE / "live.css").read_text(encoding="utf-8")
+MIME = "application/vnd.drrl.explorer+json"  # an explorer in an executed notebook
 
 
 def source(name: str) -> str:
-    """An explorer's ES module with the solver in it, so that it needs no other file.
+    """An explorer's ES module with what it imports in it, so that it needs no other file.
 
     Args:
-        name: "worst_case".
+        name: "worst_case", "simplex", "atlas", "false_negatives", "gamma_sweep" or "margins".
     Returns: JavaScript whose default export has `render({ model, el })`.
 
     >>> "export default" in source("worst_case") and "import " not in source("worst_case")
     True
     """
-    solver = (HERE / "solver.js").read_text(encoding="utf-8").replace("export function", "function")
-    lines = (HERE / f"{name}.js").read_text(encoding="utf-8").splitlines()
-    return solver + "\n".join(line for line in lines if not line.startswith("import ")) + "\n"
+    shared = "".join(
+        (HERE / f"{part}.js").read_text(encoding="utf-8") for part in ("solver", "kit")
+    )
+    own = (HERE / f"{name}.js").read_text(encoding="utf-8")
+    own = re.sub(r'^import \{[^}]*\} from "[^"]*";\n', "", own, flags=re.MULTILINE)
+    return re.sub("^export (?!default)", "", shared, flags=re.MULTILINE) + own
 
 
-def element(name: str, **state: object) -> str:
+def sent(value: float) -> float | str:
+    """A number as it travels: JSON has no infinity.
+
+    >>> sent(math.inf), sent(2)
+    ('inf', 2)
+    """
+    return "inf" if value == math.inf else value
+
+
+def element(name: str, *, identity: str = "", **state: object) -> str:
     """An explorer as HTML for a static page: no server, no other file, no request.
 
     Args:
-        name: "worst_case".
-        state: what it starts with: scores, order (γ in [1, inf]), radius (nats).
+        name: as `source` takes it.
+        identity: of the element in the page and in its address [default: name].
+        state: `data` and a value for each dial, as an `explorers.Explorer` has them.
     Returns: an element, its style and its script.
+    Raises: ValueError: NaN or an infinity within the data.
 
-    >>> page = element("worst_case", scores=[0.1, 0.4, 0.9], order=2, radius=0.5)
+    >>> page = element("worst_case", data={"sources": {"a": [0.1, 0.4, 0.9]}}, order=2, radius=0.5)
     >>> "<script type=module>" in page and "http" not in page.replace("http://www.w3.org", "")
     True
     """
-    if "order" in state:
-        order = float(state["order"])  # type: ignore[arg-type]
-        state["order"] = "inf" if order == math.inf else f"{order:g}"
-    given = json.dumps(state, allow_nan=False).replace("<", "\\u003c")
-    script = source(name).replace("export default { render };", "")
-    style = (HERE / "live.css").read_text(encoding="utf-8")
-    identity = f"explorer-{html.escape(name)}"
+    state = {
+        key: sent(value) if isinstance(value, float) else value for key, value in state.items()
+    }
+    given = json.dumps(state, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
+    module = source(name).replace("export default ", "const shown = ")
+    model = (HERE / "page.js").read_text(encoding="utf-8")
+    identity = html.escape(identity or name)
     return (
-        f"<style>{style}</style><div id={identity}></div><script type=module>{script}"
-        f"{_MODEL % given}\nrender({{ model, el: document.getElementById('{identity}') }});"
-        "</script>"
+        f'<style>{STYLE}</style><div id="{identity}"></div><script type=module>{module}{model}'
+        f'startInPage(shown, "{identity}", {given});</script>'
     )
 
 
-__all__: Sequence[str] = ["element", "source"]
+__all__ = ["MIME", "STYLE", "element", "sent", "source"]

@@ -5,20 +5,36 @@
 //   1 < order     w = (f - beta)_+^s over its mean
 //   order inf     w = e^radius on the highest scores, 0 on the lowest
 
-const EXACT = 1e-15;
+const EXACT = 1e-15; // of a place, relative to it
+const NONE = 1e-13; // an excess so small is none
+const COARSE = 16; // every 16th of many scores tells where to begin
 
 /** Zero of a falling function between lo and hi: secant steps, bisection where they gain too little. */
-export function root(excess, lo, hi) {
-  let [fLo, fHi] = [excess(lo), excess(hi)];
+export function root(excess, lo, hi, near = NaN) {
+  let fLo, fHi;
+  if (near > lo && near < hi) {
+    let [x, step] = [near, 0.01]; // from a good guess outwards, until it lies between two places
+    for (let side = 0; x > lo && x < hi; step *= 8) {
+      const f = excess(x);
+      if (Math.abs(f) < NONE) return x;
+      if (f > 0) [lo, fLo] = [x, f];
+      else [hi, fHi] = [x, f];
+      if (side && side !== Math.sign(f)) break;
+      side = Math.sign(f);
+      x += side * step;
+    }
+  }
+  fLo ??= excess(lo);
   if (!(fLo > 0)) return lo;
+  fHi ??= excess(hi);
   if (!(fHi < 0)) return hi;
   let last = 0; // the side that moved last: its twin's value is halved when it does not move (Illinois)
   for (let step = 0; step < 200 && hi - lo > EXACT * Math.max(Math.abs(lo), Math.abs(hi), 1e-300); step++) {
-    let x = step % 3 === 2 ? (lo + hi) / 2 : (lo * fHi - hi * fLo) / (fHi - fLo);
+    let x = step % 4 === 3 ? (lo + hi) / 2 : (lo * fHi - hi * fLo) / (fHi - fLo);
     if (!(x > lo && x < hi)) x = (lo + hi) / 2;
     if (x === lo || x === hi) break;
     const f = excess(x);
-    if (f === 0) return x;
+    if (Math.abs(f) < NONE) return x;
     if (f > 0) {
       [lo, fLo] = [x, f];
       if (last === 1) fHi /= 2;
@@ -69,20 +85,45 @@ function powered(f, s, last, logT, w) {
 /**
  * Fills w with the weights where an excess, which falls as beta goes down, is zero, and returns
  * beta: from run to run of equal scores first, then by the distance to the lowest active one.
+ * A guess of beta says where to look first, and changes nothing else.
  */
-function lowered(f, s, runs, excess, far, w) {
+function lowered(f, s, runs, excess, far, w, guess) {
   let [lo, hi] = [0, runs.length]; // beta lies below the scores of run lo, not below those of run hi
+  let at = runs.length >> 1;
+  let step = Infinity;
+  if (guess < f[0]) {
+    for (let [a, b] = [0, runs.length]; b - a > 1; ) {
+      at = (a + b) >> 1;
+      if (f[runs[at]] > guess) a = at;
+      else b = at;
+    }
+    step = 3;
+  }
   while (hi - lo > 1) {
-    const middle = (lo + hi) >> 1; // beta at its scores: they have no weight yet
-    if (excess(powered(f, s, runs[middle], -Infinity, w)) > 0) lo = middle;
-    else hi = middle;
+    if (!(at > lo && at < hi)) at = (lo + hi) >> 1;
+    const below = excess(powered(f, s, runs[at], -Infinity, w)) > 0; // at its scores: no weight yet
+    if (below) lo = at;
+    else hi = at;
+    at += below ? step : -step;
+    step *= 3;
   }
   const last = runs[lo];
-  const top = Math.log(lo + 1 < runs.length ? f[last] - f[last + 1] : far);
+  const inside = lo + 1 < runs.length; // between two runs, else below all scores
+  const gap = inside ? f[last] - f[last + 1] : far;
+  const over = (logT) => excess(powered(f, s, last, logT, w));
+  const top = Math.log(gap);
   const low = Math.min(top, lo ? Math.log(f[0] - f[last]) : top) - 46 * Math.max(1, 1 / s);
-  const logT = root((x) => excess(powered(f, s, last, x, w)), low, top);
+  let logT;
+  if (inside && over(top - 7) > 0) logT = Math.log(root((t) => over(Math.log(t)), gap * Math.exp(-7), gap));
+  else logT = root(over, low, inside ? top - 7 : top, Math.log(f[last] - guess));
   powered(f, s, last, logT, w);
   return f[last] - Math.exp(logT);
+}
+
+/** What a thinned copy of many scores has for a dual; NaN, no guess, where they are few. */
+function guessed(f, solve) {
+  if (f.length < 40 * COARSE) return NaN;
+  return solve(Float64Array.from({ length: Math.ceil(f.length / COARSE) }, (_, j) => f[j * COARSE])).dual;
 }
 
 /** The ends of runs of equal scores: the index of each run's last entry. */
@@ -144,17 +185,18 @@ export function worstCase(f, order, radius) {
     return described(f, w, order, f[runs[at]]);
   }
   const spread = f[0] - f[n - 1];
+  const guess = guessed(f, (few) => worstCase(few, order, radius));
   // D <= order·L²/8 where log w has range L: so far away beta, or tau, lies at most
   if (order === 1) {
     const far = Math.log(spread / Math.sqrt(8 * radius));
     const near = Math.log(f[0] - f[runs[0] + 1]) - 46;
-    const logTau = root((x) => tilted(f, Math.exp(x), w).divergence - radius, near, far);
+    const logTau = root((x) => tilted(f, Math.exp(x), w).divergence - radius, near, far, Math.log(guess));
     tilted(f, Math.exp(logTau), w);
     return described(f, w, order, Math.exp(logTau));
   }
   const s = 1 / (order - 1);
   const far = spread * Math.sqrt((s * (s + 1)) / (8 * radius)) + spread;
-  return described(f, w, order, lowered(f, s, runs, (found) => found.divergence - radius, far, w));
+  return described(f, w, order, lowered(f, s, runs, (found) => found.divergence - radius, far, w, guess));
 }
 
 /**
@@ -168,9 +210,53 @@ export function penalised(f, order, temperature) {
   if (order === 1) tilted(f, temperature, w);
   else {
     const unit = s * temperature;
-    dual = lowered(f, s, ends(f), (found) => s * Math.log(unit) - found.logMean, unit, w);
+    const guess = guessed(f, (few) => penalised(few, order, temperature));
+    dual = lowered(f, s, ends(f), (found) => s * Math.log(unit) - found.logMean, unit, w, guess);
   }
   const found = described(f, w, order, dual);
   const eta = order === 1 ? found.radius : Math.expm1(found.radius / s) / (order / s);
   return { ...found, value: found.value - temperature * eta };
+}
+
+/** The upper bound that any dual value gives: at least the worst case, equal to it at the best one. */
+export function dualObjective(f, dual, order, radius) {
+  const n = f.length;
+  let sum = 0;
+  if (order === 1) {
+    for (let j = 0; j < n; j++) sum += Math.exp((f[j] - f[0]) / dual);
+    return f[0] + (dual ? dual * (radius + Math.log(sum / n)) : 0);
+  }
+  const top = f[0] - dual;
+  if (!(top > 0)) return dual;
+  const power = order === Infinity ? 1 : order / (order - 1);
+  for (let j = 0; j < n && f[j] > dual; j++) sum += ((f[j] - dual) / top) ** power;
+  return dual + top * Math.exp((radius + Math.log(sum / n)) / power);
+}
+
+export const weightFromRadius = (radius, order) => Math.exp(radius * (1 - 1 / order));
+export const radiusFromWeight = (weight, order) => Math.log(weight) / (1 - 1 / order);
+export function etaFromRadius(radius, order) {
+  return order === 1 ? radius : Math.expm1((order - 1) * radius) / (order * (order - 1));
+}
+
+/** The worst case at an order when one size stays what it is at order 2, as `dro.turn`. */
+export function turned(f, order, radius, hold) {
+  if (hold === "weight") {
+    if (order === 1) return worstCase(f, Infinity, radius > 0 ? Infinity : 0);
+    return worstCase(f, order, radius / 2 / (1 - 1 / order));
+  }
+  if (hold === "eta") {
+    if (order === 1) return worstCase(f, 1, etaFromRadius(radius, 2));
+    const eta = etaFromRadius(radius, 2);
+    return worstCase(f, order, order === Infinity ? 0 : Math.log1p(order * (order - 1) * eta) / (order - 1));
+  }
+  if (hold === "temperature") {
+    if (order === Infinity) return worstCase(f, order, 0);
+    const beta = worstCase(f, 2, radius).dual;
+    if (beta === -Infinity) return worstCase(f, order, 0);
+    let size = 0;
+    for (let j = 0; j < f.length && f[j] > beta; j++) size += f[j] - beta;
+    return penalised(f, order, Math.max(size / f.length, 1e-300));
+  }
+  return worstCase(f, order, radius);
 }

@@ -1,0 +1,24 @@
+// Pictures that were drawn beforehand, one for each setting of some dials and menus.
+
+import { explorer, listed, make } from "./kit.js";
+
+export default explorer("album", ({ data, place }) => {
+  const picture = make("img");
+  place(picture);
+  const values = Object.values(data.choices);
+  const dials = Object.entries(data.choices).map(([key, known]) =>
+    known.every(Number.isFinite)
+      ? listed(key, key, "", known)
+      : { key, label: key, options: known.map((value) => [value, value]) },
+  );
+  return {
+    dials,
+    readouts: [],
+    draw(now) {
+      const at = dials.reduce((sum, dial, i) => sum * values[i].length + values[i].indexOf(now[dial.key]), 0);
+      picture.src = data.pictures[at];
+      picture.alt = dials.map((dial) => `${dial.label} ${now[dial.key]}`).join(", ");
+      return { title: "", values: {} };
+    },
+  };
+});
