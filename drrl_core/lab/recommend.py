@@ -169,7 +169,7 @@ def write_table(table: pd.DataFrame, path: str | Path) -> Path:
     '=1+1'
     """
     path, suffix = Path(path), suffix_of(path)
-    texts = [name for name in table if table[name].dtype.kind in "OUT"]
+    texts = [str(name) for name in table if table[name].dtype.kind in "OUT"]
     with whole_file(path) as draft:
         if suffix == ".parquet":
             table.to_parquet(draft, index=False)
