@@ -1,5 +1,6 @@
 """Which columns of a table count, and what their cells say: labels, numbers, dates."""
 
+import contextlib
 import difflib
 import re
 from collections.abc import Callable
@@ -71,9 +72,15 @@ class Columns:
         self.places = self._places()
         self._refuse_guesses()
         order = [key for key in self.places if key != "timestamp" or key in how.needed]
-        distinct = list(dict.fromkeys(self.places[key] for key in order))
-        cells = dict(zip(distinct, map(_Cells, table.fetch(distinct)), strict=True))
-        self.cells = {key: cells[self.places[key]] for key in order}
+        self.cells = self._fetched(order, ("rating", "timestamp"))
+        for key in ("rating", "timestamp"):  # messages show what is no number as it is written
+            if (
+                key in self.cells
+                and self.cells[key].of_numbers
+                and self.cells[key].floats() is None
+            ):
+                self.cells = self._fetched(order, ())
+        distinct = {self.places[key] for key in order}
         name = table.top if table.header else [""] * len(table.top)
         table.report["columns"] = {
             key: {"name": name[place].strip(), "position": place}
@@ -85,6 +92,14 @@ class Columns:
         if report:
             table.report["cells with blanks around"] = report
         self._refuse_odd_cells()
+
+    def _fetched(self, order: list[str], numbers: tuple[str, ...]) -> dict[str, "_Cells"]:
+        """The columns, each once; these as numbers if they are, without making text of them."""
+        distinct = list(dict.fromkeys(self.places[key] for key in order))
+        text = {self.places[key] for key in order if key not in numbers}
+        plain = {self.places[key] for key in order if key in numbers} - text
+        cells = dict(zip(distinct, map(_Cells, self.table.fetch(distinct, plain)), strict=True))
+        return {key: cells[self.places[key]] for key in order}
 
     def refuse(self, problem: str, row: int | None = None) -> NoReturn:
         """Raise for a row, or for the table."""
@@ -256,13 +271,17 @@ class Columns:
         cells, report, wanted = self.cells["timestamp"], self.table.report, self.how.dates
         if wanted is None and (values := cells.floats()) is not None:
             size = float(np.median(np.abs(values[:10_000])))
-            days = ((values > 19_000_000) & (values < 21_000_000) & (values % 100 <= 31)).all()
-            if days and (self.how.since is not None or self.how.until is not None):
+            dated = self.how.since is not None or self.how.until is not None
+            dated = dated and values.min() > 19_000_000 and values.max() < 21_000_000
+            if dated and (values % 100 <= 31).all():
                 why = "the timestamp may be a day or seconds. Say dates='%Y%m%d' if it is a day."
                 self.refuse(why, 0)
             power, unit = next(each for each in _UNITS if size < 10 ** each[0])
             report["dates"] = f"numbers, as {unit}"
-            return np.asarray(values / 10 ** (min(power, 20) - 11))
+            return np.asarray(values if power == 11 else values / 10 ** (min(power, 20) - 11))
+        if wanted in (None, "iso") and (values := cells.iso_dates()) is not None:
+            report["dates"] = "iso"
+            return values
         texts = pd.Series(list(cells.values), dtype=str)
         number = pd.to_numeric(texts, errors="coerce").to_numpy(float)
         if wanted is None and np.isfinite(number[cells.codes[0]]):
@@ -271,13 +290,15 @@ class Columns:
         forms = _DATES if wanted is None else {wanted: _DATES.get(wanted, [wanted])}
         found: dict[str, np.ndarray] = {}
         broken: dict[str, np.ndarray] = {}
-        for form, patterns in forms.items():
-            for pattern in patterns:
-                moments = _moments(texts, pattern)
-                if np.isfinite(moments).all():
-                    found.setdefault(form, moments)
-                elif np.isfinite(moments[cells.codes[0]]):
-                    broken[form] = moments
+        every = [(form, pattern) for form, patterns in forms.items() for pattern in patterns]
+        some = texts.iloc[:: max(1, len(texts) // 1_000)]  # millions in vain would take minutes
+        likely = [each for each in every if np.isfinite(_moments(some, each[1])).all()]
+        for form, pattern in likely or every:
+            moments = _moments(texts, pattern)
+            if np.isfinite(moments).all():
+                found.setdefault(form, moments)
+            elif np.isfinite(moments[cells.codes[0]]):
+                broken[form] = moments
         different = {moments.tobytes() for moments in found.values()}
         if len(different) > 1:
             ways = " or ".join(f"dates={form!r}" for form in found)
@@ -314,33 +335,63 @@ class _Cells:
     """A column: its distinct values, text without blanks around, and each row's code."""
 
     def __init__(self, column: Any) -> None:
+        self._column = column
+        self.of_numbers = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+
+    @cached_property
+    def _encoded(self) -> tuple[Any, Any]:
+        column = self._column
         if not pa.types.is_dictionary(column.type):
             column = pc.dictionary_encode(column)
         if isinstance(column, pa.ChunkedArray):
             column = column.unify_dictionaries().combine_chunks()
-        self.words, self.indices = column.dictionary, column.indices
+        self._column = column
+        return column.dictionary, column.indices
 
     def floats(self) -> np.ndarray | None:
         """A finite number each row; None where a cell is none. No text is made of them."""
-        words = self.words
+        if self.of_numbers:
+            values = np.asarray(self._column.cast(pa.float64()), float)
+            if not np.isfinite(values).all():
+                return None
+            if self._column.type == pa.float64():
+                self._column = pa.array(values)  # the same memory, not a second copy
+            return values
+        words, indices = self._encoded
         try:
             if not (pa.types.is_integer(words.type) or pa.types.is_floating(words.type)):
                 words = pc.utf8_trim_whitespace(pc.cast(words, pa.string()))
             values = np.asarray(pc.cast(words, pa.float64()).to_numpy(zero_copy_only=False))
         except pa.ArrowInvalid:
             return None
-        known = not self.indices.null_count and np.isfinite(values).all()
-        return values[self.indices.to_numpy()] if known else None
+        known = not indices.null_count and np.isfinite(values).all()
+        return values[indices.to_numpy()] if known else None
+
+    def iso_dates(self) -> np.ndarray | None:
+        """Seconds since 1970 each row, where all are dates that Arrow parses: fast, without text.
+
+        No other form that is known begins with a year, so what is read so is read in one way.
+        """
+        words, indices = self._encoded
+        if not pa.types.is_string(words.type) or indices.null_count:
+            return None
+        texts = pc.replace_substring_regex(pc.utf8_trim_whitespace(words), " ?(UTC|GMT)$", "Z")
+        for zone in (None, "UTC"):
+            with contextlib.suppress(pa.ArrowInvalid):
+                moments = texts.cast(pa.timestamp("us", zone)).cast(pa.int64())
+                return np.asarray(moments)[np.asarray(indices)] / 1e6
+        return None
 
     @cached_property
     def _coded(self) -> tuple[np.ndarray, np.ndarray, int]:
-        texts = [*map(text_of, self.words.to_pylist()), ""]
-        indices = self.indices.fill_null(len(texts) - 1).to_numpy(zero_copy_only=False)
+        words, indices = self._encoded
+        texts = [*map(text_of, words.to_pylist()), ""]
+        indices = indices.fill_null(len(texts) - 1).to_numpy(zero_copy_only=False)
         distinct: dict[str, int] = {}
         again = [distinct.setdefault(text.strip(), len(distinct)) for text in texts]
         padded = sum(text != text.strip() for text in texts)
         # Values that no row has (a stray blank, the empty cell) are left out.
-        used, codes = compacted(np.array(again)[indices])
+        used, codes = compacted(np.array(again, np.int32)[indices])
         return np.array(list(distinct), object)[used], codes, padded
 
     @property
@@ -363,7 +414,8 @@ class _Cells:
 def _moments(texts: pd.Series, pattern: str) -> np.ndarray:
     """Seconds since 1970; NaN where the text is not of this form."""
     dates = pd.to_datetime(texts, errors="coerce", utc=True, format=pattern)
-    return np.asarray((dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(1, "s"), float)
+    moments = dates.dt.tz_convert(None).to_numpy("datetime64[us]")  # of all years that dates have
+    return np.where(np.isnat(moments), np.nan, moments.astype(np.int64) / 1e6)
 
 
 def _is_date(text: str) -> bool:

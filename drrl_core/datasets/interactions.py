@@ -154,10 +154,12 @@ def from_keys(
     name: str, shape: tuple[int, int], splits: list[np.ndarray], **more: Any
 ) -> Interactions:
     """From keys user * n_items + item, one sorted array a split; warns where train has gaps."""
-    train, valid, test = (
-        sparse.csr_array((np.ones(len(keys)), np.divmod(keys, shape[1])), shape=shape)
-        for keys in splits
-    )
+    parts = []
+    for keys in splits:
+        ends = np.searchsorted(keys, np.arange(shape[0] + 1, dtype=np.int64) * shape[1])
+        content = (np.ones(len(keys), np.float32), keys % shape[1], ends)
+        parts.append(sparse.csr_array(content, shape=shape))
+    train, valid, test = parts
     data = Interactions(name, int(shape[0]), int(shape[1]), train, valid, test, **more)
     users, items = without_train(data)
     if users or items:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from scipy import sparse
 
 from . import public, splits
@@ -273,17 +274,16 @@ def _read_all(path: Path, plan: Options) -> dict[str, _Rows]:
             inside = plan.member is not None or path.is_dir()
             there = contents(path, other) if inside else contents(path.parent / other)
             found |= {role: there["train"]}
-    parts, format = {}, plan.format
+    parts, format, several = {}, plan.format, len(found) > 1
     for role in SPLITS:
         if role in found:
-            where, raw = found[role]
-            parts[role] = _read(raw, where, plan, format)
+            parts[role] = _read(*found.pop(role), plan, format)
             kind = parts[role].reports[0]["format"]
-            format = kind if kind in ("adjacency", "table") and len(found) > 1 else format
+            format = kind if kind in ("adjacency", "table") and several else format
     return parts
 
 
-def _read(raw: Content, where: str, how: Options, format: str | None) -> _Rows:
+def _read(where: str, raw: Content, how: Options, format: str | None) -> _Rows:
     plain = format is None and how.bare and ".txt" in Path(where).suffixes[-2:]
     if plain or format in ("pairs", "adjacency"):
         lines = read_lines(raw, where, format=format)
@@ -298,7 +298,9 @@ def _read(raw: Content, where: str, how: Options, format: str | None) -> _Rows:
             report["lists"] = lines.lines - lines.blank
         return _Rows(lines.pairs[:, 0], lines.pairs[:, 1], reports=[report])
     table = read_records(raw, where) or read_text(raw, where, how, naming(how))
-    return _of_table(table, how)
+    rows = _of_table(table, how)
+    pa.default_memory_pool().release_unused()  # columns that were read, as large as the rows
+    return rows
 
 
 def _of_matrix(matrix: Any) -> _Rows:
@@ -390,9 +392,14 @@ def _filtered(rows: _Rows, plan: Options, where: str) -> _Rows:
         rows.keep(inside, f"outside {none}", f"{where}: no row lies between {none}. Widen them.")
     n_items = int(rows.items.max()) + 1
     keys = rows.keys(n_items)
-    by = [each for each in (rows.time, rows.part, keys) if each is not None]
-    order = np.lexsort(by) if len(by) > 1 else np.argsort(keys, kind="stable")
-    again = keys[order][1:] == keys[order][:-1]
+    rows.rating, order = None, np.argsort(keys, kind="stable")
+    keys = keys[order]
+    again = keys[1:] == keys[:-1]
+    by = [each for each in (rows.time, rows.part) if each is not None]
+    if by and again.any():  # of a pair, the earliest in each split
+        tied = np.concatenate([[False], again]) | np.concatenate([again, [False]])
+        some = order[tied]
+        order[tied] = some[np.lexsort([*(each[some] for each in by), keys[tied]])]
     if rows.part is not None:
         again &= rows.part[order][1:] == rows.part[order][:-1]
     rows.keep(order[np.concatenate([[True], ~again])], "repeated")

@@ -53,7 +53,13 @@ def _of_arrow(table: pa.Table, where: str, format: str) -> Table:
     names = list(table.column_names)
     report = {"format": format, "header": True, "rows": table.num_rows}
     return Table(
-        where, names, True, at(0)[1], lambda places: [table.column(k) for k in places], at, report
+        where,
+        names,
+        True,
+        at(0)[1],
+        lambda places, _: [table.column(k) for k in places],
+        at,
+        report,
     )
 
 
@@ -152,7 +158,7 @@ def _json(raw: Content, where: str) -> Table:
         line, record = next(itertools.islice(records(), row, None))
         return f"line {line}", [str(value) for value in record.values()]
 
-    def fetch(places: list[int]) -> list[Any]:
+    def fetch(places: list[int], _: set[int]) -> list[Any]:
         codes = [array("i") for _ in places]
         values: list[dict[str, int]] = [{} for _ in places]
         wanted = [(names[place], c, v) for place, c, v in zip(places, codes, values, strict=True)]

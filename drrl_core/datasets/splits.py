@@ -4,7 +4,6 @@ Each dealer returns 0, 1 or 2 for each pair (train, valid, test); -1 leaves it o
 """
 
 import numpy as np
-import pandas as pd
 
 # How a split is made here, and who uses it so.
 KINDS = {
@@ -79,9 +78,12 @@ def deal_by_time(
 ) -> np.ndarray:
     """By global time; valid and test keep the users and items seen in train."""
     last = np.ceil(np.cumsum(shares)[:2] * len(time) - 1e-9).astype(int) - 1
-    part = np.searchsorted(np.sort(time)[last], time, side="left")
-    known = np.isin(users, users[part == 0]) & np.isin(items, items[part == 0])
-    return np.asarray(np.where(known, part, -1))
+    part = np.searchsorted(np.partition(time, last)[last], time, side="left").astype(np.int8)
+    for side in (users, items):
+        seen = np.zeros(side.max() + 1, bool)
+        seen[side[part == 0]] = True
+        part[~seen[side]] = -1
+    return part
 
 
 def deal_user_time(users: np.ndarray, time: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -139,4 +141,7 @@ def cut_valid(users: np.ndarray, share: float, rng: np.random.Generator) -> np.n
 
 def _rank(users: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Each value's place among its user's, from 0; equal values in the order given."""
-    return np.asarray(pd.Series(values).groupby(users).rank(method="first")) - 1
+    order, counts = np.lexsort((values, users)), np.bincount(users)
+    rank = np.empty(len(users), np.int64)
+    rank[order] = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rank

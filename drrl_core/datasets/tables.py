@@ -30,7 +30,8 @@ class Table:
         top: its first row's cells: names, if `header`.
         header: whether they are names.
         first: the first row of data, to be shown.
-        fetch: the columns at some places, as Arrow arrays, all rows.
+        fetch: the columns at some places, as Arrow arrays, all rows; those at the places given
+            second as numbers, if all their cells are.
         at: where a row is, for messages, as "line 7", and its cells.
         report: what was found out, by name.
     """
@@ -39,7 +40,7 @@ class Table:
     top: list[str]
     header: bool
     first: list[str]
-    fetch: Callable[[list[int]], list[Any]]
+    fetch: Callable[[list[int], set[int]], list[Any]]
     at: Callable[[int], tuple[str, list[str]]]
     report: dict[str, Any] = field(default_factory=dict)
 
@@ -94,8 +95,8 @@ def read_text(raw: Content, where: str, how: Options, is_name: Callable[[str], b
         found = next(itertools.islice(layout.records(start), row, None))
         return layout.line(found[0]), layout.cells(*found)
 
-    def fetch(places: list[int]) -> Any:
-        return layout.columns(start, len(top), places, report)
+    def fetch(places: list[int], numbers: set[int]) -> list[Any]:
+        return layout.columns(start, len(top), places, numbers, report)
 
     return Table(where, top, header, first, fetch, at, report)
 
@@ -277,9 +278,17 @@ class _Layout:
         except py_csv.Error as error:
             raise DataError(f"{self.where}, {self.line(begin)}: {error}. Mend the line.") from None
 
-    def columns(self, start: int, width: int, places: list[int], report: dict[str, Any]) -> Any:
-        """The columns at these places, as dictionary-encoded text."""
+    def columns(
+        self,
+        start: int,
+        width: int,
+        places: list[int],
+        numbers: set[int],
+        report: dict[str, Any],
+    ) -> list[Any]:
+        """The columns at these places, as dictionary-encoded text or, if they are, as numbers."""
         names, text = [str(place) for place in range(width)], pa.dictionary(pa.int32(), pa.string())
+        types = dict.fromkeys(names, text) | {names[k]: pa.float64() for k in numbers}
         try:
             table = csv.read_csv(
                 pa.BufferReader(pa.py_buffer(self.body)[start:]),
@@ -291,12 +300,14 @@ class _Layout:
                 ),
                 convert_options=csv.ConvertOptions(
                     include_columns=[names[place] for place in places],
-                    column_types=dict.fromkeys(names, text),
+                    column_types=types,
                     null_values=[],
                     strings_can_be_null=False,
                 ),
             )
         except pa.ArrowInvalid as error:
+            if numbers:
+                return self.columns(start, width, places, set(), report)
             raise self._refusal(error) from None
         counted = report["header lines"] + report["comment lines"] + report["blank lines"]
         report["rows"], inside = table.num_rows, report["lines"] - counted - table.num_rows
