@@ -402,13 +402,18 @@ def harvest(
         if key in to_weigh:
             values[key] = mean_weights(outcome, users)
         if key in to_turn:
-            turned = outcome.turned().reset_index().assign(key=key)
-            curves = pd.concat([curves, turned]) if len(curves) else turned
+            curves = _with_curve(folder / "popularity.csv", curves, key, outcome)
     _write_skew(folder / "skew.csv", weighed, values, before)
-    if len(curves):
-        text = curves[[*CURVES]].sort_values(["key", "b"]).to_csv(index=False, float_format="%.5g")
-        write_whole(folder / "popularity.csv", text.encode())
     return missing
+
+
+def _with_curve(path: Path, curves: pd.DataFrame, key: str, outcome: Outcome) -> pd.DataFrame:
+    """The table of what comes of turning b, with a run more; written at once, for it takes long."""
+    turned = outcome.turned().reset_index().assign(key=key)
+    curves = pd.concat([curves, turned])[[*CURVES]] if len(curves) else turned[[*CURVES]]
+    text = curves.sort_values(["key", "b"]).to_csv(index=False, float_format="%.5g")
+    write_whole(path, text.encode())
+    return curves
 
 
 def read_curves(path: str | Path) -> pd.DataFrame:
