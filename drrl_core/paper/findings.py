@@ -13,8 +13,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from drrl_core import classical
 from drrl_core.lab.results import selected_runs
-from drrl_core.paper.evidence import TOLERANCE, Evidence
+from drrl_core.paper.evidence import TOLERANCE, Evidence, beside_backbones
 from drrl_core.train import metrics
 
 METRIC = "ndcg@20"
@@ -89,12 +90,13 @@ def _push(e: Evidence, cell: tuple) -> dict:
 
 def _of_cell(e: Evidence, cell: tuple, runs: pd.DataFrame) -> Iterator[tuple[str, str, dict]]:
     """The findings of a cell: what kind, of which variant, and what is told."""
-    by_variant = dict(list(runs.groupby("variant")))
+    by_variant = dict(list(runs[runs["variant"] != "popularity"].groupby("variant")))
     reference = by_variant.get(REFERENCE)
     for variant, own in by_variant.items():
         if own["b"].isna().any():
             continue
-        yield "lift", variant, _lift(e, cell, variant, own)
+        if variant not in classical.REGISTRY or cell[1] == "mf":  # it has no backbone: told once
+            yield "lift", variant, _lift(e, cell, variant, own)
         if reference is None or reference["b"].isna().any() or variant == REFERENCE:
             continue
         yield "level", variant, _level(e, cell, variant, own)
@@ -119,7 +121,7 @@ def rows(e: Evidence) -> list[dict]:
     """
     found = []
     runs = e.runs[e.runs["noise"] == 0]
-    selected = selected_runs(runs) if len(runs) else runs
+    selected = beside_backbones(selected_runs(runs)) if len(runs) else runs
     for (dataset, backbone), own in selected.groupby(["dataset", "backbone"]):
         for kind, variant, told in _of_cell(e, (dataset, backbone, 0.0), own):
             these = own[own["variant"] == variant]

@@ -1,6 +1,7 @@
 """Every figure of the suite: a function that takes tables and returns a `Figure`."""
 
 from drrl_core.show.figures.comparison import (
+    accuracy_as_b_turns,
     accuracy_by_cost,
     accuracy_by_group,
     accuracy_by_noise,
@@ -31,6 +32,7 @@ from drrl_core.show.figures.training import (
 
 __all__ = [
     "BETA_LABELS",
+    "accuracy_as_b_turns",
     "accuracy_by_cost",
     "accuracy_by_group",
     "accuracy_by_noise",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter, PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from drrl_core import classical, losses
 from drrl_core.show.style import (
@@ -22,6 +22,12 @@ from drrl_core.show.style import (
     order_label,
     styled,
 )
+
+LEAST = 0.7  # of the highest accuracy: what lies below is not drawn as b turns
+LISTS = {
+    "mean_popularity": "mean train pairs of an item in the lists",
+    "coverage": "share of the catalogue in the lists",
+}
 
 
 @styled
@@ -270,6 +276,73 @@ def accuracy_by_cost(
     axes.set(xlabel="seconds of one training", ylabel=f"test {metric_label(metric)}")
     axes.margins(0.08)
     axes.set_title(title)
+    return figure
+
+
+@styled
+def accuracy_as_b_turns(
+    panels: dict[str, dict[str, pd.DataFrame]],
+    *,
+    title: str,
+    across: str = "mean_popularity",
+    metric: str = "ndcg@20",
+) -> Figure:
+    """Accuracy on test over what the lists consist of, as b turns: a curve a loss.
+
+    Where two curves lie on each other, what tells the losses apart is popularity alone.
+
+    Args:
+        panels: by the name above it, for each loss a table as of `popularity.curve`, the index its
+            b. A dot is b = 0, a star the b that is best on valid. A table of pushes, whose index
+            is called "push", is drawn as squares: its trainings have no b.
+        title: said above all.
+        across: the column of the x axis, "mean_popularity" or "coverage".
+        metric: of the columns, after "test_" and "valid_".
+
+    >>> turned = pd.DataFrame({"mean_popularity": [30.0, 44.0], "test_ndcg@20": [0.09, 0.1]})
+    >>> turned = turned.assign(**{"valid_ndcg@20": [0.07, 0.08]}).rename_axis("b")
+    >>> figure = accuracy_as_b_turns({"Beauty": {"sl": turned}}, title="As b turns")
+    >>> [text.get_text() for text in figure.legends[0].get_texts()]
+    ['SL', 'b = 0', 'best b on valid']
+    """
+    figure, [row] = new_figure(4.3 * len(panels) + 1.2, 4.2, len(panels))
+    handles = {}
+    for axes, (name, curves) in zip(row, panels.items(), strict=True):
+        for loss, turned in curves.items():
+            turned, y = turned.sort_index(), turned.sort_index()[f"test_{metric}"]
+            pushes = turned.index.name == "push"
+            style = {"color": colour(loss), "label": label(loss), "mec": "white", "mew": 0.6}
+            line = "s:" if pushes else "-"
+            (handles[loss],) = axes.plot(turned[across], y, line, ms=7, **style)
+            if not pushes:
+                plain = np.abs(turned.index.to_numpy(float)).argmin()
+                best = turned[f"valid_{metric}"].to_numpy().argmax()
+                for place, mark, size in ((plain, "o", 8), (best, "*", 14)):
+                    point = turned[across].iloc[place], y.iloc[place]
+                    axes.plot(*point, mark, ms=size, color=colour(loss), mec="white", mew=0.8)
+        places = pd.concat([each.set_index(across)[f"test_{metric}"] for each in curves.values()])
+        highest, seen = places.max(), places.index[places >= LEAST * places.max()]
+        around = 1.15 if across == "mean_popularity" else 1.03
+        axes.set_xlim(seen.min() / around, seen.max() * around)
+        axes.set(
+            title=name,
+            ylim=(LEAST * highest, 1.04 * highest),
+            ylabel=f"test {metric_label(metric)}",
+        )
+        axes.set_xlabel(LISTS[across])
+        if across == "mean_popularity":
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+    marks = {"b = 0": ("o", 8), "best b on valid": ("*", 13)}
+    shown = [*handles.values()]
+    shown += [
+        Line2D([], [], ls="", marker=mark, ms=size, color="#444") for mark, size in marks.values()
+    ]
+    words = [*(label(loss) for loss in handles), *marks]
+    figure.legend(shown, words, loc="outside right center", fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     return figure
 
 
