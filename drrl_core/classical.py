@@ -27,6 +27,7 @@ from drrl_core.losses import Range
 
 Scorer = Callable[[np.ndarray], Tensor]
 Factory = TypeVar("Factory", bound=Callable[..., Scorer])
+KEPT = 2**30  # bytes of scores
 TILE = 2**23  # numbers of the arrays that rows are solved in together
 
 
@@ -331,6 +332,27 @@ def hyperparameters(name: str) -> dict[str, Any]:
     return registry.hyperparameters(lookup(name).factory)
 
 
+def kept(scores: Scorer, n_users: int, n_items: int) -> Scorer:
+    """A scorer that has every score already, where they fit into `KEPT` bytes; else as it is.
+
+    Ranking at ten strengths of popularity asks for the same scores ten times.
+
+    Args:
+        scores: the scorer.
+        n_users, n_items: of the data.
+
+    >>> found = kept(lambda users: torch.eye(3)[users], 3, 3)
+    >>> found(np.array([2]))
+    tensor([[0., 0., 1.]])
+    """
+    if 4 * n_users * n_items > KEPT:
+        return scores
+    every = torch.empty(n_users, n_items)
+    for part in np.array_split(np.arange(n_users), 1 + n_users // 256):
+        every[torch.from_numpy(part)] = scores(part)
+    return lambda users: every[torch.from_numpy(users)]
+
+
 class Solved:
     """A model of given train pairs, solved when it is first asked for scores.
 
@@ -346,7 +368,7 @@ class Solved:
         """The scorer: asking for it solves the model."""
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(self.seed)
-            return lookup(self.name).factory(self._train, **self.hyper)
+            return kept(lookup(self.name).factory(self._train, **self.hyper), *self._train.shape)
 
     def __call__(self, users: np.ndarray) -> Tensor:
         return self.scores(users)

@@ -28,7 +28,7 @@ from drrl_core.lab.workers import Compute, SearchError
 from drrl_core.train import DivergedError, metrics
 
 LOSSES = ("sl", "ccl", "drrl")  # sl and ccl before drrl, which begins with their optima
-ROUNDS = (2, 5, 10, 20)  # trials of a model by the end of each round
+ROUNDS = (1, 4, 10, 20)  # trials of a model by the end of each round
 WARM, LOOK = 5, 4.0  # steps that are not timed; seconds to look at how long an epoch takes
 HERE = Compute(workers=0, threads=cores())
 COLUMNS = (

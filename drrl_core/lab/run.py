@@ -29,7 +29,6 @@ from drrl_core.train import (
     Fit,
     TrainConfig,
     fit,
-    kept,
     metrics,
     popularity,
     refitted,
@@ -468,9 +467,8 @@ def _solved(
 ) -> Outcome:
     """The outcome of a classical model; `named` are the data that the record names."""
     result = solve(model, data, run.train)
-    scores = kept(model, data.n_users, data.n_items)
     masks = (data.train,) if run.train.mask == "train" else (data.train, data.valid)
-    ranked = popularity.by_scores(scores, data.train)
+    ranked = popularity.by_scores(model, data.train)
     about = popularity.report_of(ranked, data.train, data.valid, data.test, masks=masks)
     more = {"popularity": about, "finished": _now()}
     record = _record(run, named, result, torch.device("cpu")) | more
