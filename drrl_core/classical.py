@@ -170,7 +170,8 @@ def itemknn(train: csr_array, *, neighbours: int = 100, shrink: float = 10.0) ->
     row, column, alike = row[order], column[order], alike[order]
     first = np.searchsorted(row, np.arange(both.shape[0]))
     near = np.arange(len(row)) - first[row] < neighbours
-    weights = csr_array((alike[near], (column[near], row[near])), shape=both.shape)
+    entries: Any = (alike[near], (column[near], row[near]))
+    weights = csr_array(entries, shape=both.shape)
     return _from_items(train, weights)
 
 

@@ -142,7 +142,6 @@ def choose(
     if not data.valid.nnz:
         raise ValueError(f"{data.name} has no valid pairs: there is nothing to choose by")
     missing = {name: "its turn did not come" for name in names}
-    options = {"folder": folder, "compute": compute, "data": data, "missing": missing}
     epochs, known = 0, Choice(data, pd.DataFrame(), None, "", missing, minutes, 0.0)
     for trials in ROUNDS:
         for number, name in enumerate(names):
@@ -157,7 +156,7 @@ def choose(
                     speed = seconds_an_epoch(dataset, data, compute)
                     epochs = min(100, max(1, int(share / 4 / speed)))
                 config = {"epochs": epochs, "evaluate_every": min(5, epochs)}
-            _step(dataset, name, trials, share, config, **options)
+            _step(dataset, name, trials, share, config, folder, compute, missing)
             table = judged(folder / "runs.csv", data, names, compute)
             for each in table["model"] if len(table) else ():
                 missing.pop(each, None)
@@ -174,10 +173,8 @@ def _step(
     trials: int,
     seconds: float,
     config: dict[str, object],
-    *,
     folder: Path,
     compute: Compute,
-    data: datasets.Interactions,
     missing: dict[str, str],
 ) -> None:
     """Carry on a model's search for so many seconds; what cannot be run says why."""
