@@ -157,7 +157,7 @@ def itemknn(train: csr_array, *, neighbours: int = 100, shrink: float = 10.0) ->
     """
     _at_least(1, neighbours=neighbours)
     _at_least(0, shrink=shrink)
-    train = csr_array(train, dtype=np.float32)
+    train = train.astype(np.float32)
     pairs = float((np.diff(train.indptr).astype(float) ** 2).sum())
     _enough_memory(40 * min(pairs, train.shape[1] ** 2), "the counts of item pairs")
     both = csr_array(train.T @ train)
@@ -201,7 +201,7 @@ def ease(train: csr_array, *, l2: float = 100.0) -> Scorer:
     """
     if not 0 < l2 < math.inf:
         raise ValueError(f"l2 must lie in (0, inf), not {l2}")
-    train = csr_array(train, dtype=np.float32)
+    train = train.astype(np.float32)
     _enough_memory(12.0 * train.shape[1] ** 2, f"EASE on {train.shape[1]:,} items")
     gram = torch.from_numpy((train.T @ train).toarray())
     gram.diagonal().add_(l2)
