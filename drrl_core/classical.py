@@ -27,6 +27,7 @@ from drrl_core.losses import Range
 
 Scorer = Callable[[np.ndarray], Tensor]
 Factory = TypeVar("Factory", bound=Callable[..., Scorer])
+KEPT = 2**30  # bytes of scores
 TILE = 2**23  # numbers of the arrays that rows are solved in together
 
 
@@ -156,7 +157,7 @@ def itemknn(train: csr_array, *, neighbours: int = 100, shrink: float = 10.0) ->
     """
     _at_least(1, neighbours=neighbours)
     _at_least(0, shrink=shrink)
-    train = csr_array(train, dtype=np.float32)
+    train = train.astype(np.float32)
     pairs = float((np.diff(train.indptr).astype(float) ** 2).sum())
     _enough_memory(40 * min(pairs, train.shape[1] ** 2), "the counts of item pairs")
     both = csr_array(train.T @ train)
@@ -169,7 +170,8 @@ def itemknn(train: csr_array, *, neighbours: int = 100, shrink: float = 10.0) ->
     row, column, alike = row[order], column[order], alike[order]
     first = np.searchsorted(row, np.arange(both.shape[0]))
     near = np.arange(len(row)) - first[row] < neighbours
-    weights = csr_array((alike[near], (column[near], row[near])), shape=both.shape)
+    entries: Any = (alike[near], (column[near], row[near]))
+    weights = csr_array(entries, shape=both.shape)
     return _from_items(train, weights)
 
 
@@ -199,7 +201,7 @@ def ease(train: csr_array, *, l2: float = 100.0) -> Scorer:
     """
     if not 0 < l2 < math.inf:
         raise ValueError(f"l2 must lie in (0, inf), not {l2}")
-    train = csr_array(train, dtype=np.float32)
+    train = train.astype(np.float32)
     _enough_memory(12.0 * train.shape[1] ** 2, f"EASE on {train.shape[1]:,} items")
     gram = torch.from_numpy((train.T @ train).toarray())
     gram.diagonal().add_(l2)
@@ -331,6 +333,27 @@ def hyperparameters(name: str) -> dict[str, Any]:
     return registry.hyperparameters(lookup(name).factory)
 
 
+def kept(scores: Scorer, n_users: int, n_items: int) -> Scorer:
+    """A scorer that has every score already, where they fit into `KEPT` bytes; else as it is.
+
+    Ranking at ten strengths of popularity asks for the same scores ten times.
+
+    Args:
+        scores: the scorer.
+        n_users, n_items: of the data.
+
+    >>> found = kept(lambda users: torch.eye(3)[users], 3, 3)
+    >>> found(np.array([2]))
+    tensor([[0., 0., 1.]])
+    """
+    if 4 * n_users * n_items > KEPT:
+        return scores
+    every = torch.empty(n_users, n_items)
+    for part in np.array_split(np.arange(n_users), 1 + n_users // 256):
+        every[torch.from_numpy(part)] = scores(part)
+    return lambda users: every[torch.from_numpy(users)]
+
+
 class Solved:
     """A model of given train pairs, solved when it is first asked for scores.
 
@@ -346,7 +369,7 @@ class Solved:
         """The scorer: asking for it solves the model."""
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(self.seed)
-            return lookup(self.name).factory(self._train, **self.hyper)
+            return kept(lookup(self.name).factory(self._train, **self.hyper), *self._train.shape)
 
     def __call__(self, users: np.ndarray) -> Tensor:
         return self.scores(users)

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 import drrl_core
-from drrl_core import backbones, losses, registry
+from drrl_core import backbones, classical, losses, registry
 from drrl_core.lab import results, spaces, store
 from drrl_core.lab.run import configure, key_of
 from drrl_core.show import style
-from drrl_core.testing import check_backbone
+from drrl_core.testing import check_backbone, check_classical
 
 PAGE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
@@ -30,12 +31,13 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DRRL_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(sys, "path", [*sys.path])
-    before = {*losses.REGISTRY}, {*backbones.REGISTRY}
+    rooms = losses.REGISTRY, backbones.REGISTRY, classical.REGISTRY
+    before = [{*each} for each in rooms]
     yield tmp_path
-    for known, kept in zip((losses.REGISTRY, backbones.REGISTRY), before, strict=True):
+    for known, kept in zip(rooms, before, strict=True):
         for name in {*known} - kept:
             del known[name]
-    for name in "my_loss", "my_backbone", "edited", "broken":
+    for name in "my_loss", "my_backbone", "my_model", "edited", "broken":
         sys.modules.pop(name, None)
 
 
@@ -78,6 +80,27 @@ def test_the_recipe_for_a_backbone(here):
     assert record["backbone"] == "my_backbone:Turned" and "backbone" in record["origin"]
     assert store.load(record["key"]).record["test"] == record["test"]
     check_backbone("my_backbone:Turned", {"dim": 3})
+
+
+@pytest.mark.slow
+def test_a_classical_model_of_one_s_own_is_trained_and_tuned_by_its_name(here):
+    records = follow("A classical model", here)
+    assert len(records) >= 2 and {each["backbone"] for each in records} == {"my_model:damped"}
+    assert all("model" in each["origin"] and each["loss"] == "" for each in records)
+    check_classical("my_model:damped", {"power": 1.0})
+    (test,) = {each["test"]["ndcg@20"] for each in records}  # no power changes the order
+    plain = configure("synthetic", "", "popularity")
+    assert store.get_or_train(plain, store=here / "plain").record["test"]["ndcg@20"] == test
+
+
+def test_a_broken_classical_model_is_told_what_is_wrong():
+    def short(train, *, power=1.0):
+        return lambda users: torch.zeros(len(users), 2)
+
+    with pytest.raises(ValueError, match=r"(?s)checks failed.*a column an item"):
+        check_classical(short)
+    with pytest.raises(ValueError, match=r"a function of \(train\)"):
+        check_classical(lambda users, items: None)
 
 
 MINE = """

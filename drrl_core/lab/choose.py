@@ -28,7 +28,7 @@ from drrl_core.lab.workers import Compute, SearchError
 from drrl_core.train import DivergedError, metrics
 
 LOSSES = ("sl", "ccl", "drrl")  # sl and ccl before drrl, which begins with their optima
-ROUNDS = (2, 5, 10, 20)  # trials of a model by the end of each round
+ROUNDS = (1, 4, 10, 20)  # trials of a model by the end of each round
 WARM, LOOK = 5, 4.0  # steps that are not timed; seconds to look at how long an epoch takes
 HERE = Compute(workers=0, threads=cores())
 COLUMNS = (
@@ -142,8 +142,6 @@ def choose(
     if not data.valid.nnz:
         raise ValueError(f"{data.name} has no valid pairs: there is nothing to choose by")
     missing = {name: "its turn did not come" for name in names}
-    options: dict[str, Any] = {"folder": folder, "compute": compute}
-    options |= {"data": data, "missing": missing}
     epochs, known = 0, Choice(data, pd.DataFrame(), None, "", missing, minutes, 0.0)
     for trials in ROUNDS:
         for number, name in enumerate(names):
@@ -158,7 +156,7 @@ def choose(
                     speed = seconds_an_epoch(dataset, data, compute)
                     epochs = min(100, max(1, int(share / 4 / speed)))
                 config = {"epochs": epochs, "evaluate_every": min(5, epochs)}
-            _step(dataset, name, trials, share, config, **options)
+            _step(dataset, name, trials, share, config, folder, compute, missing)
             table = judged(folder / "runs.csv", data, names, compute)
             for each in table["model"] if len(table) else ():
                 missing.pop(each, None)
@@ -175,10 +173,8 @@ def _step(
     trials: int,
     seconds: float,
     config: dict[str, object],
-    *,
     folder: Path,
     compute: Compute,
-    data: datasets.Interactions,
     missing: dict[str, str],
 ) -> None:
     """Carry on a model's search for so many seconds; what cannot be run says why."""

@@ -30,7 +30,6 @@ from drrl_core.train import (
     Fit,
     TrainConfig,
     fit,
-    kept,
     metrics,
     refitted,
     resolve_device,
@@ -503,8 +502,7 @@ def _rankings(
 ) -> dict[str, Any]:
     """What `popularity.report` and `popularity.curve` are to be given of a trained model."""
     if loss is None:
-        scores = kept(model, data.n_users, data.n_items)
-        ranked = put_back.by_scores(scores, data.train)
+        ranked = put_back.by_scores(model, data.train)
     else:
         similarity = config.similarity
         ranked = put_back.by_tables(*tables(model), data.train, similarity=similarity)

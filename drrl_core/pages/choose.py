@@ -94,8 +94,8 @@ def page(choice: choose.Choice, dataset: str) -> str:
 <p class="said"><b>Recommended: {html.escape(name)}.</b> {html.escape(choice.reason)}</p>
 <p>{data.n_users:,} users, {data.n_items:,} items; {data.train.nnz:,} pairs to learn from,
 {data.valid.nnz:,} to choose by, {data.test.nnz:,} to report on. {choice.spent:.1f} of
-{choice.minutes:g} minutes. Each model is searched in rounds of {choose.ROUNDS} trials; the best
-training of each on valid stands here. The choice is made on valid alone: of the models whose
+{choice.minutes:g} minutes. Each model is searched in rounds, up to {choose.ROUNDS[-1]} trials; its
+best training on valid stands here. The choice is made on valid alone: of the models whose
 difference from the best is within chance (paired bootstrap over users), the cheapest. Chance in
 training is not in the interval.</p>
 <div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>

@@ -14,7 +14,7 @@ diagnose    what a trained loss does to its negatives
 from drrl_core.train.checkpoint import CheckpointError
 from drrl_core.train.config import LATER, VERSION, TrainConfig, resolve_device
 from drrl_core.train.loop import DivergedError, Fit, fit
-from drrl_core.train.solve import kept, refitted, solve
+from drrl_core.train.solve import refitted, solve
 from drrl_core.train.step import score, tables
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "Fit",
     "TrainConfig",
     "fit",
-    "kept",
     "refitted",
     "resolve_device",
     "score",

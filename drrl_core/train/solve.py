@@ -12,8 +12,6 @@ from drrl_core.train import metrics
 from drrl_core.train.config import TrainConfig
 from drrl_core.train.loop import Fit
 
-KEPT = 2**30  # bytes
-
 
 def refitted(data: Interactions, config: TrainConfig) -> Interactions:
     """The data as a run is trained on them: as they are, or valid joined to train.
@@ -31,27 +29,6 @@ def refitted(data: Interactions, config: TrainConfig) -> Interactions:
     if config.refit == "none":
         return data
     return replace(data, train=data.train + data.valid, valid=data.valid * 0)
-
-
-def kept(scores: metrics.Scorer, n_users: int, n_items: int) -> metrics.Scorer:
-    """A scorer that has every score already, where they fit into `KEPT` bytes; else as it is.
-
-    Ranking at ten strengths of popularity asks for the same scores ten times.
-
-    Args:
-        scores: see `metrics.Scorer`.
-        n_users, n_items: of the data.
-
-    >>> found = kept(lambda users: torch.eye(3)[users], 3, 3)
-    >>> found(np.array([2]))
-    tensor([[0., 0., 1.]])
-    """
-    if 4 * n_users * n_items > KEPT:
-        return scores
-    every = torch.empty(n_users, n_items)
-    for part in np.array_split(np.arange(n_users), 1 + n_users // 256):
-        every[torch.from_numpy(part)] = scores(part)
-    return lambda users: every[torch.from_numpy(users)]
 
 
 def solve(model: metrics.Scorer, data: Interactions, config: TrainConfig | None = None) -> Fit:
