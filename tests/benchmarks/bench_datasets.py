@@ -1,7 +1,8 @@
-"""Own files read: seconds and memory beside pandas and Polars, and a fuzz; `--rows`, `--fuzz`.
+"""Own files read: seconds and memory beside other readers, and a fuzz; `--rows`, `--fuzz`.
 
 Each reader has a process of its own, in turns, so that one's memory is not another's. All of them
-read user and item as text and number them; ours also checks, splits and counts.
+read user and item as text and number them; ours and RecBole's also check, split and count. RecBole
+1.2 wants NumPy 1 and pandas 2, so it has an environment of its own: `--recbole ITS_PYTHON`.
 """
 
 import argparse
@@ -18,47 +19,68 @@ from pathlib import Path
 import numpy as np
 
 TIMED = """
-import resource, sys, time, warnings
-import pandas as pd
+import re, sys, time, warnings
 warnings.simplefilter("ignore")
 path, name = sys.argv[1:]
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-if name == "ours":
+sys.argv[1:] = []
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+if name.startswith("ours"):
     from drrl_core import datasets as module
 elif name == "polars":
     import polars as pl
+elif name == "recbole":
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+else:
+    import pandas as pd
 before, start = peak(), time.perf_counter()
-if name == "ours":
-    module.load(path)
+if name.startswith("ours"):
+    module.load(path + "?split=time" * ("time" in name))
 elif name == "polars":
-    table = pl.read_csv(path, has_header=False, infer_schema=False, columns=[0, 1])
+    table = pl.read_csv(path, separator="\\t", infer_schema=False, columns=[0, 1])
     table = table.with_columns(pl.all().cast(pl.Categorical))
+elif name == "recbole":
+    folder, _, last = path.rpartition("/")
+    options = {
+        "data_path": folder.rpartition("/")[0],
+        "load_col": {"inter": ["user_id", "item_id"]},
+        "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": "user", "order": "RO"},
+    }
+    config = Config(model="BPR", dataset=last.partition(".")[0], config_dict=options)
+    data_preparation(config, create_dataset(config))
 else:
     options = {"engine": "pyarrow"} if name == "pandas, pyarrow" else {"na_filter": False}
-    table = pd.read_csv(path, header=None, dtype=str, usecols=[0, 1], **options)
+    names = ["user_id:token", "item_id:token"]
+    table = pd.read_csv(path, sep="\\t", dtype=str, usecols=names, **options)
     codes = [pd.factorize(table[column])[0] for column in table]
 print(f"{time.perf_counter() - start:8.1f} s {peak() - before:8.0f} MB")
 """
 
 
-def bench(rows: int, rounds: int) -> None:
+def bench(rows: int, rounds: int, recbole: str | None) -> None:
     """Print a line a reader and round, on a file as large as MovieLens 20M at 20 million rows."""
     rng = np.random.default_rng(0)
+    readers = {name: sys.executable for name in ("ours", "ours, by time", "pandas")}
+    readers |= {name: sys.executable for name in ("pandas, pyarrow", "polars")}
+    readers |= {"recbole": recbole} if recbole else {}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "ratings.csv")
+        path = Path(folder, "ratings", "ratings.inter")
+        path.parent.mkdir()
         with path.open("w") as file:
+            file.write("user_id:token\titem_id:token\trating:float\ttimestamp:float\n")
             for start in range(0, rows, 1_000_000):
                 n = min(1_000_000, rows - start)
                 users, items = rng.zipf(1.3, n) % 138_493, rng.integers(0, 26_744, n)
                 stars, times = rng.integers(1, 11, n) / 2, rng.integers(10**9, 2 * 10**9, n)
                 lines = zip(users, items, stars, times, strict=True)
-                file.writelines(f"{u},{i},{s},{t}\n" for u, i, s, t in lines)
+                file.writelines(f"{u}\t{i}\t{s}\t{t}\n" for u, i, s, t in lines)
         print(f"{rows:,} rows, {path.stat().st_size >> 20} MiB")
         for _ in range(rounds):
-            for name in ("ours", "pandas", "pandas, pyarrow", "polars"):
-                command = [sys.executable, "-c", TIMED, str(path), name]
+            for name, python in readers.items():
+                command = [python, "-c", TIMED, str(path), name]
                 done = subprocess.run(command, capture_output=True, text=True)
-                print(f"{name:<16}{done.stdout.strip() or done.stderr.strip()[-200:]}", flush=True)
+                said = done.stdout.strip().splitlines() if not done.returncode else []
+                print(f"{name:<16}{said[-1] if said else done.stderr.strip()[-200:]}", flush=True)
 
 
 PAIRS = [(u, i) for u in range(6) for i in range(8) if (u + i) % 3]
@@ -161,10 +183,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=0, help="time files of so many rows")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--recbole", help="the Python that has RecBole, if any")
     parser.add_argument("--fuzz", type=int, default=0, help="so many mutated files")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.rows:
-        bench(given.rows, given.rounds)
+        bench(given.rows, given.rounds, given.recbole)
     if given.fuzz:
         fuzz(given.fuzz, given.seed)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import yaml
 
 from drrl_core import dro
+from drrl_core.lab import recommend
 from drrl_core.pages import runner
 
 SHELF = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
@@ -103,16 +103,32 @@ def test_your_data_from_a_file_to_exported_lists_by_one_parameter(tmp_path, monk
     ]
 
     # What was exported reads back under the file's own ids, and recommends as the vectors do.
-    folder, text = tmp_path / "out", {"user": str, "item": str}
-    table = pd.read_csv(folder / results["files"]["recommendations"], dtype=text)
+    folder = tmp_path / "out"
+    table = recommend.read_table(folder / results["files"]["recommendations"])
     assert {*table["user"]} == {u for u, _ in liked} and {*table["item"]} <= {i for _, i in liked}
     assert (table.groupby("user")["rank"].agg(list).map(lambda r: r == [1, 2, 3, 4, 5])).all()
-    with np.load(folder / results["files"]["embeddings"]) as stored:
-        users = dict(zip(stored["user_ids"].tolist(), stored["users"], strict=True))
-        items = dict(zip(stored["item_ids"].tolist(), stored["items"], strict=True))
+    users, items = (
+        recommend.read_table(folder / results["files"][side]).set_index("id").T
+        for side in ("users", "items")
+    )
     scores = [users[row.user] @ items[row.item] for row in table.itertuples()]
     np.testing.assert_allclose(scores, table["score"], atol=1e-5)
     assert table.groupby("user")["score"].apply(lambda s: s.is_monotonic_decreasing).all()
+
+
+@pytest.mark.data
+def test_your_data_walks_a_public_file_where_the_data_folder_has_it(tmp_path):
+    from drrl_core import datasets
+
+    if not (datasets.data_folder() / "movielens-latest-small").is_dir():
+        pytest.skip("real data not found: set DRRL_DATA to where movielens-latest-small/ is")
+    record = runner.run(
+        "10", out_dir=tmp_path, parameters=TINY["10_your_data"], html=False, progress=False
+    )
+    used = {run["dataset"] for run in record["results"]["runs"].values()}
+    assert used == {"movielens-latest-small?min_rating=4&k_core=10"}
+    page = (tmp_path / "10_your_data.ipynb").read_text()
+    assert "100,837 = 1 header lines + 100,836 rows" in page and "(1999)" in page  # titles
 
 
 @pytest.mark.slow
