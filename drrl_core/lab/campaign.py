@@ -108,7 +108,8 @@ def recorded(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
         return selected_runs(rows) if len(rows) else rows
     line = (spaces.variants(2) | spaces.classical_variants())[cell.loss]
     free = {name.removesuffix("-1") for name in line.space} | {"train.seed"}
-    wanted = configure(cell.dataset, line.loss, cell.backbone, {**line.fixed, **cell.config})
+    corner = spaces.config_of(line, {name: each.low for name, each in line.space.items()})
+    wanted = configure(cell.dataset, line.loss, cell.backbone, {**corner, **cell.config})
 
     def own(run: Run) -> dict[str, object]:
         return {name: value for name, value in run.flat_config.items() if name not in free}

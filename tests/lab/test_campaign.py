@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from drrl_core import datasets, losses
-from drrl_core.lab import campaign, results, workers
+from drrl_core.lab import campaign, results, spaces, workers
 from drrl_core.lab.workers import Compute
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +123,14 @@ def test_other_settings_and_smaller_budgets_are_other_cells(here):
     noisy = FILE.replace("dim: 4", "dim: 4, train.noise: [0.25, 0.5]")
     (here / "campaign.yaml").write_text(noisy)
     assert len(missing(here)) == 6 and 0 not in missing(here)
+
+
+@pytest.mark.parametrize("name", [*spaces.variants(2), *spaces.classical_variants()])
+def test_every_way_to_tune_can_be_a_cell(here, name):
+    path = here / "own.yaml"
+    path.write_text(f"- {{dataset: synthetic, loss: {name}, trials: 2, seeds: 2}}")
+    (cell,) = campaign.read(path)
+    assert campaign.missing(cell, results.NO_RUNS) > 0
 
 
 def test_the_time_is_told_by_what_is_recorded(here):
