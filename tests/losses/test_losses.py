@@ -711,6 +711,63 @@ def test_ball_near_order_1_is_sl_at_each_rows_own_temperature():
         torch.testing.assert_close(ball[row], temperature * sl, rtol=1e-3, atol=1e-7)
 
 
+# Where other published losses lie in the family: the table in docs/family.md, row by row.
+
+
+def test_psl_s_relu_is_the_inner_term_of_drrl_at_a_margin_two_below_the_positive():
+    """(n - β)₊ = 2·((n - p)/2 + 1)₊ at β = p - 2, and γ* = 1/τ."""
+    pos, neg, _ = problem(12, 30)
+    for temperature in (0.05, 0.1, 0.4):
+        psl = make("psl", temperature=temperature, surrogate="relu")(pos, neg)
+        order = (1 / temperature) / (1 / temperature - 1)
+        drrl = losses.drrl_loss(pos, neg, pos - 2, order=order)
+        inner = drrl - (1 - pos) - (pos - 2)
+        torch.testing.assert_close(inner, 2 * (temperature * (psl - math.log(30))).exp())
+
+
+@pytest.mark.parametrize("k", [1, 3, 20, 29])
+def test_the_top_k_quantile_is_the_dual_of_the_ball_of_order_inf_and_radius_log_n_over_k(k):
+    """SL@K's and Talos' threshold; the worst case is the mean of the K highest scores."""
+    _, neg, _ = problem(12, 30)
+    ranked = neg.sort(-1, descending=True).values
+    worst = dro.worst_case(neg, order=INF, radius=math.log(30 / k))
+    torch.testing.assert_close(worst.value, ranked[:, :k].mean(-1))
+    assert (worst.dual <= ranked[:, k - 1] + 1e-12).all()
+    assert (worst.dual >= ranked[:, k] - 1e-12).all()
+
+
+def test_infonce_is_sl_with_the_positive_among_the_negatives():
+    pos, neg, _ = problem(12, 30)
+    both = torch.cat([pos[:, None], neg], -1)
+    sl = make("sl", temperature=0.3)(pos, both)
+    torch.testing.assert_close(make("infonce", temperature=0.3)(pos, neg), sl)
+
+
+@pytest.mark.parametrize("alpha", [0.45, 0.5, 0.6])
+def test_mscl_s_importance_weight_is_a_push(alpha):
+    """-α·p/τ + (1 - α)·log Σ exp(n/τ) is α times SL at m = (1 - α)/α; MINE+'s λ is m."""
+    pos, neg, _ = problem(12, 30)
+    mscl = -alpha * pos / 0.2 + (1 - alpha) * (neg / 0.2).logsumexp(-1)
+    sl = make("sl", temperature=0.2, push=(1 - alpha) / alpha)(pos, neg)
+    torch.testing.assert_close(mscl, alpha * sl)
+
+
+@pytest.mark.parametrize("order", [1.5, 2.0])
+def test_entmax_weights_are_those_of_the_penalty_twin(order):
+    """entmax_γ(z), sparsemax at γ = 2, of z = f/(λ·N^(γ-1)): here by bisection on its threshold."""
+    _, neg, _ = problem(6, 30)
+    scale, count = 0.2, neg.shape[1]
+    z = (order - 1) * neg / (scale * count ** (order - 1))
+    low, high = z.amax(-1, keepdim=True) - 1, z.amax(-1, keepdim=True)
+    for _ in range(100):
+        middle = (low + high) / 2
+        total = (z - middle).clamp_min(0).pow(1 / (order - 1)).sum(-1, keepdim=True)
+        low, high = torch.where(total > 1, middle, low), torch.where(total > 1, high, middle)
+    entmax = (z - low).clamp_min(0).pow(1 / (order - 1))
+    worst = dro.worst_case(neg, order=order, temperature=scale)
+    torch.testing.assert_close(worst.weights / count, entmax, rtol=1e-7, atol=1e-9)
+
+
 @given(
     st.sampled_from(
         [{"radius": 0.3}, {"radius": 1.5}, {"weight": 2.0}, {"eta": 0.4}, {"temperature": 0.2}]

@@ -23,7 +23,7 @@ from drrl_core.show.style import (
     styled,
 )
 
-LEAST = 0.7  # of the highest accuracy: what lies below is not drawn as b turns
+LEAST = 0.55  # of the highest accuracy: what lies below is not drawn as b turns
 LISTS = {
     "mean_popularity": "mean train pairs of an item in the lists",
     "coverage": "share of the catalogue in the lists",
