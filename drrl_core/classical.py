@@ -11,9 +11,9 @@ tensor([[2., 3., 1.]])
 """
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -82,10 +82,11 @@ def _at_least(least: float, **given: float) -> None:
 
 
 def _enough_memory(needed: float, what: str) -> None:
-    """Refuse what does not fit into the memory that is free, before it is asked for."""
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # a system that does not tell
+    """Refuse what does not fit into the memory that can be had, before it is asked for."""
+    try:  # what the system would give back is counted: files that it keeps in memory, above all
+        told = Path("/proc/meminfo").read_text()
+        free = 1024 * float(told.partition("MemAvailable:")[2].split()[0])
+    except (OSError, IndexError, ValueError):  # a system that does not tell
         return
     if needed > free:
         raise ValueError(

@@ -30,7 +30,8 @@ from drrl_core.train import DivergedError, metrics
 LOSSES = ("sl", "ccl", "drrl")  # sl and ccl before drrl, which begins with their optima
 ROUNDS = (1, 4, 10, 20)  # trials of a model by the end of each round
 WARM, LOOK = 5, 4.0  # steps that are not timed; seconds to look at how long an epoch takes
-HERE = Compute(workers=0, threads=cores())
+# A process beside this one: what is stopped in the middle of a long sum can be killed there.
+HERE = Compute(workers=1, threads=cores())
 COLUMNS = (
     *("model", "trials", "seconds", "valid_ndcg@20", "behind", "low", "high", "level"),
     *("test_recall@20", "test_ndcg@20", "test_ndcg@20_b", "coverage", "gini"),
@@ -126,7 +127,7 @@ def choose(
         minutes: the budget, > 0; what runs at its end is stopped.
         folder: `runs.csv` and `trials.csv` of the searches go there.
         names: classical models and variants of losses, in this order.
-        compute: what computes: this process.
+        compute: what computes; with no process of its own, what runs is stopped between two sums.
         tell: called with what is known after every step.
 
     Returns:

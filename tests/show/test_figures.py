@@ -231,9 +231,22 @@ def test_popularity_is_in_units_of_the_average_item_on_one_scale():
 def test_accuracy_moved_says_what_is_kept():
     axes = figures.accuracy_by_split(SHIFTED, metric="NDCG@20", title="toy").axes[0]
     assert [text.get_text() for text in axes.texts] == ["keeps 75%", "keeps 25%"]
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["popularity", "SL"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["Popularity", "SL"]
     spans = [line.get_xdata() for line in axes.lines if line.get_marker() == "|"]
     assert [*map(list, spans[2:])] == [[0.3, 0.5], [0.05, 0.15]]
+
+
+def test_accuracy_by_cost_has_a_mark_a_model_best_first():
+    rows = pd.DataFrame(
+        {"seconds": [0.1, 60.0, 3.0], "ndcg@20": [0.02, 0.0922, 0.093]},
+        ["popularity", "sl", "ease"],
+    )
+    figure = figures.accuracy_by_cost(rows.assign(low=0.09, high=0.095), title="toy")
+    (axes,) = figure.axes
+    marks = {line.get_marker(): line.get_xydata().tolist() for line in axes.lines}
+    assert marks["D"] == [[3.0, 0.093]] and marks["o"] == [[60.0, 0.0922]]
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words == ["EASE", "SL", "Popularity: 0.0200"] and axes.get_xscale() == "log"
 
 
 def test_weights_tell_false_negatives_apart_and_say_their_share():
