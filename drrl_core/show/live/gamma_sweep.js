@@ -91,7 +91,7 @@ export default explorer("gamma_sweep", ({ data, panel, legend, slowly }) => {
       ["effectiveShare", "effective share", "", "as if so many counted alike, the rest not"],
       ["radius", "radius ρ", "nats", "of the ball at this order"],
       ["weight", "weight c", "", "e^(ρ/γ*) of that ball"],
-      ["eta", "Cressie–Read η", "", "the same size in another unit; not at ∞"],
+      ["eta", "Cressie–Read η", "", "the same size, another unit; not at ∞"],
       ["accuracy", `recorded ${data.metric ?? ""}`, "", "of a model trained at this order"],
     ],
     draw,

@@ -78,7 +78,7 @@ export default explorer("worst_case", ({ data, panel, legend }) => {
       ["dual", "dual β, or τ", "score", "the margin; at order 1 the temperature"],
       ["radius", "radius ρ", "nats", "how far Q* is from “all alike”"],
       ["weight", "weight c", "", "e^(ρ/γ*): the factor in DrRL and CCL"],
-      ["eta", "Cressie–Read η", "", "the same size in another unit; not at ∞"],
+      ["eta", "Cressie–Read η", "", "the same size, another unit; not at ∞"],
       ["gap", "duality gap", "score", "what your β costs over the best one"],
     ],
     draw,
