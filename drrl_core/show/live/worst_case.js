@@ -6,7 +6,7 @@ import {
 } from "./kit.js";
 
 export default explorer("worst_case", ({ data, panel, legend }) => {
-  const rows = Object.fromEntries(Object.entries(data.sources).map(([name, scores]) => [name, sorted(scores)]));
+  const rows = Object.fromEntries(data.sources.map(([name, scores]) => [name, sorted(scores)]));
   const most = Math.max(...Object.values(rows).map((f) => f.length));
   const score = { label: "score of the negative" };
   const left = panel({ x: score, y: { label: "share of the distribution" }, about: "Histogram of the scores, and of the worst case" });
@@ -67,7 +67,7 @@ export default explorer("worst_case", ({ data, panel, legend }) => {
       evenly("temperature", "temperature λ", "score", 0.02, 2, 0.02),
       evenly("shift", "move β by", "score", -0.5, 0.5, 0.02),
       { key: "hold", label: "held", options: [["radius", "radius ρ: a ball"], ["temperature", "temperature λ: a penalty"]] },
-      { key: "scores", label: "scores", options: Object.keys(rows).map((name) => [name, name]) },
+      { key: "scores", label: "scores", options: data.sources.map(([name]) => [name, name]) },
     ],
     presets: LOSSES,
     readouts: [
