@@ -525,7 +525,7 @@ def album(draw: Callable[..., Figure], *, first: dict[str, Any] | None = None, *
         draw(**dict(zip(choices, setting, strict=True))).savefig(buffer, format="webp", dpi=110)
         drawn[setting] = base64.b64encode(buffer.getvalue()).decode()
     data = {
-        "choices": words,
+        "choices": [*words.items()],
         "pictures": [f"data:image/webp;base64,{each}" for each in drawn.values()],
     }
     start = {name: values[0] for name, values in choices.items()} | (first or {})
