@@ -88,7 +88,7 @@ BENCH ?= out/bench.json
 bench: $(READY)  ## ours against the obvious implementation, in turns; needs the real data
 	$(BIN)/python tests/benchmarks/bench.py --json $(BENCH)
 	$(BIN)/python tests/benchmarks/bench_dro.py --json $(BENCH)
-	$(BIN)/python tests/benchmarks/bench_explorers.py --moves 200 --json $(BENCH)
+	$(BIN)/python tests/benchmarks/bench_explorers.py --json $(BENCH)
 
 measure: $(READY)  ## lines of each room, the longest functions, types, words
 	$(BIN)/python tests/benchmarks/measure.py

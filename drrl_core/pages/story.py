@@ -59,7 +59,7 @@ def page() -> str:
         "breakdown": _scene(
             "breakdown",
             "false_negatives",
-            data={"views": {"a perfect model": PERFECT}},
+            data={"views": [("a perfect model", PERFECT)]},
             noise=0.05,
             order=2,
             radius=1.0,

@@ -2,7 +2,7 @@
 
 style       colours and names of the losses, axes that figures share
 figures     every figure, a function that takes tables
-scenes      figures that an explorer moves
-explorers   dials around a scene, for a notebook
-live        explorers in the browser itself, for a page without a server
+live        explorers as JavaScript: the same file in a notebook and in a page without a server
+explorers   their Python side: data, dials as traits, the still picture in batch
+stills      that picture of each explorer, and a film of the order
 """

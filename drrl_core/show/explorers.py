@@ -71,7 +71,8 @@ class Explorer(anywidget.AnyWidget):
     Args:
         name: of the module in `live`.
         still: draws the picture for where nothing moves, at the dials' first values.
-        data: what the module reads; JSON without infinities.
+        data: what the module reads; JSON without infinities. An executed notebook sorts the keys of
+            its objects: what has an order is a list.
         parameters: dial -> parameter of the notebook, for the line that papermill takes.
         **dials: name -> trait.
 
@@ -100,7 +101,7 @@ class Explorer(anywidget.AnyWidget):
         self.add_traits(
             _esm=script.tag(sync=True), **{key: each.tag(sync=True) for key, each in dials.items()}
         )
-        super().__init__(data=data | {"parameters": parameters or {}})
+        super().__init__(data=data | {"parameters": [*(parameters or {}).items()]})
         for key in dials:
             self.set_trait(key, getattr(self, key))  # a first value is checked like any other
 
@@ -162,7 +163,7 @@ def worst_case(
             the duality gap.
         scores: which of the sources is shown first. parameters: as for `Explorer`.
     """
-    data = {"sources": {name: _plain(row) for name, row in sources.items()}}
+    data = {"sources": [[name, _plain(row)] for name, row in sources.items()]}
     dials = {
         "order": Number(order, 1),
         "radius": Number(radius, 0),
@@ -269,9 +270,9 @@ def atlas(
         "highest": float(radii[-1]),
         "shades": [[short(ring) for ring in rings] for rings in shades],
         "contours": [[level, [short(line) for line in each]] for level, each in lines.items()],
-        "losses": {
-            loss: {"label": style.label(loss), "colour": style.colour(loss)} for loss in clouds
-        },
+        "losses": [
+            (loss, {"label": style.label(loss), "colour": style.colour(loss)}) for loss in clouds
+        ],
         "clouds": {
             each: {loss: short(cloud) for loss, cloud in found.items()}
             for each, found in at.items()
@@ -361,7 +362,7 @@ def false_negatives(
         )
         return stills.false_negatives(*row, curves, title=title)
 
-    return Explorer("false_negatives", still, {"views": data}, parameters, **dials)
+    return Explorer("false_negatives", still, {"views": [*data.items()]}, parameters, **dials)
 
 
 def gamma_sweep(
@@ -384,7 +385,7 @@ def gamma_sweep(
         recorded: a row for each trained model, columns order, hold and `metric`; adds a panel.
         metric: the name of the accuracy. parameters: as for `Explorer`.
     """
-    data: dict[str, Any] = {"sources": {name: _plain(row) for name, row in sources.items()}}
+    data: dict[str, Any] = {"sources": [[name, _plain(row)] for name, row in sources.items()]}
     data["metric"] = style.metric_label(metric)
     if recorded is not None:
         known = recorded.dropna(subset=metric)
@@ -524,7 +525,7 @@ def album(draw: Callable[..., Figure], *, first: dict[str, Any] | None = None, *
         draw(**dict(zip(choices, setting, strict=True))).savefig(buffer, format="webp", dpi=110)
         drawn[setting] = base64.b64encode(buffer.getvalue()).decode()
     data = {
-        "choices": words,
+        "choices": [*words.items()],
         "pictures": [f"data:image/webp;base64,{each}" for each in drawn.values()],
     }
     start = {name: values[0] for name, values in choices.items()} | (first or {})

@@ -24,7 +24,8 @@ import yaml
 from test_html import executed
 
 from drrl_core import dro
-from drrl_core.pages import html, runner
+from drrl_core.pages import html, runner, story
+from drrl_core.show import explorers, style
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[2]
@@ -377,6 +378,84 @@ def test_a_page_without_network(chromium, tmp_path):
         page.screenshot(path=SHOTS / "page-phone.png", full_page=True)
         page.set_viewport_size({"width": 1100, "height": 900})
         page.screenshot(path=SHOTS / "page-wide.png", full_page=True)
+        assert not failed and all(url.startswith(("file:", "data:")) for url in asked)
+
+
+def test_explorers_of_an_executed_notebook_are_alive_without_a_network(
+    chromium, tmp_path, monkeypatch
+):
+    for name in explorers.FRONT_ENDS:
+        monkeypatch.delenv(name, raising=False)
+    views = [explorers.worst_case({"Gaussian": GAUSSIAN}, order=one) for one in (1, 2)]
+    views.append(explorers.album(lambda n: style.new_figure(n, 1)[0], n=[1, 2]))
+    outputs = [
+        nbformat.v4.new_output("display_data", data=view._repr_mimebundle_()[0]) for view in views
+    ]
+    cell = nbformat.v4.new_code_cell("explorers", outputs=outputs)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "a.ipynb")
+    target = html.export_html(tmp_path / "a.ipynb", tmp_path / "a.html")
+    with browsing(chromium, "alive", offline=True) as page:
+        asked, failed = watched(page)
+        page.goto(target.as_uri())
+        first, second = Explorer(page), Explorer(page, 1)
+        assert (first.typed("order γ"), second.typed("order γ")) == ("1", "2")
+        second.move(1)
+        eventually(second.agrees, "the second one's readout")
+        assert first.typed("radius ρ") == "1" and second.typed("radius ρ") == "1.1"
+        assert "worst_case-2.radius=1.1" in page.url and "worst_case.radius" not in page.url
+        page.goto("about:blank")
+        page.goto(f"{target.as_uri()}#worst_case-2.order=inf&worst_case-2.radius=0.5")
+        assert second.typed("order γ") == "∞" and second.agrees()
+        assert pictures(page) == [110]
+        assert not failed and all(url.startswith(("file:", "data:")) for url in asked)
+
+
+def test_what_the_story_says_is_what_its_dials_show(chromium, tmp_path):
+    target = tmp_path / "story.html"
+    target.write_text(story.page(), encoding="utf-8")
+    with browsing(chromium, "story", offline=True) as page:
+        asked, failed = watched(page)
+        page.goto(target.as_uri())
+        budget, order, loved, breakdown = (Explorer(page, nth) for nth in range(1, 5))
+
+        def at(view: Explorer, **dials: str) -> None:
+            for label, value in dials.items():
+                box = view.root.get_by_label(f"{label}, typed")
+                box.fill(value)
+                box.press("Enter")
+
+        def times(view: Explorer) -> list[str]:
+            page.evaluate("() => new Promise((f) => requestAnimationFrame(() => setTimeout(f)))")
+            return view.root.locator(".times").all_inner_texts()
+
+        at(budget, **{"budget ρ": "2.5"})
+        assert times(budget) == ["12.0 ×", *["silent"] * 11]  # all on one film
+        at(order, **{"order γ": "1"})
+        left = [float(each.split()[0]) for each in times(order)]
+        assert left[0] > 5 and min(left) > 0  # one is shouted, nobody is silent
+        at(order, **{"order γ": "inf"})
+        right = times(order)
+        assert right[:4] == ["2.72 ×"] * 4 and right.count("silent") > 6  # more than half
+        assert left[1] > 2.72 > 1 > left[3]  # her film, and A Quiet Orchard
+        assert loved.root.locator("[data-readout=loved]").inner_text().startswith("3.43")
+        for radius in ("1", "2"):
+            share = np.exp(-float(radius))
+            at(breakdown, **{"radius ρ": radius})
+            for one in ("1", "2", "inf"):
+                at(breakdown, **{"order γ": one, "share false": f"{share + 0.01:.2f}"})
+                eventually(lambda: breakdown.readout("heard") == "100.0 %", "all is drawn")
+                at(breakdown, **{"share false": f"{share - 0.03:.2f}"})
+                eventually(lambda: breakdown.readout("heard") != "100.0 %", "some is left")
+        for width in (1366, 1024, 390):
+            page.set_viewport_size({"width": width, "height": 768})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            if width > 390:
+                heights = [
+                    each.bounding_box()["height"] for each in page.locator(Explorer.ROOT).all()
+                ]
+                assert max(heights) <= 600
+        assert page.get_by_text("Can you answer them").is_visible()
+        assert page.locator("details").count() == 9  # three proofs and asides, six questions
         assert not failed and all(url.startswith(("file:", "data:")) for url in asked)
 
 

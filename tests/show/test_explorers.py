@@ -1,6 +1,5 @@
 """Explorers in Python: their traits, what they leave in batch, and the training monitor."""
 
-import io
 import math
 import threading
 import time
@@ -8,13 +7,11 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import traitlets
-from PIL import Image
 
 from drrl_core import dro
 from drrl_core.lab.run import configure, execute
-from drrl_core.show import explorers, figures, live, stills, style
+from drrl_core.show import explorers, figures, live, style
 
 SCORES = np.random.default_rng(0).normal(0, 0.3, 300)
 
@@ -88,20 +85,13 @@ def test_dials_are_read_and_set_and_what_is_out_of_range_is_refused():
 
 def test_a_state_that_json_cannot_hold_is_refused():
     with pytest.raises(ValueError, match="JSON"):
-        live.element("worst_case", data={"sources": {"a": [0.1, math.nan]}}, order=2)
+        live.element("worst_case", data={"sources": [("a", [0.1, math.nan])]}, order=2)
 
 
 def test_a_view_without_false_negatives_is_refused():
     view = pd.DataFrame({"score": SCORES, "false_negative": False})
     with pytest.raises(ValueError, match="view 'b' needs negatives of both kinds"):
         explorers.false_negatives({"b": view})
-
-
-def test_the_film_goes_there_and_back():
-    f = torch.tensor(np.sort(SCORES))
-    worst = {one: dro.worst_case(f, order=one, radius=1.0) for one in (1, 2, math.inf)}
-    film = Image.open(io.BytesIO(stills.order_film(f.numpy(), worst, radius=1.0)))
-    assert film.n_frames == 4  # three, and the middle one again
 
 
 def test_orders_lie_evenly_between_the_two_losses():

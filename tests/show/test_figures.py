@@ -1,24 +1,20 @@
 """Figures and explorers: what is drawn is what was given, and nothing is left behind."""
 
-import gc
 import io
 import math
 import sys
-import threading
 
-import ipywidgets as widgets
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib.figure import Figure
 from PIL import Image as Raster
 from scipy.sparse import csr_array
 
 from drrl_core import dro, losses
 from drrl_core.lab import spaces
-from drrl_core.show import explorers, figures, scenes, style
+from drrl_core.show import figures, stills, style
 
 HISTORY = pd.DataFrame({"epoch": [1, 2, 3, 4], "ndcg@20": [np.nan, 0.1, np.nan, 0.3]})
 SCORES = pd.DataFrame({"recall@20": [0.2, 0.1], "ndcg@20": [0.12, 0.3]}, index=["sl", "ccl"])
@@ -277,67 +273,11 @@ def test_the_style_does_not_leak_and_pyplot_is_never_loaded():
     assert not getattr(sys.modules.get("matplotlib.pyplot"), "get_fignums", list)()
 
 
-@pytest.fixture
-def live(monkeypatch):
-    monkeypatch.setenv("JPY_SESSION_NAME", "a notebook")
-
-
-def slope(n: int) -> Figure:
-    if n < 0:
-        raise ValueError("n must be at least 0")
-    figure, [[axes]] = style.new_figure(2, 1)
-    axes.plot([0, n])
-    return figure
-
-
-def test_without_a_front_end_an_explorer_is_a_picture(monkeypatch):
-    for name in explorers.FRONT_ENDS:
-        monkeypatch.delenv(name, raising=False)
-    shown = explorers.explore(slope, n=widgets.IntSlider(3))
-    assert shown.data == style.png(slope(3))
-
-
-def test_moving_a_control_redraws(live):
-    slider = widgets.IntSlider(3, -5, 10)
-    image = explorers.explore(slope, n=slider).children[2]
-    assert image.value == style.png(slope(3))
-    slider.value = 7
-    assert image.value == style.png(slope(7))
-
-
-def test_an_error_is_shown_and_the_last_good_picture_stays(live):
-    slider = widgets.IntSlider(3, -5, 10)
-    _, _, image, message, _ = explorers.explore(slope, n=slider).children
-    slider.value = -1
-    assert "n must be at least 0" in message.value and image.value == style.png(slope(3))
-    slider.value = 4
-    assert message.value == "" and image.value == style.png(slope(4))
-
-
-@pytest.mark.slow
-def test_moves_leave_no_figures_behind_and_may_come_from_another_thread(live):
-    gc.collect()  # explorers of other tests are kept by ipywidgets
-    before = sum(type(thing) is Figure for thing in gc.get_objects())
-    slider = widgets.IntSlider(0, 0, 1000)
-    image = explorers.explore(slope, n=slider).children[2]
-
-    def move():
-        for n in range(1, 21):
-            slider.value = n
-
-    thread = threading.Thread(target=move)
-    thread.start()
-    thread.join()
-    assert image.value == style.png(slope(20))
-    gc.collect()
-    assert sum(type(thing) is Figure for thing in gc.get_objects()) <= before + 1
-
-
 def test_the_film_runs_there_and_back_on_axes_that_stay():
     scores = torch.linspace(-1, 1, 50, dtype=torch.float64)
     dial = {order: dro.worst_case(scores, order=order, radius=0.5) for order in (1, 2, math.inf)}
-    film = scenes.order_film(scores.numpy(), dial, radius=0.5, pause=100)
-    assert film == scenes.order_film(scores.numpy(), dial, radius=0.5, pause=100)
+    film = stills.order_film(scores.numpy(), dial, radius=0.5, pause=100)
+    assert film == stills.order_film(scores.numpy(), dial, radius=0.5, pause=100)
     pictures = Raster.open(io.BytesIO(film))
     frames = []
     for frame in range(pictures.n_frames):
@@ -348,13 +288,3 @@ def test_the_film_runs_there_and_back_on_axes_that_stay():
     assert (middle == again).all() and (first != last).any()
     axis = slice(0, 30)  # the labels left of the first panel
     assert np.abs(first[40:, axis] - last[40:, axis]).max() < 40  # but for the palette
-
-
-def test_a_moved_scene_is_a_png_of_what_is_on_its_canvas():
-    scene = scenes.worst_case_scene()
-    data = scene.png(scores=np.linspace(-1, 1, 50), weights=np.ones(50), order=2.0)
-    with Raster.open(io.BytesIO(data)) as picture:
-        picture.verify()  # the checksums
-    found = np.asarray(Raster.open(io.BytesIO(data)))
-    assert found.std() > 0
-    assert np.array_equal(found, np.asarray(scene._canvas.buffer_rgba())[..., :3])

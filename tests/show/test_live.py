@@ -1,5 +1,6 @@
 """Explorers in the browser: their mathematics and readouts against `dro`, their dials by hand."""
 
+import json
 import math
 import re
 from collections import defaultdict
@@ -193,7 +194,8 @@ def opened(chromium, tmp_path):
 
     def open_(view, width=1366, height=768, address="", **options) -> Shown:
         path = tmp_path / f"{view.explorer}-{len(contexts)}.html"
-        element = live.element(view.explorer, **view.state())
+        state = json.loads(json.dumps(view.state(), sort_keys=True))  # as a notebook keeps it
+        element = live.element(view.explorer, **state)
         head = "<!doctype html><meta charset=utf-8><title>dial</title>"
         head += "<meta name=viewport content='width=device-width'>"
         path.write_text(f"{head}<meta name=color-scheme content='light dark'>{element}")
@@ -500,9 +502,9 @@ def test_an_album_shows_the_picture_that_was_drawn_for_its_dials(opened):
     from drrl_core.show import style
 
     album = explorers.album(
-        lambda n, where: style.new_figure(n, 1 + len(where))[0],
-        n=[2, 4],
+        lambda where, n: style.new_figure(n, 1 + len(where))[0],
         where=[("a", "b"), ("c",)],
+        n=[2, 4],
         first={"n": 4},
     )
     view = opened(album)
@@ -514,4 +516,4 @@ def test_an_album_shows_the_picture_that_was_drawn_for_its_dials(opened):
     view.settle()
     view.page.wait_for_function(f"{shape}[0] === 220")
     assert view.page.evaluate(shape) == [220, 220]
-    assert view.root.locator("img").get_attribute("alt") == "n 2, where c"
+    assert view.root.locator("img").get_attribute("alt") == "where c, n 2"

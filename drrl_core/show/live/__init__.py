@@ -53,7 +53,8 @@ def element(name: str, *, identity: str = "", **state: object) -> str:
     Returns: an element, its style and its script.
     Raises: ValueError: NaN or an infinity within the data.
 
-    >>> page = element("worst_case", data={"sources": {"a": [0.1, 0.4, 0.9]}}, order=2, radius=0.5)
+    >>> data = {"sources": [("a", [0.1, 0.4, 0.9])]}
+    >>> page = element("worst_case", data=data, order=2, radius=0.5)
     >>> "<script type=module>" in page and "http" not in page.replace("http://www.w3.org", "")
     True
     """

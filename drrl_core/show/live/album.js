@@ -5,8 +5,8 @@ import { explorer, listed, make } from "./kit.js";
 export default explorer("album", ({ data, place }) => {
   const picture = make("img");
   place(picture);
-  const values = Object.values(data.choices);
-  const dials = Object.entries(data.choices).map(([key, known]) =>
+  const values = data.choices.map(([, known]) => known);
+  const dials = data.choices.map(([key, known]) =>
     known.every(Number.isFinite)
       ? listed(key, key, "", known)
       : { key, label: key, options: known.map((value) => [value, value]) },

@@ -11,7 +11,7 @@ export default explorer("atlas", ({ data, panel, legend }) => {
   const rings = (points) => points.map((ring) => `M${ring.map(([a, b]) => `${plane.px(a).toFixed(1)} ${plane.py(b).toFixed(1)}`).join("L")}`).join("");
   const shades = data.shades.map((each) => [each, plane.mark("path", "shade")]);
   const contours = data.contours.map(([level, lines]) => [level, lines, plane.mark("path", "contour"), plane.mark("text", "contours")]);
-  const losses = Object.entries(data.losses);
+  const losses = data.losses;
   const clouds = losses.map(() => plane.crowd("cloud"));
   const medians = losses.map(() => plane.dot("median", 7));
   const here = plane.dot("ring", 8);

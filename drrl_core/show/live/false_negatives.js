@@ -35,7 +35,7 @@ export function heardOf({ f, isFalse }, order, radius) {
 
 export default explorer("false_negatives", ({ data, panel, legend, slowly }) => {
   const rows = Object.fromEntries(
-    Object.entries(data.views).map(([name, view]) => [name, { ordinary: sorted(view.ordinary), wrong: sorted(view.wrong) }]),
+    data.views.map(([name, view]) => [name, { ordinary: sorted(view.ordinary), wrong: sorted(view.wrong) }]),
   );
   const sizes = Object.values(rows).map((row) => row.ordinary.length + row.wrong.length);
   const left = panel({ x: { label: "score of the negative" }, y: { label: "share of the distribution" }, about: "Where the worst case puts its weight, by score" });
@@ -113,7 +113,7 @@ export default explorer("false_negatives", ({ data, panel, legend, slowly }) => 
       evenly("noise", "share false", "", 0, 0.5, 0.01),
       ORDER,
       radiusDial(Math.max(...sizes)),
-      { key: "scores", label: "scores", options: Object.keys(rows).map((name) => [name, name]) },
+      { key: "scores", label: "scores", options: data.views.map(([name]) => [name, name]) },
     ],
     presets: LOSSES,
     readouts: [

@@ -11,7 +11,7 @@ const QUANTITIES = [["truncated", "weight zero"], ["k1", "k₁ (× mean)"], ["ef
 const HELD = { radius: "radius ρ", weight: "weight c", eta: "Cressie–Read η", temperature: "temperature λ" };
 
 export default explorer("gamma_sweep", ({ data, panel, legend, slowly }) => {
-  const rows = Object.fromEntries(Object.entries(data.sources).map(([name, scores]) => [name, sorted(scores)]));
+  const rows = Object.fromEntries(data.sources.map(([name, scores]) => [name, sorted(scores)]));
   const most = Math.max(...Object.values(rows).map((f) => f.length));
   const recorded = (data.recorded ?? []).map((one) => ({ ...one, order: received(one.order) }));
   const accuracy = recorded.map((one) => one.value);
@@ -82,7 +82,7 @@ export default explorer("gamma_sweep", ({ data, panel, legend, slowly }) => {
       ORDER,
       evenly("radius", "ρ at order 2", "nats", 0.05, Math.ceil(20 * Math.log(Math.max(most, 2))) / 20, 0.05),
       { key: "hold", label: "held", options: Object.entries(HELD) },
-      { key: "scores", label: "scores", options: Object.keys(rows).map((name) => [name, name]) },
+      { key: "scores", label: "scores", options: data.sources.map(([name]) => [name, name]) },
     ],
     presets: LOSSES,
     readouts: [
@@ -91,7 +91,7 @@ export default explorer("gamma_sweep", ({ data, panel, legend, slowly }) => {
       ["effectiveShare", "effective share", "", "as if so many counted alike, the rest not"],
       ["radius", "radius ρ", "nats", "of the ball at this order"],
       ["weight", "weight c", "", "e^(ρ/γ*) of that ball"],
-      ["eta", "Cressie–Read η", "", "the same size in another unit; not at ∞"],
+      ["eta", "Cressie–Read η", "", "the same size, another unit; not at ∞"],
       ["accuracy", `recorded ${data.metric ?? ""}`, "", "of a model trained at this order"],
     ],
     draw,

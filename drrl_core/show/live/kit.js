@@ -13,7 +13,7 @@ const DRAWN = ["svg", "path", "line", "text", "g", "rect", "circle"];
 const [LEFT, RIGHT, TOP, BOTTOM] = [56, 14, 26, 40]; // pixels around the axes
 const STEPS = 40; // of the order's dial: evenly in 1/γ* = 1 - 1/γ, from SL to CCL
 const TONES = [[0, 114, 178], [0, 158, 115], [213, 94, 0]]; // of SL, DrRL and CCL, as in all figures
-const FULL = 8; // milliseconds of a frame that slow curves may take
+const FULL = 6; // milliseconds between two frames that slow curves may take
 
 export const make = (tag, attributes = {}, ...children) => {
   const node = DRAWN.includes(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
@@ -253,7 +253,7 @@ export function explorer(name, setup) {
     const legend = (entries) =>
       key.replaceChildren(...entries.map(([text, kind, style = ""]) => make("span", {}, make("i", { class: kind, style }), text)));
     const queue = { key: null, jobs: [] };
-    /** Run slow jobs in the spare time of frames, and draw as they end; a new key drops the old ones. */
+    /** Run slow jobs between frames, and draw as they end; a new key drops the old ones. */
     function slowly(of, jobs) {
       if (queue.key !== of) Object.assign(queue, { key: of, jobs: jobs() });
     }
@@ -284,7 +284,7 @@ export function explorer(name, setup) {
 
     const read = () => Object.fromEntries(dials.map(({ key: each }) => [each, received(model.get(each))]));
     const first = read();
-    let [frame, dirty, turning] = [0, false, false];
+    let [frame, waiting, dirty, turning] = [0, 0, false, false];
     function turn(changes) {
       alert.textContent = "";
       turning = true; // several dials are one move
@@ -300,9 +300,16 @@ export function explorer(name, setup) {
       dirty = false;
       frame = requestAnimationFrame(() => {
         frame = 0;
-        if (dirty || queue.jobs.length) soon();
+        if (dirty) soon();
+        else if (queue.jobs.length) waiting ||= setTimeout(work); // when the frame is out
       });
       show();
+    }
+    function work() {
+      waiting = 0;
+      const end = performance.now() + FULL;
+      while (queue.jobs.length && performance.now() < end) queue.jobs.shift()();
+      soon();
     }
     const buttons = make("div", { class: "presets", role: "group", "aria-label": "set the dials" });
     for (const [text, changes] of [...presets, ["reset", first]]) {
@@ -311,24 +318,19 @@ export function explorer(name, setup) {
       buttons.append(button);
     }
     const copied = make("div", { class: "copied" });
-    const line = copyable(copied, "papermill", Object.keys(data.parameters ?? {}).length);
+    const line = copyable(copied, "papermill", (data.parameters ?? []).length);
     const link = copyable(copied, "link", model.link && dials.length);
     el.replaceChildren(make("div", { class: "bar" }, ...(dials.length ? [buttons] : []), key), rows, alert, title, panels, list, copied);
     for (const each of el.querySelectorAll("input, select")) each.dataset.lmSuppressShortcuts = ""; // JupyterLab's own use of arrows
 
     function show() {
       const now = read();
-      const end = performance.now() + FULL;
       const { title: text, values: found, dead = {}, tone } = draw(now);
-      while (queue.jobs.length && performance.now() < end) {
-        queue.jobs.shift()();
-        dirty = true; // what it found is drawn in the next frame
-      }
       parts.forEach((part, i) => part.put(now[dials[i].key], dead[dials[i].key]));
       values.forEach((put, i) => put(found[readouts[i][0]]));
       if (title.textContent !== text) title.textContent = text;
       if (tone) el.style.setProperty("--tone", tone);
-      line(Object.entries(data.parameters ?? {}).map(([dial, word]) => `-p ${word} ${quoted(String(sent(now[dial])))}`).join(" "));
+      line((data.parameters ?? []).map(([dial, word]) => `-p ${word} ${quoted(String(sent(now[dial])))}`).join(" "));
       if (model.link) link(model.link());
     }
     const heard = dials.map((dial) => `change:${dial.key}`);
@@ -338,6 +340,7 @@ export function explorer(name, setup) {
     soon();
     return () => {
       cancelAnimationFrame(frame);
+      clearTimeout(waiting);
       size.disconnect();
       for (const event of heard) model.off(event, soon);
     };

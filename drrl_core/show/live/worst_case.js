@@ -6,7 +6,7 @@ import {
 } from "./kit.js";
 
 export default explorer("worst_case", ({ data, panel, legend }) => {
-  const rows = Object.fromEntries(Object.entries(data.sources).map(([name, scores]) => [name, sorted(scores)]));
+  const rows = Object.fromEntries(data.sources.map(([name, scores]) => [name, sorted(scores)]));
   const most = Math.max(...Object.values(rows).map((f) => f.length));
   const score = { label: "score of the negative" };
   const left = panel({ x: score, y: { label: "share of the distribution" }, about: "Histogram of the scores, and of the worst case" });
@@ -67,7 +67,7 @@ export default explorer("worst_case", ({ data, panel, legend }) => {
       evenly("temperature", "temperature λ", "score", 0.02, 2, 0.02),
       evenly("shift", "move β by", "score", -0.5, 0.5, 0.02),
       { key: "hold", label: "held", options: [["radius", "radius ρ: a ball"], ["temperature", "temperature λ: a penalty"]] },
-      { key: "scores", label: "scores", options: Object.keys(rows).map((name) => [name, name]) },
+      { key: "scores", label: "scores", options: data.sources.map(([name]) => [name, name]) },
     ],
     presets: LOSSES,
     readouts: [
@@ -78,7 +78,7 @@ export default explorer("worst_case", ({ data, panel, legend }) => {
       ["dual", "dual β, or τ", "score", "the margin; at order 1 the temperature"],
       ["radius", "radius ρ", "nats", "how far Q* is from “all alike”"],
       ["weight", "weight c", "", "e^(ρ/γ*): the factor in DrRL and CCL"],
-      ["eta", "Cressie–Read η", "", "the same size in another unit; not at ∞"],
+      ["eta", "Cressie–Read η", "", "the same size, another unit; not at ∞"],
       ["gap", "duality gap", "score", "what your β costs over the best one"],
     ],
     draw,
