@@ -8,6 +8,8 @@ read user and item as text and number them; ours and RecBole's also check, split
 import argparse
 import csv
 import io
+import itertools
+import json
 import random
 import re
 import subprocess
@@ -91,6 +93,9 @@ FILES = {
     "x.txt": ("", lambda u, i, n: f"{u} {i}"),
     "z.csv": ("user;item\n", lambda u, i, n: f'"u{u}";"i{i}"'),
     "x.dat": ("", lambda u, i, n: f"{u}::{i}::4::{n}"),
+    "x.inter": ("user_id:token\titem_id:token\tt:float\n", lambda u, i, n: f"{u}\t i{i} \t{n}"),
+    "w.csv": ("# made by hand\nwhen;item;user\n", lambda u, i, n: f"4,{n};i{i};u{u}"),
+    "x.json": ("", lambda u, i, n: f'{{"user": "u{u}", "by": {{"n": {n}}}, "item": {i}}}'),
 }
 BITS = [
     '"',
@@ -127,6 +132,10 @@ def mutated(rng: random.Random) -> tuple[str, str]:
 def read_plainly(text: str, report: dict) -> tuple[int, set]:
     """Rows and pairs of a text by the csv module or by splitting, in the layout reported."""
     text = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    if report["format"] == "JSON":
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+        names = [report["columns"][key]["name"] for key in ("user", "item")]
+        return len(rows), {tuple(str(row[name]).strip() for name in names) for row in rows}
     if report["format"] != "table":
         lines = [line.split() for line in text.split("\n") if line.split()]
         return report["rows"], {(str(int(u)), str(int(i))) for u, *items in lines for i in items}
@@ -140,8 +149,8 @@ def read_plainly(text: str, report: dict) -> tuple[int, set]:
     else:
         rows = [line.split() if sep == " " else line.split(sep) for line in text.split("\n")]
     rows = [row for row in rows if len(row) > 1 or "".join(row).strip(" ")]
-    if report["comment lines"]:
-        rows = [row for row in rows if row[0][:1] not in ("#", "%")]
+    if report["comment lines"]:  # they count as such at the top alone
+        rows = list(itertools.dropwhile(lambda row: row[0][:1] in ("#", "%"), rows))
     rows = rows[report["header"] :]
     places = [report["columns"][key]["position"] for key in ("user", "item")]
     return len(rows), {tuple(row[place].strip() for place in places) for row in rows}
