@@ -72,7 +72,9 @@ def bench(rows: int, rounds: int, recbole: str | None) -> None:
             file.write("user_id:token\titem_id:token\trating:float\ttimestamp:float\n")
             for start in range(0, rows, 1_000_000):
                 n = min(1_000_000, rows - start)
-                users, items = rng.zipf(1.3, n) % 138_493, rng.integers(0, 26_744, n)
+                # No user may have all items, as RecBole refuses such.
+                users = (138_493 * rng.random(n) ** 1.5).astype(int)
+                items = rng.integers(0, 26_744, n)
                 stars, times = rng.integers(1, 11, n) / 2, rng.integers(10**9, 2 * 10**9, n)
                 lines = zip(users, items, stars, times, strict=True)
                 file.writelines(f"{u}\t{i}\t{s}\t{t}\n" for u, i, s, t in lines)
