@@ -144,7 +144,12 @@ def read_plainly(text: str, report: dict) -> tuple[int, set]:
     sep = report["separator"]
     if len(sep) > 1:
         text, sep = text.replace(sep, "\x1f"), "\x1f"
-    if (report["quotes"] or "").startswith("enclose"):
+    quoted = (report["quotes"] or "").startswith("enclose")
+    if quoted and sep == " ":
+        cell = re.compile(r'"((?:[^"]|"")*)"(?=[ \t]|$)|([^ \t]+)')
+        each = (cell.findall(line) for line in text.split("\n"))
+        rows = [[inner.replace('""', '"') or plain for inner, plain in found] for found in each]
+    elif quoted:
         edge = re.escape(sep)
         text = re.sub(rf'(?m)(?:^|(?<={edge}))[ \t]+(?=")|(?<=")[ \t]+(?={edge}|$)', "", text)
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=sep))
