@@ -281,8 +281,10 @@ def test_plan(drrl, tmp_path):
 
 def test_data_list(drrl, tmp_path):
     code, out, _ = drrl(f"data list --data-dir {tmp_path}")
-    rows = {line.split()[0]: line.split() for line in out.splitlines()}
-    assert code == 0 and list(rows) == ["name", *datasets.names()]
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
+    brought = dict.fromkeys(datasets.recipes().index)
+    assert code == 0 and list(rows) == ["name", *datasets.names(), "by", *brought]
+    assert rows["movielens-1m"] == ["movielens-1m", "6,040", "3,706", "no"]
     assert rows["amazon-beauty"][1:] == ["7068", "3570", "51455", "9363", "18688", "no"]
     assert rows["synthetic"][1:3] == ["1000", "800"] and rows["synthetic"][-1] == "yes"
 
@@ -316,7 +318,7 @@ def test_options_of_your_own_file(drrl, tmp_path):
     assert drrl(f"runs show {record['key']}")[1].count('"separator": ";"') == 1
     assert code == 0 and record["dataset"] == "films.csv?user=who&min_rating=1&k_core=3"
     code, out, err = drrl(f"train {path}?kcore=3")
-    assert (code, out) == (2, "") and "no option 'kcore'. Did you mean k_core?" in err
+    assert (code, out) == (2, "") and "no option 'kcore'; did you mean 'k_core'?" in err
 
 
 @pytest.mark.data

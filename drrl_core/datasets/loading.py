@@ -116,37 +116,7 @@ def _as_address(message: str) -> str:
     return re.sub(r"(\?\w+=[^\s,]+), \?", r"\1&", message)
 
 
-def load_file(
-    path: Any,
-    *,
-    format: str | None = None,
-    user: str | int | None = None,
-    item: str | int | None = None,
-    rating: str | int | None = None,
-    timestamp: str | int | None = None,
-    sep: str | None = None,
-    header: bool | None = None,
-    encoding: str = "utf-8",
-    quote: bool | None = None,
-    comment: str | None = None,
-    decimal: str | None = None,
-    dates: str | None = None,
-    missing: str | None = None,
-    member: str | None = None,
-    valid: str | None = None,
-    test: str | None = None,
-    overlap: str | None = None,
-    where: str | None = None,
-    since: str | float | None = None,
-    until: str | float | None = None,
-    min_rating: float | None = None,
-    max_pairs: int | None = None,
-    k_core: int = 1,
-    split: str | None = None,
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
-    seed: int = 0,
-    name: str | None = None,
-) -> Interactions:
+def load_file(path: Any, **options: Any) -> Interactions:
     """Load your own data and split them, or keep the split that they have.
 
     Three formats are text, also packed (`.gz`, `.bz2`, `.xz`, `.zst`) or in a zip or tar archive:
@@ -164,6 +134,7 @@ def load_file(
     Args:
         path: the file, folder or archive; or a pandas or Polars frame, or a scipy matrix of users
             by items, whose values are ratings.
+        **options: by name, as follows; what is left out is None, if nothing else is said.
         format: one of these; None: told by the content; text is a table, but for `.txt` (pairs;
             adjacency where no user comes twice and the lines differ in length).
         user: the column's name (of JSON, keys joined by dots), or its position from 0; None: found
@@ -175,7 +146,7 @@ def load_file(
         sep: what parts the columns; None: the mark that all lines at the top hold as often, of tab,
             `::`, semicolon, comma, bar, blanks.
         header: whether line 1 holds names; None: it does if it holds a usual or a given one.
-        encoding: of a table.
+        encoding: of a table; of itself "utf-8".
         quote: whether `"` encloses cells; None: found out.
         comment: what lines begin with that are skipped; None: `#` and `%` at the top of the file.
         decimal: "," or "."; None: found out.
@@ -193,7 +164,7 @@ def load_file(
         min_rating: drop rows rated lower, in the file's unit; None keeps all.
         max_pairs: then drop users with more distinct pairs, int >= 1; None keeps all.
         k_core: then keep the largest set of pairs in which every user and every item has as many,
-            int >= 1; above 1 the users and items that are left are numbered anew.
+            int >= 1, of itself 1; above 1 the users and items that are left are numbered anew.
         split: "random": each user's pairs are dealt by `fractions`, at least one to train.
             "time": the earliest share of all pairs is train, the next valid, the last test (equal
             times stay together); valid and test keep the users and items seen in train.
@@ -201,13 +172,15 @@ def load_file(
             before it valid. "popularity": valid and test have all items alike, see `splits.KINDS`.
             "column:NAME": as that column says. None: as the files or a column `split` say, and
             then without valid a share of each user's train pairs, rounded down; else "random".
-        fractions: shares of train, valid and test, dimensionless, >= 0, sum 1, train > 0.
-        seed: of a random split, int >= 0; the same pairs in another order split alike.
+        fractions: shares of train, valid and test, dimensionless, >= 0, sum 1, train > 0; of itself
+            (0.8, 0.1, 0.1).
+        seed: of a random split, int >= 0, of itself 0; the same pairs in another order split alike.
         name: of the set; None: the file's.
 
     Raises:
         DataError: the data cannot be read; the message names the line.
         ValueError: an option is out of its domain.
+        TypeError: there is no option of that name.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -217,8 +190,7 @@ def load_file(
     >>> data.user_ids.tolist(), data.train.toarray().tolist()
     (['ann', 'bob'], [[1.0, 1.0], [0.0, 1.0]])
     """
-    plan = checked({key: value for key, value in locals().items() if key != "path"})
-    label = "data"
+    plan, label = checked(options), "data"
     if isinstance(path, str | os.PathLike):
         path = Path(path).expanduser()
         label, parts = str(path), _read_all(path, plan)
@@ -230,7 +202,7 @@ def load_file(
     if plan.split in splits.KINDS:  # made anew
         rows.part = None
     rows = _filtered(rows, plan, label)
-    return _dealt(rows, plan, label, name or (path.name if isinstance(path, Path) else label))
+    return _dealt(rows, plan, label, plan.name or (path.name if isinstance(path, Path) else label))
 
 
 @dataclass
@@ -361,7 +333,7 @@ def _joined(parts: dict[str, _Rows]) -> _Rows:
             places = np.split(place, np.cumsum([len(some) for some in ids])[:-1])
             codes = [p.astype(np.int32)[c] for p, c in zip(places, codes, strict=True)]
             setattr(rows, f"{side}_ids", table)
-        setattr(rows, f"{side}s", np.concatenate(codes))
+        setattr(rows, f"{side}s", np.concatenate(codes) if len(each) > 1 else codes[0])
         own = getattr(rows, f"{side}_ids")
         present = np.bincount(getattr(rows, f"{side}s")) if own is None else np.ones(len(own))
         rows.holds[f"{side}s"] = int(np.count_nonzero(present))
@@ -369,7 +341,7 @@ def _joined(parts: dict[str, _Rows]) -> _Rows:
     for key in ("rating", "time", "part"):
         values = [getattr(one, key) for one in each]
         if all(value is not None for value in values):
-            setattr(rows, key, np.concatenate(values))
+            setattr(rows, key, np.concatenate(values) if len(each) > 1 else values[0])
     if len(parts) > 1:
         rows.part = np.repeat(
             [SPLITS.index(key) for key in parts], [len(one.users) for one in each]
@@ -402,7 +374,8 @@ def _filtered(rows: _Rows, plan: Options, where: str) -> _Rows:
         order[tied] = some[np.lexsort([*(each[some] for each in by), keys[tied]])]
     if rows.part is not None:
         again &= rows.part[order][1:] == rows.part[order][:-1]
-    rows.keep(order[np.concatenate([[True], ~again])], "repeated")
+    del keys  # as large as the file's columns
+    rows.keep(order[np.concatenate([[True], ~again])] if again.any() else order, "repeated")
     if rows.part is not None:
         _apart(rows, plan, where, n_items)
     if plan.max_pairs is not None:

@@ -1,6 +1,5 @@
 """How your own data are to be read, filtered and split: the options, checked."""
 
-import difflib
 import re
 import tomllib
 import urllib.parse
@@ -10,6 +9,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from drrl_core.common import did_you_mean
 
 from . import splits
 from .interactions import DataError
@@ -116,6 +117,9 @@ def checked(given: dict[str, Any]) -> Options:
         if not first["loc"]:
             raise ValueError(first["msg"].removeprefix("Value error, ")) from None
         key = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            hint = did_you_mean(key, Options.model_fields)
+            raise TypeError(f"load_file() takes no option {key!r}; {hint}") from None
         allowed = _ALLOWED.get(key, re.sub(r"^(Input|String) should ", "it should ", first["msg"]))
         raise ValueError(f"{key}={given[key]!r}: {allowed}") from None
 
@@ -125,10 +129,9 @@ def parse(query: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for key, text in urllib.parse.parse_qsl(query, keep_blank_values=True):
         if key not in Options.model_fields:
-            close = difflib.get_close_matches(key, Options.model_fields, n=1)
-            hint = f"Did you mean {close[0]}? " if close else ""
-            known = ", ".join(Options.model_fields)
-            raise DataError(f"?{query}: no option {key!r}. {hint}Known: {known}.")
+            raise DataError(
+                f"?{query}: no option {key!r}; {did_you_mean(key, Options.model_fields)}"
+            )
         value: Any = tuple(text.split(",")) if key == "fractions" else text
         options[key] = column(text) if key in ("user", "item", "rating", "timestamp") else value
         try:

@@ -143,7 +143,7 @@ def _json(raw: Content, where: str) -> Table:
             for line, text in enumerate(io.BytesIO(body), 1):
                 if text.strip():
                     yield line, dict(_flat(_parsed(text)))
-        except (ValueError, AttributeError, SyntaxError, RecursionError) as error:
+        except (ValueError, AttributeError, SyntaxError, RecursionError, MemoryError) as error:
             raise DataError(
                 f"{where}, line {line}: {error}. Expected a JSON record a line, or a list of them."
             ) from error

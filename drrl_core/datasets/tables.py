@@ -188,10 +188,10 @@ def _quoting(body: Content, sep: bytes, where: str, how: Options) -> tuple[bool,
         return False, False, 0
     edge = re.escape(sep)
     whole = rb'(?m)(?:^|(?<=%s))"(?:[^"\n]|"")*+"(?=%s|$)' % (edge, edge)
-    rest = re.sub(whole, b"", body)
+    rest, enclosed = re.subn(whole, b"", body)
     stray = re.search(rb'(?m)(?:^|(?<=%s))"' % edge, rest)
     if stray is None:
-        return True, False, 0
+        return enclosed > 0, False, 0
     line = rest.count(10, 0, stray.start()) + 1
     layout = _Layout(body, where, sep, True, True, 0)
     by_quotes, by_lines = layout.well_quoted(), _ragged(body, sep, False) is None
