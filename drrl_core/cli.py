@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from drrl_core.cli_data import DataDir, data_app, recommend
+from drrl_core.cli_data import DataDir, choose_model, data_app, recommend
 
 app = typer.Typer(
     help="Distributionally robust losses for recommenders: SL, CCL and DrRL as one family.",
@@ -138,6 +138,7 @@ def train(
 
 
 app.command()(recommend)
+app.command("choose")(choose_model)
 
 
 def _yaml(text: str):
@@ -220,42 +221,6 @@ def tune(
         compute=Compute(None, data_dir, device, workers, threads, scheduler),
     )
     _show(found)
-
-
-@app.command("choose")
-def choose_model(
-    dataset: Annotated[
-        str, typer.Argument(help="A data set's name, or the path of your own file (as in train).")
-    ],
-    minutes: Annotated[float, typer.Option(help="The budget; the same command goes on.")] = 30,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for page and table [default: out/choose/NAME].")
-    ] = None,
-    data_dir: DataDir = None,
-):
-    """Which model for these data: classical ones first, then losses; a table, a page, a reason.
-
-    Popularity, ItemKNN, EASE, iALS; then SL, CCL and DrRL on MF, by the search of `drrl tune`. The
-    choice is made on valid: of those that cannot be told from the best, the cheapest to train.
-    """
-    from dataclasses import replace
-
-    from drrl_core import datasets
-    from drrl_core.lab import choose
-    from drrl_core.pages import choose as pages
-
-    name = datasets.load(dataset, data_dir=data_dir).name
-    folder = out or Path("out/choose") / name
-
-    def tell(choice: choose.Choice) -> None:
-        pages.write(choice, dataset, folder)
-        print(pages.lines(choice), flush=True)
-
-    compute = replace(choose.HERE, data_dir=data_dir)
-    found = choose.choose(dataset, minutes=minutes, folder=folder, compute=compute, tell=tell)
-    for each, why in found.missing.items():
-        print(f"not in the table: {each}: {why}", file=sys.stderr)
-    print("to read:", *pages.write(found, dataset, folder))
 
 
 @app.command()

@@ -1,5 +1,6 @@
-"""Own data in and out: the commands `drrl data` and `drrl recommend`, parts of `drrl`."""
+"""One's own data: the commands `drrl data`, `drrl recommend` and `drrl choose`, parts of `drrl`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -113,3 +114,38 @@ def recommend(
     options["popularity"] = parse_value(popularity)
     for path in lists.export(outcome, out, **options).values():
         print(path)
+
+
+def choose_model(
+    dataset: Annotated[
+        str, typer.Argument(help="A data set's name, or the path of your own file (as in train).")
+    ],
+    minutes: Annotated[float, typer.Option(help="The budget; the same command goes on.")] = 30,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for page and table [default: out/choose/NAME].")
+    ] = None,
+    data_dir: DataDir = None,
+):
+    """Which model for these data: classical ones first, then losses; a table, a page, a reason.
+
+    Popularity, ItemKNN, EASE, iALS; then SL, CCL and DrRL on MF, by the search of `drrl tune`. The
+    choice is made on valid: of those that cannot be told from the best, the cheapest to train.
+    """
+    from dataclasses import replace
+
+    from drrl_core import datasets
+    from drrl_core.lab import choose
+    from drrl_core.pages import choose as pages
+
+    name = datasets.load(dataset, data_dir=data_dir).name
+    folder = out or Path("out/choose") / name
+
+    def tell(choice: choose.Choice) -> None:
+        pages.write(choice, dataset, folder)
+        print(pages.lines(choice), flush=True)
+
+    compute = replace(choose.HERE, data_dir=data_dir)
+    found = choose.choose(dataset, minutes=minutes, folder=folder, compute=compute, tell=tell)
+    for each, why in found.missing.items():
+        print(f"not in the table: {each}: {why}", file=sys.stderr)
+    print("to read:", *pages.write(found, dataset, folder))

@@ -35,8 +35,8 @@ LAYERS = {
     "paper": {"classical", "common", "datasets", "dro", "lab", "losses", "train"},
     "show": {"classical", "dro", "losses"},
     "pages": {"common", "lab", "show"},
-    "cli": {"cli_data", "datasets", "lab", "pages", "paper"},
-    "cli_data": {"datasets", "lab"},
+    "cli": {"cli_data", "lab", "pages", "paper"},
+    "cli_data": {"datasets", "lab", "pages"},
 }
 # What a practitioner imports. It knows nothing of the rest, and loads none of what the rest needs.
 CORE = {"common", "registry", "testing", "dro", "losses", "backbones", "classical", "datasets"}
