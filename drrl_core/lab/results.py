@@ -12,9 +12,10 @@
 The columns of runs.csv are
 
     key, dataset, data_hash         the run's key in the store; the data by name and content
-    backbone, variant, loss         the variant as in `spaces.variants`, and the loss it is one of
+    backbone, variant, loss         the variant as in `spaces.variants`, and the loss it is one of;
+                                    of a classical model its name twice, and nothing
     settings                        JSON: what differs from the defaults, as `drrl train --set` says
-    seed, sampler, negatives        not repeated in settings
+    seed, sampler, negatives        not repeated in settings; of a classical model "none" and 0
     trials                          the budget of the tuning that the run belongs to; empty: none
     valid_recall@20, valid_ndcg@20, test_recall@20, test_ndcg@20    at the best epoch by valid NDCG
     best_epoch, seconds, device, torch, commit, finished            finished in UTC
