@@ -386,7 +386,8 @@ class _Cells:
     def _coded(self) -> tuple[np.ndarray, np.ndarray, int]:
         words, indices = self._encoded
         texts = [*map(text_of, words.to_pylist()), ""]
-        indices = indices.fill_null(len(texts) - 1).to_numpy(zero_copy_only=False)
+        indices = indices.fill_null(len(texts) - 1) if indices.null_count else indices
+        indices = np.asarray(indices)
         distinct: dict[str, int] = {}
         again = [distinct.setdefault(text.strip(), len(distinct)) for text in texts]
         padded = sum(text != text.strip() for text in texts)

@@ -40,7 +40,8 @@ def compacted(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     >>> [part.tolist() for part in compacted(np.array([7, 2, 7]))]
     [[2, 7], [1, 0, 1]]
     """
-    there = np.bincount(codes) > 0
+    there = np.zeros(codes.max(initial=-1) + 1, bool)  # counting would copy them as int64
+    there[codes] = True
     return np.flatnonzero(there), (np.cumsum(there, dtype=np.int32) - 1)[codes]
 
 
