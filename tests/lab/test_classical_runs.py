@@ -238,11 +238,12 @@ def test_they_stand_beside_the_losses(tuned):
 
 def test_choosing_ends_in_a_recommendation_from_valid_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(choose, "ROUNDS", (1, 2))
+    monkeypatch.setattr(choose, "seconds_an_epoch", lambda *_: 40.0)  # a few epochs
     told: list[choose.Choice] = []
     names = ("popularity", "ease", "sl")
     found = choose.choose(
         "synthetic",
-        minutes=1,
+        minutes=20,
         folder=tmp_path,
         names=names,
         compute=Compute(store=tmp_path / "store", workers=0),
