@@ -47,7 +47,7 @@ def test_it_is_shown_where_a_data_set_is_looked_up():
 
 @pytest.mark.parametrize("name", ["amazon-beauty", "amazon-kitchen"])
 def test_the_command_shows_it(name, capsys):
-    from drrl_core import cli
+    from drrl_core import cli_data
 
-    cli.data_info(name)
+    cli_data.data_info(name)
     assert ("others' numbers" in capsys.readouterr().out) == (name == "amazon-beauty")

@@ -1425,6 +1425,7 @@ OUT_OF_RANGE = {
     "seed": (2**63, r"lie in \[0, 2\*\*63\)"),
     "metric": ("auc", "'recall', 'ndcg', 'precision', 'hitrate', 'mrr'"),
     "cutoff": (0, "at least 1"),
+    "refit": ("valid", "'none', 'train\\+valid'"),
 }
 
 
