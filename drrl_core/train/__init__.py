@@ -5,7 +5,7 @@ sampling    negatives of an epoch
 step        scores and gradients of a batch, the optimisers
 checkpoint  the state of a training on disk
 loop        `fit`: epochs until valid stops gaining
-solve       the same of a model that is solved and gives scores
+solving     the same of a model that is solved and gives scores
 metrics     accuracy of rankings, and tests of a difference
 popularity  popularity put back when ranking
 diagnose    what a trained loss does to its negatives
@@ -14,7 +14,7 @@ diagnose    what a trained loss does to its negatives
 from drrl_core.train.checkpoint import CheckpointError
 from drrl_core.train.config import LATER, VERSION, TrainConfig, resolve_device
 from drrl_core.train.loop import DivergedError, Fit, fit
-from drrl_core.train.solve import refitted, solve
+from drrl_core.train.solving import refitted, solve
 from drrl_core.train.step import score, tables
 
 __all__ = [

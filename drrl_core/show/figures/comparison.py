@@ -297,7 +297,7 @@ def accuracy_as_b_turns(
             is called "push", is drawn as squares: its trainings have no b.
         title: said above all.
         across: the column of the x axis, "mean_popularity" or "coverage".
-        metric: of the columns, after "test_" and "valid_".
+        metric: of both splits, as in the names of the columns.
 
     >>> turned = pd.DataFrame({"mean_popularity": [30.0, 44.0], "test_ndcg@20": [0.09, 0.1]})
     >>> turned = turned.assign(**{"valid_ndcg@20": [0.07, 0.08]}).rename_axis("b")
