@@ -45,7 +45,7 @@ def _spread(values: pd.Series) -> str:
 
 
 def _pair(values: pd.Series, digits: int = 4) -> str:
-    return "–" if values.isna().any() else " / ".join(f"{value:.{digits}f}" for value in values)
+    return "–" if values.isna().any() else "/".join(f"{value:.{digits}f}" for value in values)
 
 
 def table(rows: pd.DataFrame, dataset: str, backbone: str, *, short: bool = False) -> str:
