@@ -417,17 +417,22 @@ def _with_curve(path: Path, curves: pd.DataFrame, key: str, outcome: Outcome) ->
     return curves
 
 
+def _read_beside(path: str | Path, needed: Iterable[str], empty: pd.DataFrame) -> pd.DataFrame:
+    """A table beside `runs.csv`, with the columns of `empty`, which stands for no file."""
+    if not Path(path).exists():
+        return empty
+    rows = pd.read_csv(path, dtype={"key": str})
+    need_columns(rows, needed, path)
+    return rows.reindex(columns=[*empty])
+
+
 def read_curves(path: str | Path) -> pd.DataFrame:
     """`popularity.csv`, what comes of turning b; no row where there is no file.
 
     Raises:
         ValueError: a column is missing.
     """
-    if not Path(path).exists():
-        return NO_CURVES
-    rows = pd.read_csv(path, dtype={"key": str})
-    need_columns(rows, CURVES, path)
-    return rows[[*CURVES]]
+    return _read_beside(path, CURVES, NO_CURVES)
 
 
 def read_skew(path: str | Path) -> pd.DataFrame:
@@ -436,11 +441,7 @@ def read_skew(path: str | Path) -> pd.DataFrame:
     Raises:
         ValueError: a column is missing.
     """
-    if not Path(path).exists():
-        return NO_SKEW
-    rows = pd.read_csv(path, dtype={"key": str})
-    need_columns(rows, SKEW, path)
-    rows = rows.reindex(columns=[*NO_SKEW])
+    rows = _read_beside(path, SKEW, NO_SKEW)
     return rows.assign(held=rows["held"].astype(object).fillna(""))
 
 

@@ -1,8 +1,7 @@
 """What was found here beyond the paper: popularity, put back after training or let in during it.
 
 Every finding is a sentence about one loss in one cell, with a number, its 95% interval over users
-and a verdict. They were written down after the first runs had been seen; a row of a data set that
-was run later says so by its run's date.
+and a verdict. They were written down after the first runs had been seen, so none is a prediction.
 
 The intervals are those of `metrics.compare`: paired over users, each user's accuracy being the mean
 over the seeds. They do not know of the chance in training.
