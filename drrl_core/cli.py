@@ -28,7 +28,7 @@ app.add_typer(runs_app, name="runs")
 Model = Annotated[
     str | None,
     typer.Option(
-        help="A classical model in place of a loss on a backbone: popularity, itemknn, ease, ials."
+        help="A classical model in place of a loss: popularity, itemknn, ease, ials, svd."
     ),
 ]
 

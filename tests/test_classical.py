@@ -87,6 +87,22 @@ def objective(users: np.ndarray, items: np.ndarray, x: np.ndarray, alpha: float,
     return gap.sum() + reg * ((users**2).sum() + (items**2).sum())
 
 
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("users", "items", "dim"), [(40, 30, 4), (30, 40, 4), (12, 8, 5), (4, 9, 64)]
+)
+def test_svd_is_the_low_rank_filter(users, items, dim, power):
+    """X̃ V Vᵀ I^power, with V from the eigenvectors of X̃ᵀX̃: no other pairs decide the ranking."""
+    train = pairs(3, users, items)
+    x = train.toarray().astype(float)
+    sizes_u, sizes_i = np.maximum(x.sum(1), 1), np.maximum(x.sum(0), 1)
+    scaled = x / sizes_u[:, None] ** 0.5 / sizes_i**power
+    values, vectors = np.linalg.eigh(scaled.T @ scaled)
+    leading = vectors[:, np.argsort(-values)[: min(dim, users, items)]]
+    wanted = scaled @ leading @ leading.T * sizes_i**power
+    np.testing.assert_allclose(dense("svd", train, dim=dim, power=power), wanted, atol=1e-5)
+
+
 def test_ials_lowers_its_objective_at_each_sweep_and_is_a_function_of_the_seed():
     train = pairs(3, users=40, items=20)
     x, back, values = train.toarray(), csr_array(train.T), []
@@ -143,6 +159,8 @@ def test_what_is_refused_says_what_is_allowed():
         ("ials", {"reg": 0.0}),
         ("ials", {"dim": 0}),
         ("ials", {"alpha": -1.0}),
+        ("svd", {"dim": 0}),
+        ("svd", {"power": 1.5}),
     ):
         with pytest.raises(ValueError, match="must"):
             classical.make(name, train, **hyper)

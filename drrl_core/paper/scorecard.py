@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from drrl_core.paper import evidence, findings, published
+from drrl_core.paper import evidence, findings, predictions, published
 from drrl_core.paper.claims import CLAIMS as TEXT_CLAIMS
 from drrl_core.paper.claims import COMPARISON, WEIGHT_SKEW, Claim
 from drrl_core.paper.evidence import ACCURACY, BASELINES, TOLERANCE, VARIANTS, Evidence
@@ -28,8 +28,20 @@ COLUMNS = (
 COMPARISON_COLUMNS = (
     *("paper", "ours", "low", "high", "difference", "seeds", "trials", "p", "seconds"),
 )
-FOUND = [  # the columns of what was found here
-    *("claim", "dataset", "backbone", "loss", "metric", "ours", "low", "high", "seeds", "verdict"),
+FOUND = [  # the columns of what was found or predicted here
+    *(
+        "source",
+        "claim",
+        "dataset",
+        "backbone",
+        "loss",
+        "metric",
+        "ours",
+        "low",
+        "high",
+        "seeds",
+        "verdict",
+    ),
     *("note", "command"),
 ]
 CLAIMS: dict[str, Claim] = TEXT_CLAIMS | LEMMAS
@@ -219,7 +231,8 @@ def build(folder: str | Path = "data/results") -> pd.DataFrame:
         folder: see `evidence`.
 
     Returns:
-        One row for each number and each claim of the paper, and for each of `findings`, with
+        One row for each number and each claim of the paper, for each of `findings` and for each
+        of `predictions`, with
 
         - paper: the number it prints; for a claim, what the same check finds in its own tables.
         - ours: the mean over the seeds; for a claim, what `metric` says.
@@ -237,7 +250,7 @@ def build(folder: str | Path = "data/results") -> pd.DataFrame:
     """
     e = evidence.measured(folder)
     rows = [*number_rows(e).to_dict("records"), *claim_rows(e).to_dict("records")]
-    rows += findings.rows(e)
+    rows += findings.rows(e) + predictions.rows(e)
     return pd.DataFrame(rows, columns=COLUMNS).astype({"seeds": "Int64", "trials": "Int64"})
 
 
@@ -264,7 +277,7 @@ def page(table: pd.DataFrame) -> str:
     >>> page(build("nowhere")).count("<tr")
     336
     """
-    own = table["source"] == findings.SOURCE
+    own = table["source"].isin([findings.SOURCE, predictions.SOURCE])
     found, table = table[own], table[~own]
     is_claim = table["claim"].notna()
     counts = pd.crosstab(table["source"].where(~is_claim, "Claims"), table["verdict"])

@@ -23,6 +23,7 @@ from drrl_core.train import metrics
 Ranked = Callable[[csr_array, float, tuple[csr_array, ...]], np.ndarray]
 
 LOW, HIGH, STEPS = -0.8, 2.0, (0.4, 0.2, 0.1)  # where b is looked for, ever more closely
+FARTHEST = 8.0  # where the best is an end of that, it is looked for beyond, as far as this
 CURVE = tuple(round(LOW + 0.2 * step, 1) for step in range(15))  # each 0.2 between them
 
 
@@ -75,24 +76,27 @@ def adjusted(
 
 
 def best_strength(accuracy_at: Callable[[float], float]) -> float:
-    """The b with the highest accuracy between LOW and HIGH, to the last of STEPS.
+    """The b with the highest accuracy, to the last of STEPS.
 
-    Every 0.4, then the neighbours of the best at ever smaller steps; of equals the one nearest to
-    zero, so that popularity is not put back for nothing.
+    Every 0.4 between LOW and HIGH; beyond an end while it is the best, up to FARTHEST from zero;
+    then the neighbours of the best at ever smaller steps. Of equals it is the one nearest to zero,
+    so that popularity is not put back for nothing.
 
-    >>> best_strength(lambda b: -abs(b - 0.52))
-    0.5
+    >>> best_strength(lambda b: -abs(b - 0.52)), best_strength(lambda b: -abs(b - 3.3))
+    (0.5, 3.3)
     """
     tried: dict[float, float] = {}
 
     def best(wanted: Iterable[float]) -> float:
         for b in (round(float(b), 6) + 0.0 for b in wanted):
-            if b not in tried and LOW <= b <= HIGH:
+            if b not in tried and abs(b) <= FARTHEST:
                 tried[b] = accuracy_at(b)
         return max(tried, key=lambda b: (tried[b], -abs(b)))
 
     first, *finer = STEPS
     found = best(np.arange(LOW, HIGH + first / 2, first))
+    while found in (min(tried), max(tried)) and abs(found) < FARTHEST:
+        found = best((found - first, found + first))
     for step in finer:
         found = best((found - step, found + step))
     return found
