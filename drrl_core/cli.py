@@ -188,6 +188,9 @@ def tune(
         list[str] | None,
         typer.Option("--set", help="NAME=VALUE, not to be searched; see `drrl train`. Repeatable."),
     ] = None,
+    popularity: Annotated[
+        str, typer.Option(help="auto: judge each trial with popularity put back, b from valid.")
+    ] = "0",
     storage: Annotated[
         str | None,
         typer.Option(help="Where studies are kept, an SQLAlchemy URL; by default the run store."),
@@ -216,6 +219,7 @@ def tune(
         trials=trials,
         seeds=seeds,
         config=chosen,
+        popularity=parse_value(popularity) or 0,
         storage=storage,
         csv=csv,
         compute=Compute(None, data_dir, device, workers, threads, scheduler),

@@ -51,14 +51,13 @@ def beforehand(data: datasets.Interactions) -> dict[str, Any]:
     ranked = popularity.by_tables(*classical.spectrum(train), train, similarity="cosine")
     # valid stands in for test, so that test has no part even in what is told
     with_b = popularity.report(ranked, train, valid, valid)
-    counts = [np.bincount(pairs.indices, minlength=train.shape[1]) for pairs in (train, valid)]
-    known = counts[0] > 0
+    before, after = (np.bincount(each.indices, minlength=train.shape[1]) for each in (train, valid))
     without = popularity.curve(ranked, train, valid, valid, strengths=[0.0]).iloc[0]
     b = round(SHARE_OF_B * with_b["b"], 2)
     wanted = with_b["lists_b"]["mean_popularity"]
     return {
         "density": train.nnz / (train.shape[0] * train.shape[1]),
-        "stable": float(spearmanr(*(each[known] for each in counts)).statistic),
+        "stable": float(spearmanr(before[before > 0], after[before > 0]).statistic),
         "stand_in": {
             "b": with_b["b"],
             "ndcg@20": (float(without["valid_ndcg@20"]), with_b["valid"]["ndcg@20"]),

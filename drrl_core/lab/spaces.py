@@ -110,7 +110,11 @@ def config_of(variant: Variant, point: Mapping[str, float]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Search:
-    """What is tuned: a variant on a backbone and data, but for what is given."""
+    """What is tuned: a variant on a backbone and data, but for what is given.
+
+    `with_b`: what counts at the end of a trial is accuracy with popularity put back, at b chosen on
+    valid, see `train.popularity`.
+    """
 
     dataset: str
     name: str
@@ -119,6 +123,7 @@ class Search:
     negatives: int
     data: datasets.Interactions
     given: Mapping[str, object]
+    with_b: bool = False
 
     def run(self, point: dict[str, float] | None = None) -> Run:
         """The run at a point of the search space, its lowest corner by default."""
@@ -129,7 +134,8 @@ class Search:
     @property
     def study(self) -> str:
         """A name that no other data, variant, configuration or search space has."""
-        what = [key_of(self.run(), self.data.hash), self.variant.space]
+        what: list[Any] = [key_of(self.run(), self.data.hash), self.variant.space]
+        what += ["with b"] * self.with_b
         digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
         return f"{self.data.name}/{self.backbone}/{self.name}/{digest}"
 

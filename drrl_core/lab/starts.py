@@ -211,6 +211,7 @@ def optima(
     for loss in ("sl", "ccl"):
         try:
             other = spaces.plan(search.data, search.dataset, loss, search.backbone, given)
+            other = replace(other, with_b=search.with_b)
             outcome, took = _optimum(other, storage, csv, compute)
         except (KeyError, ValueError, store.RunError):
             why = "first tune it, with all else equal"

@@ -20,7 +20,7 @@ from drrl_core.common import need
 from drrl_core.lab import spaces, starts, store
 from drrl_core.lab import trials as table
 from drrl_core.lab.results import ADDED, RUNS, kept_rows, keys_in, merge, read_as_text
-from drrl_core.lab.run import key_of
+from drrl_core.lab.run import ACCURACY, key_of
 from drrl_core.lab.spaces import Search
 from drrl_core.lab.sweep import into_store
 from drrl_core.lab.workers import (
@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # an extra
     from optuna.trial import FrozenTrial
 
 Csv = str | Path | None
+NO_B = "the run store has it from before b was recorded: search in another one (DRRL_RUNS)"
 
 
 def tune(
@@ -53,13 +54,15 @@ def tune(
     trials: int = 20,
     seeds: int = 1,
     config: Mapping[str, object] | None = None,
+    popularity: float | str = 0,
     storage: str | None = None,
     csv: Csv = None,
     compute: Compute = LOCAL,
 ) -> pd.DataFrame:
     """Search a loss's hyper-parameters on valid, then train the best with further seeds.
 
-    What counts is valid NDCG@20, or what `metric` and `cutoff` say in `config`.
+    What counts is valid NDCG@20, or what `metric` and `cutoff` say in `config`; with `popularity`
+    "auto" it is that with popularity put back, at b chosen on valid for each trial: another study.
 
     Every trial is in an Optuna study, whose name tells data, backbone, variant and a digest of all
     that is fixed: the same call continues it. What was running when it was stopped is trained on,
@@ -88,6 +91,8 @@ def tune(
         seeds: how many seeds the best is trained with, the tuning's own among them. See
             `spaces.budget` for models without a seed, or with nothing to search.
         config: what is not to be searched, as in `run.configure`; `seed` also seeds the search.
+        popularity: 0 or "auto"; the latter with cutoff 20. A trial is stopped early by its accuracy
+            without b in either case.
         storage: where studies are kept, a URL as SQLAlchemy has it; by default a file of SQLite in
             the store. It is written nowhere else.
         csv: a file to merge the results into as they come, see `results.merge`; what it has is
@@ -114,6 +119,7 @@ def tune(
     if not data.valid.nnz:
         raise ValueError(f"{dataset} has no valid pairs: there is nothing to select by")
     search = spaces.plan(data, dataset, variant, backbone, config or {})
+    search = replace(search, with_b=_with_b(search, popularity))
     trials, seeds = spaces.budget(search.name, trials, seeds)
     if search.run().train.refit != "none":
         raise ValueError("refit: a search selects by valid, so it cannot train on it; tune without")
@@ -148,6 +154,17 @@ def tune(
     return found
 
 
+def _with_b(search: Search, popularity: float | str) -> bool:
+    """Whether a search judges with popularity put back; ValueError where it cannot."""
+    if popularity not in (0, "auto"):
+        raise ValueError(f"popularity must be 0 or 'auto' in a search, not {popularity!r}")
+    criterion = search.run().train.criterion
+    if popularity and criterion not in ACCURACY:
+        known = ", ".join(ACCURACY)
+        raise ValueError(f"popularity 'auto' goes with {known}, not with {criterion}")
+    return popularity == "auto"
+
+
 def _searched(
     search: Search, budget: int, storage: Any, csv: Csv, compute: Compute
 ) -> tuple["Study", list[str]]:
@@ -169,6 +186,9 @@ def _searched(
             written_later(csv, bar, lambda: table.merge(table.rows_of(study, search), csv))
 
     def tell(task: Task, result: Any) -> None:
+        if search.with_b and not isinstance(result, Exception) and result["value"] is not None:
+            known = result["with_b"] is not None
+            result = result | {"value": result["with_b"]} if known else ValueError(NO_B)
         _tell(study, task, result, compute)
         save()
         if not isinstance(result, Exception) and result["value"] is not None:

@@ -352,9 +352,13 @@ def _reached(checkpoint: Path, name: str) -> trials.Curve:
 
 
 def valid_curve(outcome: Outcome) -> dict[str, Any]:
-    """What a study is told of a run: valid accuracy, by its criterion, an epoch and at the best."""
+    """What a study is told of a run: valid accuracy, by its criterion, an epoch and at the best.
+
+    with_b: the latter with popularity put back; None where b is not recorded by that criterion.
+    """
     name = outcome.criterion
     rows = outcome.fit.history[["epoch", name]].dropna()
     values = [(int(epoch), float(value)) for epoch, value in rows.itertuples(index=False)]
     about = outcome.record
-    return {"values": values, "value": about["valid"][name], "seconds": about["seconds"]}
+    told = {"values": values, "value": about["valid"][name], "seconds": about["seconds"]}
+    return told | {"with_b": about.get("popularity", {}).get("valid", {}).get(name)}

@@ -385,3 +385,24 @@ def test_the_command_continues_after_ctrl_c_and_after_a_kill(store, tmp_path):
     assert done.returncode == 0, done.stderr
     assert [state for *_, state in trials_of(store)] == ["COMPLETE"] * 3
     assert len(store_module.table()) == 3 and not list(store.glob("*.checkpoint"))
+
+
+def test_popularity_put_back_can_be_what_counts(store, at_once):
+    """Another study, each trial's value its accuracy with b, the same runs, the best of these."""
+    plain, with_b = tune("sl", trials=3), tune("sl", trials=3, popularity="auto")
+    assert {*plain["key"][:1]} & {*with_b["key"]}  # the first trial is the same run, trained once
+    one, other = sorted(studies(store), key=lambda s: s.trials[0].value or 0)
+    for trial in other.trials:
+        if trial.state.name == "COMPLETE":
+            told = store_module.load(trial.user_attrs["key"]).record["popularity"]["valid"]
+            assert trial.value == told["ndcg@20"]
+    assert one.study_name != other.study_name
+    best = with_b["valid_ndcg@20_b"].max()
+    assert with_b["valid_ndcg@20_b"].iloc[0] == pytest.approx(best, abs=1e-12)
+
+
+def test_popularity_that_a_search_cannot_put_back_is_refused(store, at_once):
+    with pytest.raises(ValueError, match="popularity must be 0 or 'auto' in a search, not 0.5"):
+        tune("sl", popularity=0.5)
+    with pytest.raises(ValueError, match=r"'auto' goes with recall@20, ndcg@20, not with ndcg@10"):
+        tune("sl", popularity="auto", config={"cutoff": 10})
