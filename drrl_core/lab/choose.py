@@ -3,6 +3,9 @@
 Everything goes through the search (`tune`), in rounds of ever more trials; when a model's share of
 the time is over it is stopped as Ctrl-C stops it, and the next round goes on from there. So there
 is a table after every step, and the same call again goes on where this one ended.
+
+Models are judged with popularity put back, at b chosen on valid for each (`train.popularity`): it
+costs no training, and without it a comparison measures how much popularity a model lets through.
 """
 
 import json
@@ -33,9 +36,9 @@ WARM, LOOK = 5, 4.0  # steps that are not timed; seconds to look at how long an 
 # A process beside this one: what is stopped in the middle of a long sum can be killed there.
 HERE = Compute(workers=1, threads=cores())
 COLUMNS = (
-    *("model", "trials", "seconds", "valid_ndcg@20", "behind", "low", "high", "level"),
-    *("test_recall@20", "test_ndcg@20", "test_ndcg@20_b", "coverage", "gini"),
-    *("mean_popularity", "settings", "key"),
+    *("model", "trials", "seconds", "b", "valid_ndcg@20_b", "behind", "low", "high", "level"),
+    *("test_recall@20", "test_ndcg@20", "test_recall@20_b", "test_ndcg@20_b", "coverage_b"),
+    *("mean_popularity_b", "gini_b", "settings", "key"),
 )
 
 
@@ -184,6 +187,7 @@ def _step(
                 name,
                 trials=trials,
                 config=config,
+                popularity="auto",
                 csv=folder / "runs.csv",
                 compute=compute,
             )
@@ -198,18 +202,18 @@ def _step(
 def judged(
     csv: Path, data: datasets.Interactions, names: Sequence[str], compute: Compute
 ) -> pd.DataFrame:
-    """The best trial of each model by valid NDCG@20, set beside the best of all.
+    """The best trial of each model by valid NDCG@20 with b, set beside the best of all.
 
     Returns:
         A row a model, the best on valid first. trials, those that were finished; seconds of the
-        training; behind, by how much valid NDCG@20 lies behind the leader's, with low and high, the
-        95% interval of `metrics.compare` (paired over users; not of chance in training); level:
-        the interval holds zero. Test accuracy, test NDCG@20 with popularity put back (_b), what
-        the lists consist of, settings, key.
+        training; b; behind, by how much valid NDCG@20 with b lies behind the leader's, with low and
+        high, the 95% interval of `metrics.compare` (paired over users; not of chance in training);
+        level: the interval holds zero. Test accuracy without b and with it (_b), what the lists
+        with b consist of, settings, key.
     """
     rows = read_runs(csv)
     rows = rows[(rows["data_hash"] == data.hash) & rows["variant"].isin(names)]
-    rows = rows.sort_values(["valid_ndcg@20", "key"], ascending=[False, True])
+    rows = rows.sort_values(["valid_ndcg@20_b", "key"], ascending=[False, True])
     trials, best = rows.groupby("variant").size(), rows.drop_duplicates("variant")
     users: list[pd.DataFrame] = []
     found: list[dict[str, Any]] = []
@@ -218,7 +222,7 @@ def judged(
             outcome = store.load(row["key"], store=compute.store, data=data, device="cpu")
         except RunError:  # kept elsewhere
             continue
-        users.append(outcome.fit.valid[["ndcg@20"]])
+        users.append(outcome.on_valid(row["b"])[["ndcg@20"]])
         line = {name: row[name] for name in COLUMNS if name in row}
         line |= {"model": row["variant"], "trials": int(trials[row["variant"]])}
         gap = metrics.compare(users[0], users[-1], samples=2_000).loc["ndcg@20"]
@@ -249,7 +253,8 @@ def recommended(table: pd.DataFrame) -> tuple[str | None, str]:
         second = table.iloc[1]
         return name, (
             f"{name} is ahead: {second['model']}, the next, lies {second['behind']:.4f} behind in "
-            f"NDCG@20 on valid (95% interval {second['low']:.4f} to {second['high']:.4f})."
+            f"NDCG@20 on valid, each with its b (95% interval {second['low']:.4f} to "
+            f"{second['high']:.4f})."
         )
     others = ", ".join(each for each in level["model"] if each != name)
     first = (
@@ -268,11 +273,12 @@ def recommended(table: pd.DataFrame) -> tuple[str | None, str]:
 def command(row: pd.Series, dataset: str) -> str:
     """The command that trains a row of the table again.
 
-    >>> row = pd.Series({"model": "ease", "settings": '{"backbone.l2": 90.0}'})
+    >>> row = pd.Series({"model": "ease", "settings": '{"backbone.l2": 90.0}', "b": 0.2})
     >>> command(row, "my.csv")
-    "drrl train 'my.csv' --model ease --set backbone.l2=90.0"
+    "drrl train 'my.csv' --model ease --set backbone.l2=90.0 --popularity 0.2"
     """
     option = "--model" if row["model"] in classical.REGISTRY else "--loss"
     words = [f"drrl train '{dataset}' {option} {row['model']}"]
     words += [f"--set {name}={value}" for name, value in json.loads(row["settings"]).items()]
+    words += [f"--popularity {row['b']:g}"] * bool(row["b"])
     return " ".join(words)

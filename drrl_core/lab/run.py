@@ -154,6 +154,12 @@ class Outcome:
         """What comes of turning b, see `popularity.curve`."""
         return put_back.curve(**self.rankings, strengths=strengths)
 
+    def on_valid(self, b: float) -> pd.DataFrame:
+        """Accuracy of each valid user with popularity put back at b, see `metrics.accuracy`."""
+        about = self.rankings
+        best = about["ranked"](about["valid"], b, (about["train"],))
+        return metrics.accuracy(best, about["valid"])
+
     def strength(self, popularity: float | str) -> float:
         """b, how strongly popularity is put back: a number, or "auto", the best on valid.
 

@@ -251,13 +251,13 @@ def test_choosing_ends_in_a_recommendation_from_valid_alone(tmp_path, monkeypatc
     )
     assert {*found.table["model"]} == {*names} and not found.missing
     assert [len(each.table) for each in told[:3]] == [1, 2, 3]
-    assert found.table["valid_ndcg@20"].is_monotonic_decreasing
+    assert found.table["valid_ndcg@20_b"].is_monotonic_decreasing
     level = found.table[found.table["level"]]
     assert found.chosen == level.sort_values("seconds")["model"].iloc[0] != "popularity"
     first = found.table.iloc[0]
     assert first["behind"] == 0 and first["level"]
     for _, row in found.table.iterrows():
-        assert row["behind"] == pytest.approx(first["valid_ndcg@20"] - row["valid_ndcg@20"])
+        assert row["behind"] == pytest.approx(first["valid_ndcg@20_b"] - row["valid_ndcg@20_b"])
 
 
 def test_a_model_s_time_is_limited_and_the_others_go_on(tmp_path, monkeypatch):

@@ -402,7 +402,7 @@ def test_popularity_put_back_can_be_what_counts(store, at_once):
 
 
 def test_popularity_that_a_search_cannot_put_back_is_refused(store, at_once):
-    with pytest.raises(ValueError, match="popularity must be 0 or 'auto' in a search, not 0.5"):
+    with pytest.raises(ValueError, match=r"popularity must be 0 or 'auto' in a search, not 0\.5"):
         tune("sl", popularity=0.5)
     with pytest.raises(ValueError, match=r"'auto' goes with recall@20, ndcg@20, not with ndcg@10"):
         tune("sl", popularity="auto", config={"cutoff": 10})
