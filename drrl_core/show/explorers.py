@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import minimize_scalar
 
 from drrl_core import dro
-from drrl_core.show import figures, live, stills, style
+from drrl_core.show import figures, live, stills, style, words
 
 # Set by the front ends that can show widgets: Jupyter servers, Voilà, VS Code, Colab, Kaggle.
 FRONT_ENDS = ("JPY_SESSION_NAME", "SERVER_SOFTWARE", "VSCODE_PID", "COLAB_RELEASE_TAG")
@@ -124,7 +124,7 @@ class Explorer(anywidget.AnyWidget):
             "image/png": base64.b64encode(style.png(picture)).decode(),
             "text/plain": f"<explorer {self.explorer}>",
             live.MIME: shown,
-        }, {"image/png": {"width": int(picture.get_figwidth() * 90)}}
+        }, {"image/png": {"width": int(picture.get_figwidth() * 90), "alt": words.seen(picture)}}
 
 
 def _plain(scores: Any) -> list[float]:
@@ -518,18 +518,16 @@ def album(draw: Callable[..., Figure], *, first: dict[str, Any] | None = None, *
     >>> view.n
     2
     """
-    words = {name: [_words(value) for value in values] for name, values in choices.items()}
-    drawn = {}
+    said = {name: [_words(value) for value in values] for name, values in choices.items()}
+    drawn = []
     for setting in itertools.product(*choices.values()):
-        buffer = io.BytesIO()
-        draw(**dict(zip(choices, setting, strict=True))).savefig(buffer, format="webp", dpi=110)
-        drawn[setting] = base64.b64encode(buffer.getvalue()).decode()
-    data = {
-        "choices": [*words.items()],
-        "pictures": [f"data:image/webp;base64,{each}" for each in drawn.values()],
-    }
+        buffer, figure = io.BytesIO(), draw(**dict(zip(choices, setting, strict=True)))
+        figure.savefig(buffer, format="webp", dpi=110)
+        picture = base64.b64encode(buffer.getvalue()).decode()
+        drawn.append((f"data:image/webp;base64,{picture}", words.seen(figure)))
+    data = {"choices": [*said.items()], "pictures": drawn}
     start = {name: values[0] for name, values in choices.items()} | (first or {})
-    dials = {name: _choice(words[name], _words(start[name])) for name in choices}
+    dials = {name: _choice(said[name], _words(start[name])) for name in choices}
     return Explorer("album", lambda: draw(**start), data, **dials)
 
 
