@@ -336,6 +336,20 @@ def site(
 
 
 @app.command()
+def lesson(
+    executed: Annotated[Path, typer.Option(help="What `drrl notebooks 00 02` left.")] = Path(
+        "out/notebooks"
+    ),
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("notebooks/TEACHING.md"),
+):
+    """Write the lesson for teachers, with the numbers of executed notebooks 00 and 02."""
+    from drrl_core.common import write_whole
+    from drrl_core.pages import lesson
+
+    write_whole(out, lesson.page(executed).encode())
+
+
+@app.command()
 def plan(
     dataset: Annotated[str, typer.Argument(help="A data set's name, as in runs.csv.")],
     backbone: Annotated[str, typer.Option(help="A backbone (an unknown name lists them).")] = "mf",

@@ -34,7 +34,7 @@ LAYERS = {
     "lab": {"backbones", "classical", "common", "datasets", "dro", "losses", "registry", "train"},
     "paper": {"classical", "common", "datasets", "dro", "lab", "losses", "train"},
     "show": {"classical", "dro", "losses"},
-    "pages": {"common", "lab", "show"},
+    "pages": {"common", "dro", "lab", "show"},
     "cli": {"cli_data", "lab", "pages", "paper"},
     "cli_data": {"datasets", "lab", "pages"},
 }

@@ -37,22 +37,25 @@ The dials turn here too, without a server; `make lab` opens the notebooks themse
 """
 
 
-def thumbnail(notebook) -> bytes:
+def thumbnail(notebook) -> tuple[bytes, str]:
     """A notebook's picture: of the cell tagged `thumbnail`, else its first; may be empty.
 
     Args:
         notebook: as `nbformat.read` gives it.
-    Returns: a PNG's bytes.
+    Returns: a PNG's bytes, and the text that says what is seen.
 
     >>> from nbformat.v4 import new_notebook
     >>> thumbnail(new_notebook())
-    b''
+    (b'', '')
     """
     tagged = lambda cell: "thumbnail" in cell.metadata.get("tags", [])  # noqa: E731
     cells = sorted(notebook.cells, key=lambda cell: not tagged(cell))
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    pictures = (output.get("data", {}).get("image/png", "") for output in outputs)
-    return base64.b64decode(next(filter(None, pictures), ""))
+    drawn = (each for each in outputs if each.get("data", {}).get("image/png"))
+    if not (first := next(drawn, None)):
+        return b"", ""
+    alt = first.metadata.get("image/png", {}).get("alt", "")
+    return base64.b64decode(first.data["image/png"]), alt
 
 
 def lessons(executed: str | Path, folder: str | Path) -> None:
@@ -84,9 +87,10 @@ def lessons(executed: str | Path, folder: str | Path) -> None:
             nbformat.write(notebook, folder / source.name)
             card["title"] = f"{path.stem.split('_')[0]} {title_of(notebook, path.stem)}"
             card["options"] = f":link: {path.stem}\n:link-type: doc\n"
-            if picture := thumbnail(notebook):
+            picture, alt = thumbnail(notebook)
+            if picture:
                 (folder / f"{path.stem}.png").write_bytes(picture)
-                card["options"] += f":img-top: {path.stem}.png\n"
+                card["options"] += f":img-top: {path.stem}.png\n:img-alt: {alt}\n"
             names.append(f"{card['title']} <{path.stem}>")
         cards.append(CARD.format(**card))
     if not cards:

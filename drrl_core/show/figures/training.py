@@ -129,8 +129,8 @@ def margins_by_variant(frames: dict[str, pd.DataFrame], *, dataset: str, negativ
         axes.plot(ends, ends, color="#999999", linewidth=1.2)
         tone = "#222222" if variant == "exact" else colour("drrl")
         axes.plot(frame["best"], frame["beta"], "o", ms=4, alpha=0.5, mew=0, color=tone)
-        named = BETA_LABELS[variant].replace(": ", ":\n")
-        axes.set_title(named if variant != "exact" else f"exact,\non each row of {negatives}")
+        words = BETA_LABELS[variant].replace(": ", ":\n")
+        axes.set_title(words if variant != "exact" else f"exact,\non each row of {negatives}")
         said = f"mean gap {frame['gap'].mean():.4f}"
         axes.text(0.04, 0.96, said, transform=axes.transAxes, va="top", size=9)
         axes.set(xlim=ends, ylim=ends, aspect="equal")
