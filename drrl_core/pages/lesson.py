@@ -71,7 +71,7 @@ def page(executed: str | Path) -> str:
         start=results["start_here"],
         family=results["one_family"],
         dials=_dials(),
-        hand=np.exp(scores / 0.2) / np.exp(scores / 0.2).mean(),
+        hand=(np.exp(scores / 0.2) / np.exp(scores / 0.2).mean()).tolist(),
         ranked=sorted(test, key=test.get, reverse=True),
         test=test,
         label=label,

@@ -22,6 +22,7 @@ INDEX = """# Lessons
 
 Each notebook asks one question; here each is as it was executed.
 The dials turn here too, without a server; `make lab` opens the notebooks themselves.
+For a class: [a 45-minute lesson](TEACHING.md), which prints as a handout, and [a page for the instructor](INSTRUCTOR.md).
 
 ::::{{grid}} 1 1 2 2
 :gutter: 3
@@ -95,7 +96,9 @@ def lessons(executed: str | Path, folder: str | Path) -> None:
         cards.append(CARD.format(**card))
     if not cards:
         raise ValueError(f"no executed notebooks in {executed}: `make notebooks` leaves some")
-    index = INDEX.format(cards="\n".join(cards), names="\n".join([*names, "TEACHING"]))
+    index = INDEX.format(
+        cards="\n".join(cards), names="\n".join([*names, "TEACHING", "INSTRUCTOR"])
+    )
     (folder / "index.md").write_text(index, encoding="utf-8")
 
 
@@ -116,7 +119,8 @@ def build(executed: str | Path, target: str | Path, *, root: str | Path | None =
     root, target = Path(root or runner.folder().parent), Path(target)
     docs = root / "docs"
     lessons(executed, docs / "lessons")
-    shutil.copy(root / "notebooks" / "TEACHING.md", docs / "lessons")
+    for name in ("TEACHING", "INSTRUCTOR"):
+        shutil.copy(root / "notebooks" / f"{name}.md", docs / "lessons")
     scores = np.random.default_rng(0).normal(0, 0.3, 2000)
     for view in (explorers.worst_case({"made up": scores}), explorers.simplex()):
         element = live.element(view.explorer, **view.state())
