@@ -22,7 +22,8 @@ INDEX = """# Lessons
 
 Each notebook asks one question; here each is as it was executed.
 The dials turn here too, without a server; `make lab` opens the notebooks themselves.
-For a class: [a 45-minute lesson](TEACHING.md), which prints as a handout, and [a page for the instructor](INSTRUCTOR.md).
+For a class: [a 45-minute lesson](TEACHING.md), which prints as a handout, and
+[a page for the instructor](INSTRUCTOR.md).
 
 ::::{{grid}} 1 1 2 2
 :gutter: 3

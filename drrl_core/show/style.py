@@ -96,7 +96,7 @@ def ahead(table: pd.DataFrame) -> str:
 
     >>> rows = pd.DataFrame({"ours": [0.3, 0.2, 0.1], "p": [0.4, 0.4, 0.01]}, ["sl", "ccl", "bpr"])
     >>> ahead(rows), ahead(rows.iloc[1:].assign(p=0.01)), ahead(rows.iloc[:1])
-    ('SL and CCL are level', 'CCL is ahead', '')
+    ('SL and CCL are level at the top', 'CCL is ahead', '')
     """
     known = table.dropna(subset="ours").sort_values("ours", ascending=False)
     if len(known) < 2 or known["p"].isna().any():
@@ -105,9 +105,9 @@ def ahead(table: pd.DataFrame) -> str:
         label(one) for one in in_order([known.index[0], *known.index[1:][known["p"][1:] >= 0.05]])
     ]
     if len(level) > 3:
-        return f"the best {len(level)} are level"
+        return f"{len(level)} are level at the top"
     *others, last = level
-    return f"{', '.join(others)} and {last} are level" if others else f"{last} is ahead"
+    return f"{', '.join(others)} and {last} are level at the top" if others else f"{last} is ahead"
 
 
 def order_colour(order: float) -> tuple[float, float, float]:

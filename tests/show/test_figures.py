@@ -226,14 +226,16 @@ def test_the_weights_of_all_panels_are_on_one_scale():
 
 def test_a_title_calls_a_tie_a_tie():
     panels = [(SIDE.dropna(subset="ours"), "DrRL is ahead"), (SIDE, "DrRL is ahead")]
-    panels += [(SIDE.assign(p=[0.2, 0.2, np.nan]), "SL and DrRL are level")]
+    panels += [(SIDE.assign(p=[0.2, 0.2, np.nan]), "SL and DrRL are level at the top")]
     panels += [(SIDE.assign(p=[0.2, np.nan, np.nan]), ""), (SIDE[:1], "")]  # not tested, alone
     for table, said in panels:
         (axes,) = figures.against_paper({"ndcg@20": table}, title="toy").axes
         assert axes.get_title("left") == ("NDCG@20: " + said).removesuffix(": ")
     many = pd.DataFrame({"ours": [0.4, 0.3, 0.2, 0.1], "p": 0.5}, ["sl", "ccl", "bpr", "mse"])
-    assert style.ahead(many) == "the best 4 are level"
-    assert FIGURES["noise"]().axes[0].get_title("left") == "at 20%: SL and DrRL are level"
+    assert style.ahead(many) == "4 are level at the top"
+    assert (
+        FIGURES["noise"]().axes[0].get_title("left") == "at 20%: SL and DrRL are level at the top"
+    )
 
 
 def test_learning_curves_draw_the_evaluated_epochs_and_mark_the_best():
