@@ -350,6 +350,14 @@ def lesson(
 
 
 @app.command()
+def hosted():
+    """Fit the notebooks to `address` in pyproject.toml: links to Colab and Binder, or none."""
+    from drrl_core.pages import hosted, runner
+
+    hosted.fit(runner.folder(), hosted.address(runner.folder().parent))
+
+
+@app.command()
 def plan(
     dataset: Annotated[str, typer.Argument(help="A data set's name, as in runs.csv.")],
     backbone: Annotated[str, typer.Option(help="A backbone (an unknown name lists them).")] = "mf",
