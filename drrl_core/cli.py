@@ -343,10 +343,9 @@ def lesson(
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("notebooks/TEACHING.md"),
 ):
     """Write the lesson for teachers, with the numbers of executed notebooks 00 and 02."""
-    from drrl_core.common import write_whole
     from drrl_core.pages import lesson
 
-    write_whole(out, lesson.page(executed).encode())
+    lesson.write(executed, out)
 
 
 @app.command()

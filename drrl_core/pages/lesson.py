@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from drrl_core import dro
+from drrl_core.common import write_whole
 from drrl_core.show.style import label
 
 ORDERS = {"sl": 1.0, "drrl": 2.0, "ccl": math.inf}
@@ -76,3 +77,11 @@ def page(executed: str | Path) -> str:
         test=test,
         label=label,
     )
+
+
+def write(executed: str | Path, target: str | Path) -> None:
+    """Write `page(executed)` to a file.
+
+    Example: `write("out/notebooks", "notebooks/TEACHING.md")`
+    """
+    write_whole(Path(target), page(executed).encode())
