@@ -214,6 +214,15 @@ def held_label(held: str) -> str:
     return f"{label(variant)} at {symbol} = {float(value):.3g}"
 
 
+def one_scale(row: Iterable[Axes]) -> tuple[float, float]:
+    """Give panels of one quantity one y axis, as all figures do; its two ends."""
+    ends = [axes.get_ylim() for axes in row]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    for axes in row:
+        axes.set_ylim(low, high)
+    return low, high
+
+
 def means_with_intervals(axes: Axes, x, y, low, high, tone, **style) -> None:
     """Means with vertical error bars from low to high; without these (NaN) a dot alone."""
     ends = np.array([np.asarray(y) - low, np.asarray(high) - y], float)

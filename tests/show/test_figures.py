@@ -69,7 +69,9 @@ B_TURNED = pd.DataFrame({"mean_popularity": [30.0, 44.0], "test_ndcg@20": [0.09,
 B_TURNED = B_TURNED.assign(**{"valid_ndcg@20": [0.07, 0.08]}).rename_axis("b")
 COST = pd.DataFrame({"seconds": [3.0, 60.0], "ndcg@20": [0.0930, 0.0922]}, ["ease", "sl"])
 FIGURES = {
-    "descents": lambda: figures.gradient_descents(BETAS, {2.0: DESCENT, 1.0: DESCENT}),
+    "descents": lambda: figures.gradient_descents(
+        BETAS, {2.0: DESCENT, 1.0: DESCENT | {"curve": 5 * BETAS}}
+    ),
     "margins": lambda: figures.margins_by_variant(
         {"learned": MARGINS, "exact": MARGINS}, dataset="toy", negatives=8
     ),
@@ -218,7 +220,9 @@ def test_a_loss_has_one_place_in_every_figure():
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["SL", "CCL"]
 
 
-def test_the_weights_of_all_panels_are_on_one_scale():
+def test_panels_of_one_quantity_are_on_one_scale():
+    for name in ("descents", "epochs"):
+        assert len({axes.get_ylim() for axes in FIGURES[name]().axes}) == 1
     high = VIEW.assign(weight=VIEW["weight"] * 20)
     figure = figures.weights_by_score({"sl": high, "ccl": VIEW}, dataset="toy", user=3)
     assert len({axes.get_ylim() for axes in figure.axes if axes.collections}) == 1

@@ -18,6 +18,7 @@ from drrl_core.show.style import (
     label,
     named,
     new_figure,
+    one_scale,
     order_axis,
     order_colour,
     order_label,
@@ -264,10 +265,10 @@ def orders_by_user(
             order_axis(axes)
             quantity_axis(axes, name)
             axes.label_outer(remove_inner_ticks=False)
-        ends = [axes.get_ylim() for axes in row]
-        low, high = min(low for low, _ in ends), max(high for _, high in ends)
-        for axes in row:  # of a ratio no more than is readable: a tenth of the users may have none
-            axes.set_ylim(max(low, high / 1000) if name in RATIOS else low, high)
+        low, high = one_scale(row)
+        if name in RATIOS:  # no more than is readable: a tenth of the users may have none
+            for axes in row:
+                axes.set_ylim(max(low, high / 1000), high)
     handles = [Line2D([], [], color="#444444"), Patch(color="#D3D6DB")]
     names = ["mean over the users", "10% to 90% of them"]
     if dots:

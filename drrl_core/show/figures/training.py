@@ -14,6 +14,7 @@ from drrl_core.show.style import (
     metric_label,
     named,
     new_figure,
+    one_scale,
     styled,
 )
 
@@ -106,6 +107,7 @@ def gradient_descents(betas: np.ndarray, panels: dict[float, dict]) -> Figure:
         axes.text(*at, said, transform=across, va="top", size=9, color="#666666")
         axes.set_title(f"c = {weight:g}")
         axes.set(xlabel="margin β (score)", xlim=(betas[0], betas[-1]))
+    one_scale(axes_of)
     axes_of[0].set_ylabel("bound (score)")
     key_of(figure, axes_of[0])
     title = "The bound as a function of β, and gradient descent on it from two starts"
@@ -172,9 +174,7 @@ def margins_over_epochs(
         axes.set_title(title)
     seen = exact.dropna(subset="beta")
     axes_of[0].plot(seen["epoch"], seen["beta"], "D", ms=5, color="#222222", label="exact, its run")
-    ends = [axes.get_ylim() for axes in axes_of]
-    for axes in axes_of:
-        axes.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+    one_scale(axes_of)
     axes_of[0].set_ylabel("mean β of the users (score)")
     key_of(figure, axes_of[0], 3)
     title = "Mean β of the users, from two starts at two rates"
