@@ -8,7 +8,6 @@ OUT ?= out/demo/$(DATASET)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 SUITE ?= out/notebooks
-APP ?= 01_worst_case
 
 .PHONY: demo test test-all lab check notebooks site app lock results scorecard campaign campaign-status bench measure figures clean
 
@@ -38,8 +37,9 @@ site: $(READY)  ## lessons, results, reference: static pages in out/site, of wha
 	test -d $(SUITE) || $(MAKE) notebooks
 	$(BIN)/drrl site --executed $(SUITE)
 
-app: $(READY)  ## one notebook without its code, for a class: http://127.0.0.1:8866
-	$(BIN)/voila notebooks/$(APP).ipynb --no-browser --Voila.ip=127.0.0.1 --show-margins
+# notebooks/voila.json: a token, this machine alone, and a policy that forbids the style sheet which Voilà's pages ask for elsewhere
+app: $(READY)  ## the notebooks without their code, for a class: the address that is printed, with its token
+	cd notebooks && $(CURDIR)/$(BIN)/voila .
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11 ...")'

@@ -1,7 +1,6 @@
 """How the site is made: `make site`. Pages in Markdown, executed notebooks, docstrings."""
 
 import sys
-import tomllib
 from pathlib import Path
 
 from docutils import nodes
@@ -9,12 +8,12 @@ from docutils import nodes
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # of autodoc, where the package is not installed
 from drrl_core import __version__  # noqa: E402
+from drrl_core.pages import hosted  # noqa: E402
 from drrl_core.pages.html import mathml  # noqa: E402
 
 project = "drrl-core"
 author = "the authors of drrl-core"
 release = version = __version__
-address = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["drrl"]["address"]
 
 extensions = [
     "myst_nb",  # Markdown, and notebooks as they were executed
@@ -50,7 +49,7 @@ add_module_names = False
 html_theme = "furo"
 html_title = "drrl-core"
 html_copy_source = False
-html_baseurl = address
+html_baseurl = hosted.pages(hosted.address(ROOT))
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"  # in the page itself: no script, no network

@@ -177,7 +177,7 @@ def itemknn(train: csr_array, *, neighbours: int = 100, shrink: float = 10.0) ->
     return _from_items(train, weights)
 
 
-@entry("ease", label="EASE", colour="#3B6EA8", search={"backbone.l2": Range(1, 1e4, True)})
+@entry("ease", label="EASE", colour="#1F4E9E", search={"backbone.l2": Range(1, 1e4, True)})
 def ease(train: csr_array, *, l2: float = 100.0) -> Scorer:
     """A linear model from items to items whose diagonal is zero, in closed form.
 

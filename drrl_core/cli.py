@@ -340,6 +340,27 @@ def site(
 
 
 @app.command()
+def lesson(
+    executed: Annotated[Path, typer.Option(help="What `drrl notebooks 00 02` left.")] = Path(
+        "out/notebooks"
+    ),
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("notebooks/TEACHING.md"),
+):
+    """Write the lesson for teachers, with the numbers of executed notebooks 00 and 02."""
+    from drrl_core.pages import lesson
+
+    lesson.write(executed, out)
+
+
+@app.command()
+def hosted():
+    """Fit the notebooks to `address` in pyproject.toml: links to Colab and Binder, or none."""
+    from drrl_core.pages import hosted, runner
+
+    hosted.fit(runner.folder(), hosted.address(runner.folder().parent))
+
+
+@app.command()
 def plan(
     dataset: Annotated[str, typer.Argument(help="A data set's name, as in runs.csv.")],
     backbone: Annotated[str, typer.Option(help="A backbone (an unknown name lists them).")] = "mf",

@@ -34,7 +34,7 @@ LAYERS = {
     "lab": {"backbones", "classical", "common", "datasets", "dro", "losses", "registry", "train"},
     "paper": {"classical", "common", "datasets", "dro", "lab", "losses", "train"},
     "show": {"classical", "dro", "losses"},
-    "pages": {"common", "lab", "show"},
+    "pages": {"common", "dro", "lab", "show"},
     "cli": {"cli_data", "lab", "pages", "paper"},
     "cli_data": {"datasets", "lab", "pages"},
 }
@@ -151,7 +151,7 @@ def test_environment_yml_agrees_with_pyproject():
     given = requirements([line for line in lines if isinstance(line, str)] + by_pip)
     given.pop("pip")
     # conda-forge's names for the same things
-    alias = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
+    alias = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
     alias["nbconvert-core"] = "nbconvert"
     assert {alias.get(name, name): bound for name, bound in given.items()} == wanted
 

@@ -14,7 +14,7 @@ DOT = {
 }
 
 
-@entry("mse", label="MSE", colour="#C4C4C4", **DOT)
+@entry("mse", label="MSE", colour="#949494", **DOT)
 @guarded
 def mse_loss(pos: Tensor, neg: Tensor) -> Tensor:
     """Mean squared error: ((σ(p) - 1)² + mean_j σ(n_j)²) / 2. Source: Pan et al., 2008.
@@ -26,7 +26,7 @@ def mse_loss(pos: Tensor, neg: Tensor) -> Tensor:
     return ((pos.sigmoid() - 1).square() + mean_negatives(neg.sigmoid().square(), neg)) / 2
 
 
-@entry("bce", label="BCE", colour="#A6A6A6", **DOT)
+@entry("bce", label="BCE", colour="#707070", **DOT)
 @guarded
 def bce_loss(pos: Tensor, neg: Tensor) -> Tensor:
     """Binary cross-entropy: (softplus(-p) + mean_j softplus(n_j)) / 2. Source: Johnson, 2014.
@@ -38,7 +38,7 @@ def bce_loss(pos: Tensor, neg: Tensor) -> Tensor:
     return (softplus(-pos) + mean_negatives(softplus(neg), neg)) / 2
 
 
-@entry("bpr", label="BPR", colour="#7F7F7F", **DOT)
+@entry("bpr", label="BPR", colour="#4D4D4D", **DOT)
 @guarded
 def bpr_loss(pos: Tensor, neg: Tensor) -> Tensor:
     """Bayesian personalised ranking: mean_j softplus(n_j - p). Source: Rendle et al., 2009.

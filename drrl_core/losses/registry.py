@@ -57,7 +57,7 @@ class Loss(NamedTuple):
         factory: a function of (pos, neg), or a class whose modules are called with
             (pos, neg, batch); its keyword-only parameters are the hyper-parameters.
         label, colour: in tables and figures; of Okabe and Ito's palette, which colour-blind
-            readers tell apart, where there is one left.
+            readers tell apart, where one is left and stands out from white (contrast >= 3).
         similarity, negatives: what the loss expects by default.
         rowwise: an example's value depends on its own row alone.
         order: γ of the balls that its weights are the worst case of, or the hyper-parameter that

@@ -81,7 +81,7 @@ def infonce_loss(pos: Tensor, neg: Tensor, *, temperature: float = 0.2) -> Tenso
 @entry(
     "bsl",
     label="BSL",
-    colour="#56B4E9",
+    colour="#3A9AD9",
     order=1.0,
     search={**SOFT, "loss.temperature_pos": Range(0.05, 0.6)},
 )
@@ -156,7 +156,7 @@ def pairwise_softmax_loss(
 @entry(
     "bsl-pooled",
     label="BSL (pooled)",
-    colour="#56B4E9",
+    colour="#3A9AD9",
     rowwise=False,
     search={**SOFT, "loss.ratio": Range(0.2, 5, True)},
 )
@@ -198,7 +198,7 @@ class PooledBSL(nn.Module):
 @entry(
     "advinfonce",
     label="AdvInfoNCE",
-    colour="#CC79A7",
+    colour="#C4629B",
     version=2,
     search={
         **SOFT,

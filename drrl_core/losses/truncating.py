@@ -56,7 +56,7 @@ def cosine_contrastive_loss(
 @entry(
     "llpauc",
     label="LLPAUC",
-    colour="#E69F00",
+    colour="#B88000",
     version=2,
     search={
         "loss.share_pos": Range(0.1, 1),

@@ -107,9 +107,21 @@ def _exporter(home: Path):
     return Page(config=Config(options), raw_template=template)
 
 
+def _picture(output) -> str:
+    """A cell's picture or film as an element, with the text that says what is seen; "" if none."""
+    for kind in ("image/gif", "image/png"):
+        if content := output.get("data", {}).get(kind):
+            about = output.metadata.get(kind, {})
+            known = {name: about[name] for name in ("alt", "width") if about.get(name)}
+            told = "".join(f' {name}="{markup.escape(str(each))}"' for name, each in known.items())
+            return f'<img src="data:{kind};base64,{content.strip()}"{told}>'
+    return ""
+
+
 def public(notebook):
     """The notebook as a page has it: explorers alive, nothing of its widgets' state or its folder.
 
+    A picture becomes an element that has its text, which neither nbconvert nor MyST-NB give it.
     Beside each explorer's still picture stands what moves it; that becomes an element with its
     script. In its page's address explorers are told apart by name, a second one by its number too.
     """
@@ -124,6 +136,8 @@ def public(notebook):
                 seen[name := shown["name"]] += 1
                 identity = name if seen[name] == 1 else f"{name}-{seen[name]}"
                 output.data["text/html"] = live.element(name, identity=identity, **shown["state"])
+            elif (element := _picture(output)) and "text/html" not in output.data:
+                output.data["text/html"] = element
     return notebook
 
 

@@ -22,6 +22,8 @@ INDEX = """# Lessons
 
 Each notebook asks one question; here each is as it was executed.
 The dials turn here too, without a server; `make lab` opens the notebooks themselves.
+For a class: [a 45-minute lesson](TEACHING.md), which prints as a handout, and
+[a page for the instructor](INSTRUCTOR.md).
 
 ::::{{grid}} 1 1 2 2
 :gutter: 3
@@ -37,22 +39,25 @@ The dials turn here too, without a server; `make lab` opens the notebooks themse
 """
 
 
-def thumbnail(notebook) -> bytes:
+def thumbnail(notebook) -> tuple[bytes, str]:
     """A notebook's picture: of the cell tagged `thumbnail`, else its first; may be empty.
 
     Args:
         notebook: as `nbformat.read` gives it.
-    Returns: a PNG's bytes.
+    Returns: a PNG's bytes, and the text that says what is seen.
 
     >>> from nbformat.v4 import new_notebook
     >>> thumbnail(new_notebook())
-    b''
+    (b'', '')
     """
     tagged = lambda cell: "thumbnail" in cell.metadata.get("tags", [])  # noqa: E731
     cells = sorted(notebook.cells, key=lambda cell: not tagged(cell))
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    pictures = (output.get("data", {}).get("image/png", "") for output in outputs)
-    return base64.b64decode(next(filter(None, pictures), ""))
+    drawn = (each for each in outputs if each.get("data", {}).get("image/png"))
+    if not (first := next(drawn, None)):
+        return b"", ""
+    alt = first.metadata.get("image/png", {}).get("alt", "")
+    return base64.b64decode(first.data["image/png"]), alt
 
 
 def lessons(executed: str | Path, folder: str | Path) -> None:
@@ -84,14 +89,17 @@ def lessons(executed: str | Path, folder: str | Path) -> None:
             nbformat.write(notebook, folder / source.name)
             card["title"] = f"{path.stem.split('_')[0]} {title_of(notebook, path.stem)}"
             card["options"] = f":link: {path.stem}\n:link-type: doc\n"
-            if picture := thumbnail(notebook):
+            picture, alt = thumbnail(notebook)
+            if picture:
                 (folder / f"{path.stem}.png").write_bytes(picture)
-                card["options"] += f":img-top: {path.stem}.png\n"
+                card["options"] += f":img-top: {path.stem}.png\n:img-alt: {alt}\n"
             names.append(f"{card['title']} <{path.stem}>")
         cards.append(CARD.format(**card))
     if not cards:
         raise ValueError(f"no executed notebooks in {executed}: `make notebooks` leaves some")
-    index = INDEX.format(cards="\n".join(cards), names="\n".join([*names, "TEACHING"]))
+    index = INDEX.format(
+        cards="\n".join(cards), names="\n".join([*names, "TEACHING", "INSTRUCTOR"])
+    )
     (folder / "index.md").write_text(index, encoding="utf-8")
 
 
@@ -112,7 +120,8 @@ def build(executed: str | Path, target: str | Path, *, root: str | Path | None =
     root, target = Path(root or runner.folder().parent), Path(target)
     docs = root / "docs"
     lessons(executed, docs / "lessons")
-    shutil.copy(root / "notebooks" / "TEACHING.md", docs / "lessons")
+    for name in ("TEACHING", "INSTRUCTOR"):
+        shutil.copy(root / "notebooks" / f"{name}.md", docs / "lessons")
     scores = np.random.default_rng(0).normal(0, 0.3, 2000)
     for view in (explorers.worst_case({"made up": scores}), explorers.simplex()):
         element = live.element(view.explorer, **view.state())

@@ -1,8 +1,10 @@
 """The sweeps that the paper's figures take, and a folder of results completed by them."""
 
+import contextlib
 import itertools
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -88,6 +90,8 @@ def complete(
 def copied(recorded: str | Path, folder: str | Path, *, store: str | Path | None = None) -> None:
     """A copy of a folder of results, to add to; made anew where an earlier one stands.
 
+    Its files of users, nine tenths of it, are links.
+
     Only a folder that was made here, which its file MADE says, gives way. It is deleted where all
     its runs are in the store or in what was recorded, else it is kept under another name.
 
@@ -121,10 +125,21 @@ def copied(recorded: str | Path, folder: str | Path, *, store: str | Path | None
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MADE).write_text("Made by drrl, which deletes this folder when it makes it anew.\n")
     if recorded.is_dir():
-        shutil.copytree(recorded, folder, dirs_exist_ok=True)
+        shutil.copytree(recorded, folder, copy_function=_linked, dirs_exist_ok=True)
         tables += [table.read(path) for path in [table.beside(csv)] if path.exists()]
     for rows in tables:  # of trials: it counts for nothing, and saves training them again
         table.merge(rows, csv)
+
+
+def _linked(source: str, target: str) -> None:
+    """A users' file, the bulk of a folder, as a link; a table, or where links are refused, a copy.
+
+    A file is never written into but replaced whole, so nothing reaches what a link leads to.
+    """
+    if source.endswith(".csv.gz"):
+        with contextlib.suppress(OSError):  # such as Windows, for most users
+            return os.symlink(os.path.abspath(source), target)
+    shutil.copy2(source, target)
 
 
 def noise_plan(

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -72,9 +73,18 @@ def _gain_verdict(paper: float, ours: float) -> str:
 
 
 def comparison(
-    e: Evidence, dataset: str, backbone: str = "mf", *, metric: str = "ndcg@20", noise: float = 0.0
+    e: Evidence,
+    dataset: str,
+    backbone: str = "mf",
+    *,
+    metric: str = "ndcg@20",
+    noise: float = 0.0,
+    among: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """The losses side by side in one cell, ours and the paper's, the best of ours first.
+
+    Args:
+        among: the variants compared [default: all that were measured or are printed].
 
     Returns:
         A row a variant. paper; ours, the mean over the seeds; NaN where there is none. low and
@@ -87,6 +97,7 @@ def comparison(
     """
     cell = (dataset, evidence.backbone_name(backbone), noise, metric)
     ours, seconds = e.at(cell), e.runs.set_index("key")["seconds"]
+    ours = ours if among is None else ours.reindex([*among])
     theirs = evidence.printed().at(cell).reindex(ours.index)
 
     def row(variant: str) -> dict:

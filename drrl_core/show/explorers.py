@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import parse_qsl
 
 import anywidget
 import numpy as np
@@ -25,7 +26,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import minimize_scalar
 
 from drrl_core import dro
-from drrl_core.show import figures, live, stills, style
+from drrl_core.show import figures, live, stills, style, words
 
 # Set by the front ends that can show widgets: Jupyter servers, Voilà, VS Code, Colab, Kaggle.
 FRONT_ENDS = ("JPY_SESSION_NAME", "SERVER_SOFTWARE", "VSCODE_PID", "COLAB_RELEASE_TAG")
@@ -41,6 +42,14 @@ def interactive() -> bool:
     return any(os.environ.get(name) for name in FRONT_ENDS)
 
 
+def _number(value: Any) -> Any:
+    """A number that stands as text, as in an address."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 class Number(traitlets.Float):
     """A number of a dial; infinity travels as text, and what is not in the range is refused."""
 
@@ -49,7 +58,7 @@ class Number(traitlets.Float):
         self.low, self.high = low, high
         self.tag(
             to_json=lambda now, _: live.sent(now),
-            from_json=lambda now, _: math.inf if now == "inf" else float(now),
+            from_json=lambda now, _: float(now),
         )
 
     def validate(self, obj: Any, value: Any) -> float:
@@ -57,7 +66,7 @@ class Number(traitlets.Float):
 
         Raises: TraitError: no number, NaN, or outside the range.
         """
-        number = super().validate(obj, value)
+        number = super().validate(obj, _number(value))
         if not self.low <= number <= self.high:
             raise traitlets.TraitError(
                 f"{self.name} must lie in [{self.low:g}, {self.high:g}], got {value}"
@@ -70,13 +79,19 @@ class Explorer(anywidget.AnyWidget):
 
     Args:
         name: of the module in `live`.
-        still: draws the picture for where nothing moves, at the dials' first values.
+        still: draws the picture for where nothing moves; called with the explorer.
         data: what the module reads; JSON without infinities. An executed notebook sorts the keys of
             its objects: what has an order is a list.
-        parameters: dial -> parameter of the notebook, for the line that papermill takes.
+        view: where the dials stand at first, as a page's address and the line under an explorer of
+            a notebook have it: `name.dial=value&...`; what is of other explorers is left to them.
+            None: no notebook, and no such line.
         **dials: name -> trait.
 
-    >>> view = simplex(order=1.5)
+    Raises: traitlets.TraitError: a dial that there is not, or a value outside its range.
+
+    >>> view = simplex(view="simplex.order=1.5&atlas.epoch=3")
+    >>> view.order
+    1.5
     >>> view.order = 2
     >>> view.order, view.radius
     (2.0, 0.3)
@@ -91,9 +106,9 @@ class Explorer(anywidget.AnyWidget):
     def __init__(
         self,
         name: str,
-        still: Callable[[], Figure],
+        still: Callable[[Any], Figure],
         data: dict[str, Any],
-        parameters: dict[str, str] | None = None,
+        view: str | None = None,
         **dials: traitlets.TraitType,
     ):
         self.explorer, self._still, self._dials = name, still, list(dials)
@@ -101,9 +116,17 @@ class Explorer(anywidget.AnyWidget):
         self.add_traits(
             _esm=script.tag(sync=True), **{key: each.tag(sync=True) for key, each in dials.items()}
         )
-        super().__init__(data=data | {"parameters": [*(parameters or {}).items()]})
-        for key in dials:
-            self.set_trait(key, getattr(self, key))  # a first value is checked like any other
+        super().__init__(data=data | {"notebook": view is not None})
+        given = {key: getattr(self, key) for key in dials}
+        for place, text in parse_qsl(view or ""):
+            whose, _, key = place.rpartition(".")
+            if whose == name and key not in given:
+                raise traitlets.TraitError(f"{name} has no dial {key!r}: {', '.join(given)}")
+            if whose == name:
+                known = getattr(dials[key], "values", None) or ()  # of a menu
+                given[key] = next((one for one in known if str(one) == text), text)
+        for key, value in given.items():
+            self.set_trait(key, value)  # a first value is checked like any other
 
     def open(self) -> None:
         """Tell the front end of the widget, where there is one."""
@@ -118,13 +141,13 @@ class Explorer(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict, dict] | None:
         if interactive():
             return super()._repr_mimebundle_(**options)
-        picture = self._still()
+        picture = self._still(self)
         shown = {"name": self.explorer, "state": self.state()}
         return {
             "image/png": base64.b64encode(style.png(picture)).decode(),
             "text/plain": f"<explorer {self.explorer}>",
             live.MIME: shown,
-        }, {"image/png": {"width": int(picture.get_figwidth() * 90)}}
+        }, {"image/png": {"width": int(picture.get_figwidth() * 90), "alt": words.seen(picture)}}
 
 
 def _plain(scores: Any) -> list[float]:
@@ -151,7 +174,7 @@ def worst_case(
     hold: str = "radius",
     shift: float = 0.0,
     scores: str | None = None,
-    parameters: dict[str, str] | None = None,
+    view: str | None = None,
 ) -> Explorer:
     """The worst case of a score vector: P against Q*, weight against score, β or τ marked.
 
@@ -161,7 +184,7 @@ def worst_case(
             two is held ("radius": the ball, "temperature": the penalty).
         shift: how far β (τ at order 1) is moved from its best value, score; the readout then has
             the duality gap.
-        scores: which of the sources is shown first. parameters: as for `Explorer`.
+        scores: which of the sources is shown first. view: as for `Explorer`.
     """
     data = {"sources": [[name, _plain(row)] for name, row in sources.items()]}
     dials = {
@@ -173,10 +196,10 @@ def worst_case(
         "scores": _choice(list(sources), scores),
     }
 
-    def still() -> Figure:
-        f = _sorted(sources[dials["scores"].default_value])
-        size = {"radius": radius} if hold == "radius" else {"temperature": temperature}
-        if hold == "temperature" and order == math.inf:
+    def still(now: Any) -> Figure:
+        f, order = _sorted(sources[now.scores]), now.order
+        size = {now.hold: getattr(now, now.hold)}
+        if now.hold == "temperature" and order == math.inf:
             size = {"radius": 0.0}  # the penalty's limit: the mean
         worst = dro.worst_case(f, order=order, **size)
         mark = None if order == 1 else float(worst.dual)
@@ -188,7 +211,7 @@ def worst_case(
             f.numpy(), worst.weights.numpy(), order=order, mark=mark, title=title
         )
 
-    return Explorer("worst_case", still, data, parameters, **dials)
+    return Explorer("worst_case", still, data, view, **dials)
 
 
 def simplex(
@@ -196,7 +219,7 @@ def simplex(
     order: float = 2.0,
     radius: float = 0.3,
     angle: float = 70.0,
-    parameters: dict[str, str] | None = None,
+    view: str | None = None,
 ) -> Explorer:
     """Three items: the balls of SL, DrRL and CCL on the triangle, and the worst case in each.
 
@@ -205,24 +228,25 @@ def simplex(
     Args:
         order: γ in [1, inf], of the ball in the middle.
         radius: ρ in nats; beyond log 3 every ball is the whole triangle.
-        angle: of the direction in which scores rise, degrees. parameters: as for `Explorer`.
+        angle: of the direction in which scores rise, degrees. view: as for `Explorer`.
     """
 
-    def still() -> Figure:
+    def still(now: Any) -> Figure:
         steps = torch.linspace(0, 2 * math.pi, 241, dtype=torch.float64)
-        angles = torch.cat([steps, torch.tensor([math.radians(angle)])])
+        angles = torch.cat([steps, torch.tensor([math.radians(now.angle)])])
         corners = torch.from_numpy(stills.CORNERS)
         f = (torch.stack([angles.cos(), angles.sin()], -1) @ (corners - corners.mean(0)).T) / 2
         balls = {}
-        names = {"Kullback–Leibler (SL)": 1.0, "Rényi (DrRL)": order, "regret (CCL)": math.inf}
+        names = {"Kullback–Leibler (SL)": 1.0, "Rényi (DrRL)": now.order, "regret (CCL)": math.inf}
         for name, one in names.items():
-            *rim, star = dro.worst_case(f, order=one, radius=radius).weights.numpy() / 3
+            *rim, star = dro.worst_case(f, order=one, radius=now.radius).weights.numpy() / 3
             balls[name] = one, np.array(rim), star
-        title = f"Radius {radius:.2f} nats, the ball between: order {style.order_label(order)}"
+        between = style.order_label(now.order)
+        title = f"Radius {now.radius:.2f} nats, the ball between: order {between}"
         return stills.simplex(balls, f[-1].numpy(), title=title)
 
     dials = {"order": Number(order, 1), "radius": Number(radius, 0), "angle": Number(angle, 0, 360)}
-    return Explorer("simplex", still, {}, parameters, **dials)
+    return Explorer("simplex", still, {}, view, **dials)
 
 
 def atlas(
@@ -232,7 +256,7 @@ def atlas(
     epoch: int = 0,
     order: float = 2.0,
     radius: float = 1.0,
-    parameters: dict[str, str] | None = None,
+    view: str | None = None,
 ) -> Explorer:
     """The plane order × radius of a score vector, and where trained losses lie on it.
 
@@ -242,7 +266,7 @@ def atlas(
             `diagnose.radii_by_user` gives it.
         epoch: position of the first one shown among the epochs; negative counts from the end.
         order, radius: γ and ρ (nats) of the point whose worst case is read out.
-        parameters: as for `Explorer`.
+        view: as for `Explorer`.
     """
     row, clouds = _sorted(scores), clouds or {}
     orders = np.array([*ORDERS[:-1], 200.0, math.inf])
@@ -282,12 +306,12 @@ def atlas(
     if epochs:
         dials["epoch"] = _choice(epochs, epochs[epoch])
 
-    def still() -> Figure:
-        title = f"Where each loss's users lie, after epoch {epochs[epoch]}" if at else "The atlas"
-        shown = at[epochs[epoch]] if at else {}
+    def still(now: Any) -> Figure:
+        title = f"Where each loss's users lie, after epoch {now.epoch}" if at else "The atlas"
+        shown = at[now.epoch] if at else {}
         return stills.atlas(shades, lines, shown, highest=radii[-1], title=title)
 
-    return Explorer("atlas", still, data, parameters, **dials)
+    return Explorer("atlas", still, data, view, **dials)
 
 
 def _mixed(ordinary: np.ndarray, false: np.ndarray, n: int, noise: float):
@@ -310,7 +334,7 @@ def false_negatives(
     order: float = 2.0,
     radius: float = 1.0,
     scores: str | None = None,
-    parameters: dict[str, str] | None = None,
+    view: str | None = None,
 ) -> Explorer:
     """The share of the weight that false negatives get, as their number grows, at one radius.
 
@@ -321,14 +345,14 @@ def false_negatives(
         views: name -> a row for each negative: score, false_negative (bool).
         noise: share of false negatives, in [0, 0.5].
         order: γ in [1, inf]; shown between SL and CCL. radius: ρ in nats, the same for all three.
-        scores: which of the views is shown first. parameters: as for `Explorer`.
+        scores: which of the views is shown first. view: as for `Explorer`.
 
     Raises:
         ValueError: a view without false negatives, or without others.
     """
     data = {}
-    for name, view in views.items():
-        kinds = [view["score"][view["false_negative"] == kind] for kind in (False, True)]
+    for name, rows in views.items():
+        kinds = [rows["score"][rows["false_negative"] == kind] for kind in (False, True)]
         data[name] = dict(zip(("ordinary", "wrong"), map(_plain, kinds), strict=True))
         if not all(data[name].values()):
             raise ValueError(
@@ -341,28 +365,29 @@ def false_negatives(
         "scores": _choice(list(data), scores),
     }
 
-    def still() -> Figure:
-        kinds = [np.sort(kind) for kind in data[dials["scores"].default_value].values()]
+    def still(now: Any) -> Figure:
+        kinds = [np.sort(kind) for kind in data[now.scores].values()]
         n = sum(map(len, kinds))
 
         def heard(n: int, noise: float, order: float):
             row, false = _mixed(*kinds, n, noise)
-            weights = dro.worst_case(torch.from_numpy(row), order=order, radius=radius).weights
-            return row, false, weights.numpy(), float(weights.numpy()[false].sum()) / n
+            worst = dro.worst_case(torch.from_numpy(row), order=order, radius=now.radius)
+            weights = worst.weights.numpy()
+            return row, false, weights, float(weights[false].sum()) / n
 
         grid, least = np.linspace(0, 0.5, 11), min(n, 400)
         curves = {
             one: (grid, np.array([heard(least, each, one)[3] for each in grid]))
-            for one in (1.0, order, math.inf)
+            for one in (1.0, now.order, math.inf)
         }
-        *row, share = heard(n, noise, order)
+        *row, share = heard(n, now.noise, now.order)
         title = (
-            f"Radius {radius:.2f} nats: {row[1].mean():.0%} false negatives draw "
-            f"{share:.0%} of the weight at order {style.order_label(order)}"
+            f"Radius {now.radius:.2f} nats: {row[1].mean():.0%} false negatives draw "
+            f"{share:.0%} of the weight at order {style.order_label(now.order)}"
         )
         return stills.false_negatives(*row, curves, title=title)
 
-    return Explorer("false_negatives", still, {"views": [*data.items()]}, parameters, **dials)
+    return Explorer("false_negatives", still, {"views": [*data.items()]}, view, **dials)
 
 
 def gamma_sweep(
@@ -374,7 +399,7 @@ def gamma_sweep(
     scores: str | None = None,
     recorded: pd.DataFrame | None = None,
     metric: str = "ndcg@20",
-    parameters: dict[str, str] | None = None,
+    view: str | None = None,
 ) -> Explorer:
     """Truncation, skew, data use and recorded accuracy against the order, one size held fixed.
 
@@ -383,7 +408,7 @@ def gamma_sweep(
         order: γ in [1, inf]. radius: ρ in nats at order 2, where the size that is held is computed.
         hold: which size is held, one of `dro.HOLDS`. scores: which source is shown first.
         recorded: a row for each trained model, columns order, hold and `metric`; adds a panel.
-        metric: the name of the accuracy. parameters: as for `Explorer`.
+        metric: the name of the accuracy. view: as for `Explorer`.
     """
     data: dict[str, Any] = {"sources": [[name, _plain(row)] for name, row in sources.items()]}
     data["metric"] = style.metric_label(metric)
@@ -400,26 +425,24 @@ def gamma_sweep(
         "scores": _choice(list(sources), scores),
     }
 
-    def still() -> Figure:
-        f, orders = _sorted(sources[dials["scores"].default_value]), np.array(ORDERS[::2])
+    def still(now: Any) -> Figure:
+        f, orders = _sorted(sources[now.scores]), np.array(ORDERS[::2])
         names = ("truncated", "k1", "effective_share")
 
         def curve(how: str) -> dict[str, np.ndarray]:
-            worst = [dro.turn(f, order=one, radius=radius, hold=how) for one in orders]
+            worst = [dro.turn(f, order=one, radius=now.radius, hold=how) for one in orders]
             return {name: np.array([float(getattr(one, name)) for one in worst]) for name in names}
 
-        now = dro.turn(f, order=order, radius=radius, hold=hold)
-        title = (
-            f"{hold} held, order {style.order_label(order)}: {float(now.truncated):.0%} truncated"
-        )
-        shown = None
+        worst = dro.turn(f, order=now.order, radius=now.radius, hold=now.hold)
+        told = f"{float(worst.truncated):.0%} truncated"
+        about = {"title": f"{now.hold} held, order {style.order_label(now.order)}: {told}"}
+        about |= {"order": now.order, "metric": data["metric"]}
         if recorded is not None:
-            rows = known[known["hold"] == hold].sort_values("order")
-            shown = rows["order"].to_numpy(), rows[metric].to_numpy()
-        both, about = (curve(hold), curve("radius")), {"recorded": shown, "metric": data["metric"]}
-        return stills.gamma_sweep(*both, orders, order=order, title=title, **about)
+            rows = known[known["hold"] == now.hold].sort_values("order")
+            about["recorded"] = rows["order"].to_numpy(), rows[metric].to_numpy()
+        return stills.gamma_sweep(curve(now.hold), curve("radius"), orders, **about)
 
-    return Explorer("gamma_sweep", still, data, parameters, **dials)
+    return Explorer("gamma_sweep", still, data, view, **dials)
 
 
 def _shared_margin(scores: torch.Tensor, ball: dict, bounds: tuple[float, float]):
@@ -441,7 +464,7 @@ def margins(
     users: list | None = None,
     user: int = 0,
     curves: int = 24,
-    parameters: dict[str, str] | None = None,
+    view: str | None = None,
 ) -> Explorer:
     """A user's bound β + c·‖(f-β)₊‖, the path of SGD on it and the exact β; beside it all users.
 
@@ -453,7 +476,7 @@ def margins(
         users: their names; 0, 1, ... unless given.
         user: whose curve to start with, counted from zero among those that have one.
         curves: how many of the users have a curve, evenly spread; all are among the dots.
-        parameters: as for `Explorer`.
+        view: as for `Explorer`.
     """
     at_weight = {"order": order, "radius": dro.radius_from_weight(weight, order)}
     tables = {
@@ -480,20 +503,24 @@ def margins(
     data |= {"low": low - 0.25, "high": high + 0.25}
     data["users"] = [{"name": str(names[each]), "place": each} for each in chosen]
 
-    def still() -> Figure:
-        place, last = chosen[user], max(tables)
+    def still(now: Any) -> Figure:
+        place, last, order = chosen[now.user], now.epoch, at_weight["order"]
+        ball = {"order": order, "radius": dro.radius_from_weight(now.weight, order)}
         f, exact = tables[last][0][place], worst[last]
+        own = dro.worst_case(f, **ball)
 
         def bounds(betas: torch.Tensor) -> np.ndarray:
-            value = dro.dual_objective(f.expand(len(betas), -1), betas, **at_weight)
+            value = dro.dual_objective(f.expand(len(betas), -1), betas, **ball)
             return torch.stack([betas, value], 1).numpy()
 
         grid = torch.linspace(data["low"], data["high"], 41, dtype=torch.float64)
-        trail = bounds(torch.stack([beta[place] for _, beta in tables.values()]))
-        best = float(exact.dual[place]), float(exact.value[place])
+        past = [beta[place] for epoch, (_, beta) in tables.items() if epoch <= last]
+        best = float(own.dual), float(own.value)
         points = torch.stack([exact.dual, tables[last][1]], 1).numpy()
-        title = f"User {names[place]}, epoch {last}, c = {weight:g}"
-        return stills.margins(bounds(grid), trail, best, found[-1]["shared"], points, title=title)
+        shared = next(one["shared"] for one in found if one["epoch"] == last)
+        title = f"User {names[place]}, epoch {last}, c = {now.weight:g}"
+        trail = bounds(torch.stack(past))
+        return stills.margins(bounds(grid), trail, best, shared, points, title=title)
 
     dials = {
         "user": _choice(range(len(chosen)), user),
@@ -501,15 +528,21 @@ def margins(
         "row": _choice(range(21)),
         "weight": Number(weight, 1),
     }
-    return Explorer("margins", still, data, parameters, **dials)
+    return Explorer("margins", still, data, view, **dials)
 
 
-def album(draw: Callable[..., Figure], *, first: dict[str, Any] | None = None, **choices: Sequence):
+def album(
+    draw: Callable[..., Figure],
+    *,
+    first: dict[str, Any] | None = None,
+    view: str | None = None,
+    **choices: Sequence,
+) -> Explorer:
     """Pictures of a figure, one for each setting of some dials; all are drawn beforehand.
 
     Args:
         draw: called with one keyword argument for each choice; returns a Figure.
-        first: choice -> the value shown first [default: its first one].
+        first: choice -> the value shown first [default: its first one]. view: as for `Explorer`.
         **choices: name -> its values: numbers give a dial, anything else a menu, in which a pair
             stands as its parts.
     Returns: an `Explorer`.
@@ -518,19 +551,22 @@ def album(draw: Callable[..., Figure], *, first: dict[str, Any] | None = None, *
     >>> view.n
     2
     """
-    words = {name: [_words(value) for value in values] for name, values in choices.items()}
-    drawn = {}
+    said = {name: [_words(value) for value in values] for name, values in choices.items()}
+    drawn = []
     for setting in itertools.product(*choices.values()):
-        buffer = io.BytesIO()
-        draw(**dict(zip(choices, setting, strict=True))).savefig(buffer, format="webp", dpi=110)
-        drawn[setting] = base64.b64encode(buffer.getvalue()).decode()
-    data = {
-        "choices": [*words.items()],
-        "pictures": [f"data:image/webp;base64,{each}" for each in drawn.values()],
-    }
+        buffer, figure = io.BytesIO(), draw(**dict(zip(choices, setting, strict=True)))
+        figure.savefig(buffer, format="webp", dpi=110)
+        picture = base64.b64encode(buffer.getvalue()).decode()
+        drawn.append((f"data:image/webp;base64,{picture}", words.seen(figure)))
+    data = {"choices": [*said.items()], "pictures": drawn}
+
+    def still(now: Any) -> Figure:
+        at = {name: said[name].index(getattr(now, name)) for name in choices}
+        return draw(**{name: choices[name][place] for name, place in at.items()})
+
     start = {name: values[0] for name, values in choices.items()} | (first or {})
-    dials = {name: _choice(words[name], _words(start[name])) for name in choices}
-    return Explorer("album", lambda: draw(**start), data, **dials)
+    dials = {name: _choice(said[name], _words(start[name])) for name in choices}
+    return Explorer("album", still, data, view, **dials)
 
 
 def _words(value: Any) -> Any:

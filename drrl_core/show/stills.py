@@ -13,7 +13,10 @@ from PIL import Image as Raster
 from drrl_core.show.style import (
     FALSE_NEGATIVE_COLOUR,
     colour,
+    key,
+    key_of,
     label,
+    named,
     new_figure,
     order_axis,
     order_colour,
@@ -23,12 +26,8 @@ from drrl_core.show.style import (
     styled,
 )
 
-SHARED = "#CC79A7"  # of the one β for all
+SHARED = "#C4629B"  # of the one β for all
 WORST_CASE = "Q*: the worst case"
-
-
-def _named(figure: Figure, title: str) -> None:
-    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
 
 
 def _edges(scores: np.ndarray) -> np.ndarray:
@@ -71,16 +70,14 @@ def worst_case(
         else []
     )
     handles = [crowd, Patch(facecolor=tone, alpha=0.6), *marks[:1]]
-    left.legend(
-        handles, ["P: all alike", WORST_CASE, "β: no weight below"][: len(handles)], fontsize=9
-    )
+    key(figure, handles, ["P: all alike", WORST_CASE, "β: no weight below"][: len(handles)])
     left.set(xlabel="score of the negative", ylabel="share of the distribution", ylim=(0, None))
     right.set(xlabel="score of the negative", ylabel="weight (mean 1)")
     for panel, top in zip((left, right), tops or (), strict=False):
         panel.set_ylim(0, top)
     for panel in (left, right):
         panel.set_xlim(edges[0], edges[-1])
-    _named(figure, title)
+    named(figure, title)
     return figure
 
 
@@ -142,7 +139,6 @@ def false_negatives(
     for name, (mass, look) in looks.items():
         left.stairs(np.histogram(scores, edges, weights=mass)[0] / n, edges, label=name, **look)
     left.set(xlabel="score of the negative", ylabel="share of the distribution")
-    left.legend(loc="upper left", fontsize=9)
     right.plot([0, 1], [0, 1], ":", color="#777777", lw=1.3, label="all alike")
     for order, (x, y) in curves.items():
         right.plot(x, y, color=order_colour(order), label=f"order {order_label(order)}")
@@ -151,8 +147,9 @@ def false_negatives(
     right.set(xlim=(0, 0.5), ylim=(0, 1.03))
     for axis in (right.xaxis, right.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
-    right.legend(fontsize=9)
-    _named(figure, title)
+    shown = zip(left.get_legend_handles_labels(), right.get_legend_handles_labels(), strict=True)
+    key(figure, *(a + b for a, b in shown))
+    named(figure, title)
     return figure
 
 
@@ -194,10 +191,8 @@ def gamma_sweep(
     for axes in panels:
         order_axis(axes)
         axes.axvline(1 - 1 / order, color=order_colour(order), ls="--", lw=1.4)
-    _named(figure, title)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=9
-    )
+    named(figure, title)
+    key_of(figure, panels[0])
     return figure
 
 
@@ -231,7 +226,7 @@ def simplex(
     away = np.array([[-0.05, -0.06], [0.05, -0.06], [0, 0.06]])
     for name, score, at in zip("ABC", scores, CORNERS + away, strict=True):
         axes.text(*at, f"item {name}\nscore {score:.2f}", ha="center", va="center", size=9)
-    axes.legend(loc="upper left", bbox_to_anchor=(-0.08, 1.02), fontsize=9)
+    key_of(figure, axes)
     axes.set_title(title)
     return figure
 
@@ -283,7 +278,7 @@ def atlas(shades: list, lines: dict, clouds: dict, *, highest: float, title: str
     axes.set(ylabel="radius ρ (nats)", ylim=(0, highest))
     axes.grid(visible=False)
     if clouds:
-        axes.legend(loc="upper left", bbox_to_anchor=(0.05, 1), frameon=True, framealpha=0.9)
+        key_of(figure, axes)
     axes.set_title(title)
     return figure
 
@@ -324,7 +319,5 @@ def margins(
     right.set(xlabel="exact β on all negatives (score)", ylabel="learnt β (score)")
     right.set(xlim=(low, high), ylim=(low, high))
     right.set_title("All users")
-    figure.legend(
-        *left.get_legend_handles_labels(), loc="outside upper center", ncols=6, fontsize=9
-    )
+    key_of(figure, left, 6)
     return figure

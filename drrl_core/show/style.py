@@ -6,18 +6,20 @@ reference. `show` saves it and hands a notebook something it can display.
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from drrl_core import classical, losses
+from drrl_core.show.words import seen
 
 FALSE_NEGATIVE_COLOUR = "#7A1F5C"
 
@@ -38,6 +40,10 @@ STYLE = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
     "legend.frameon": False,
+    "legend.fontsize": 9,
+    "text.parse_math": False,  # a data set's name may hold a dollar sign
+    "svg.fonttype": "none",  # letters stay letters, to be changed on a slide
+    "svg.hashsalt": "drrl",  # the same figure gives the same bytes
     "lines.linewidth": 2,
 }
 
@@ -57,6 +63,51 @@ def label(loss: str) -> str:
         return classical.REGISTRY[loss].label
     known = losses.variants().get(loss)
     return known.label if known else loss
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Losses as every figure lists them: the family from SL to CCL, others, classical models.
+
+    >>> in_order(["ease", "bpr", "ccl", "drrl", "sl"])
+    ['sl', 'drrl', 'ccl', 'bpr', 'ease']
+    """
+    ways = losses.variants()
+    known = [*ways, *classical.REGISTRY]
+
+    def place(name: str) -> tuple[float, int]:
+        if name not in ways:
+            return (3, known.index(name)) if name in known else (4, 0)
+        order = losses.REGISTRY[ways[name].loss].order
+        return (2 if order is None else 0.5 if isinstance(order, str) else 1 - 1 / order), (
+            known.index(name)
+        )
+
+    return sorted(names, key=place)
+
+
+def ahead(table: pd.DataFrame) -> str:
+    """Who is ahead in a table of `scorecard.comparison`, in words; a tie is called a tie.
+
+    A loss is level with the best where the test over users does not tell the two apart, p >= 0.05.
+
+    Args:
+        table: a row a loss; ours, its accuracy; p, of the test against the best of the others.
+    Returns: nothing where fewer than two were run, or one was not tested.
+
+    >>> rows = pd.DataFrame({"ours": [0.3, 0.2, 0.1], "p": [0.4, 0.4, 0.01]}, ["sl", "ccl", "bpr"])
+    >>> ahead(rows), ahead(rows.iloc[1:].assign(p=0.01)), ahead(rows.iloc[:1])
+    ('SL and CCL are level at the top', 'CCL is ahead', '')
+    """
+    known = table.dropna(subset="ours").sort_values("ours", ascending=False)
+    if len(known) < 2 or known["p"].isna().any():
+        return ""
+    level = [
+        label(one) for one in in_order([known.index[0], *known.index[1:][known["p"][1:] >= 0.05]])
+    ]
+    if len(level) > 3:
+        return f"{len(level)} are level at the top"
+    *others, last = level
+    return f"{', '.join(others)} and {last} are level at the top" if others else f"{last} is ahead"
 
 
 def order_colour(order: float) -> tuple[float, float, float]:
@@ -95,22 +146,51 @@ def new_figure(width: float, height: float, columns: int = 1, rows: int = 1):
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def png(figure: Figure, dpi: int = 110) -> bytes:
-    """The figure as PNG bytes; the same figure gives the same bytes."""
+def named(figure: Figure, title: str) -> None:
+    """Give the whole figure a title."""
+    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+
+
+def key(figure: Figure, handles: Sequence, words: Sequence[str], columns: int = 4) -> None:
+    """Explain the marks below the axes, where no data lie."""
+    columns = min(columns, max(len(words), 1))
+    figure.legend(handles, words, loc="outside lower center", ncols=columns)
+
+
+def key_of(figure: Figure, axes: Axes, columns: int = 4) -> None:
+    """`key` of what has a label in these axes."""
+    key(figure, *axes.get_legend_handles_labels(), columns)
+
+
+def _saved(figure: Figure, form: str, **options) -> bytes:
+    """The figure's bytes in a format; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format=form, **options)
     return buffer.getvalue()
 
 
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as PNG bytes; the same figure gives the same bytes."""
+    return _saved(figure, "png", dpi=dpi, metadata={"Software": None})
+
+
 def show(figure: Figure, path: str | Path | None = None):
-    """Save the figure as `path` (PNG), if given, and return what a notebook displays."""
+    """Save the figure, if a path is given, and return what a notebook displays.
+
+    Args:
+        path: of a PNG; beside it an SVG of the same name, for slides.
+    Returns: an image with what is seen in it as its text (`words.seen`).
+    """
     from IPython.display import Image
 
     data = png(figure)
     if path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_bytes(data)
-    return Image(data=data, width=int(figure.get_figwidth() * 90))
+        vector = _saved(figure, "svg", metadata={"Date": None})
+        for file, content in ((Path(path), data), (Path(path).with_suffix(".svg"), vector)):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+    return Image(data=data, width=int(figure.get_figwidth() * 90), alt=seen(figure))
 
 
 def metric_label(metric: str) -> str:
@@ -134,6 +214,15 @@ def held_label(held: str) -> str:
     return f"{label(variant)} at {symbol} = {float(value):.3g}"
 
 
+def one_scale(row: Iterable[Axes]) -> tuple[float, float]:
+    """Give panels of one quantity one y axis, as all figures do; its two ends."""
+    ends = [axes.get_ylim() for axes in row]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    for axes in row:
+        axes.set_ylim(low, high)
+    return low, high
+
+
 def means_with_intervals(axes: Axes, x, y, low, high, tone, **style) -> None:
     """Means with vertical error bars from low to high; without these (NaN) a dot alone."""
     ends = np.array([np.asarray(y) - low, np.asarray(high) - y], float)
@@ -149,15 +238,16 @@ def order_axis(axes: Axes) -> None:
     names = ["1\nSL", *map(str, ORDER_TICKS[1:-1]), "∞\nCCL"]
     axes.set_xticks([1 - 1 / order for order in ORDER_TICKS], names)
     axes.set(xlabel="order γ (evenly in 1/γ*)", xlim=(-0.035, 1.035))
+    axes.fmt_xdata = lambda at: order_label(1 / (1 - at) if at < 1 else math.inf)
 
 
 QUANTITIES = {
-    "k1": "$k_1$: largest weight (× mean)",
-    "k2": "$k_2$: weight of a false\nnegative (× mean)",
-    "k2_test": "$k_2$: weight of a held-out\ntest positive (× mean)",
+    "k1": "k₁: largest weight (× mean)",
+    "k2": "k₂: weight of a false\nnegative (× mean)",
+    "k2_test": "k₂: weight of a held-out\ntest positive (× mean)",
     "truncated": "truncated share",
     "truncated_best": "truncated share at the best β",
-    "effective_share": "effective share $1/E w^2$",
+    "effective_share": "effective share 1/E w²",
 }
 
 
@@ -179,4 +269,4 @@ def quantity_axis(axes: Axes, name: str, *, across: bool = False) -> None:
         getattr(axes, f"{which}axis").set_major_formatter(PercentFormatter(1))
 
 
-NEUTRAL_COLOURS = "#222222", "#CC79A7", "#E69F00", "#56B4E9"  # of curves that are no loss
+NEUTRAL_COLOURS = "#222222", "#C4629B", "#B88000", "#3A9AD9"  # of curves that are no loss

@@ -33,7 +33,8 @@ def built(tmp_path_factory) -> Path:
         target.parent.mkdir(parents=True)
         notebook = nbformat.read(path, as_version=4)
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-        code[-1].outputs = [new_output("display_data", data={"image/png": png})]
+        seen = {"image/png": {"alt": "what is seen"}}
+        code[-1].outputs = [new_output("display_data", data={"image/png": png}, metadata=seen)]
         nbformat.write(notebook, target)
         target.with_suffix(".json").write_text(json.dumps(record))
     return site.build(home / "executed", home / "site", root=home).parent

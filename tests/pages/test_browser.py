@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -126,7 +127,7 @@ def browsing(chromium, name: str, log: Path | None = None, **options):
 
 
 @contextmanager
-def serving(home: Path, command: list[str], settings: dict | None = None):
+def serving(home: Path, command: list[str], settings: dict | None = None, cwd: Path | None = None):
     """A Jupyter server of our own folders alone, on a free port: address and log."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -141,7 +142,9 @@ def serving(home: Path, command: list[str], settings: dict | None = None):
     log = home / "server.log"
     command = [sys.executable, "-m", *command, "--no-browser", f"--port={port}"]
     with log.open("w") as output:
-        server = subprocess.Popen(command, env=os.environ | own, stdout=output, stderr=output)
+        server = subprocess.Popen(
+            command, env=os.environ | own, stdout=output, stderr=output, cwd=cwd
+        )
     try:
 
         def answers() -> bool:
@@ -228,7 +231,8 @@ def play(view: Explorer, shot: str) -> None:
     view.dials.nth(1).focus()
     for _ in range(50):
         view.page.keyboard.press("ArrowRight")
-    assert float(view.typed("radius ρ")) == pytest.approx(start + 50 * 0.05)
+    moved = pytest.approx(start + 50 * 0.05)
+    eventually(lambda: float(view.typed("radius ρ")) == moved, "fifty steps")
     eventually(view.agrees, "the readout after fifty moves")
 
 
@@ -325,16 +329,39 @@ print("trained for", len(outcome.fit.history), "epochs")"""
 @pytest.mark.slow
 def test_voila(chromium, tmp_path):
     pytest.importorskip("voila")
-    command = ["voila", str(tiny("01_worst_case", tmp_path / "notebooks")), "--Voila.ip=127.0.0.1"]
-    command += ["--show-margins"]
-    with serving(tmp_path, command) as (address, log), browsing(chromium, "voila", log) as page:
-        page.goto(address)
+    for name in ("01_worst_case", "02_one_family"):
+        folder = tiny(name, tmp_path / "notebooks").parent
+    for name in ("voila.json", "TEACHING.md"):
+        shutil.copy(ROOT / "notebooks" / name, folder)
+    server = serving(tmp_path, ["voila", "."], cwd=folder)
+    with server as (address, log), browsing(chromium, "voila", log) as page:
+        asked, refused = [], []  # the policy stops what would go elsewhere: it is never sent
+        page.on("request", lambda request: asked.append(request.url))
+        page.on(
+            "requestfailed", lambda each: refused.append(each.url) if each.failure == "csp" else 0
+        )
+        page.goto(f"{address}/voila/render/01_worst_case.ipynb")
+        assert "/login" in page.url  # without the token
+        token = eventually(lambda: re.search(r"token=(\w+)", log.read_text()), "a token")[1]
+        page.goto(f"{address}/?token={token}")
+        page.get_by_text("01_worst_case.ipynb").wait_for()
+        page.goto(f"{address}/voila/render/01_worst_case.ipynb")
         view = Explorer(page)
         view.root.scroll_into_view_if_needed()
         play(view, "voila")
         no_errors(page)
         page.locator("h1").first.scroll_into_view_if_needed()
         page.screenshot(path=SHOTS / "voila-top.png")
+        page.get_by_role("link", name="02_one_family").first.click()
+        Explorer(page)
+        assert page.url.endswith("02_one_family.ipynb")
+        link = page.get_by_role("link", name="a 45-minute lesson").get_attribute("href")
+        reply = page.request.get(
+            f"{address}{link}" if link.startswith("/") else f"{address}/voila/render/{link}"
+        )
+        assert reply.ok and "A 45-minute lesson" in reply.text()
+        sent = [url for url in asked if url not in refused]
+        assert refused and all(url.startswith((address, "data:", "blob:")) for url in sent)
 
 
 def watched(page) -> tuple[list[str], list[str]]:
@@ -460,6 +487,24 @@ def test_what_the_story_says_is_what_its_dials_show(chromium, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_lesson_prints_as_a_handout_and_the_guide_on_one_page(chromium, built):
+    with browsing(chromium, "handout", offline=True) as page:
+        for name, least, most in (("TEACHING", 2, 4), ("INSTRUCTOR", 1, 1)):
+            page.goto((built / "lessons" / f"{name}.html").as_uri())
+            page.emulate_media(media="print")
+            page.set_viewport_size({"width": 688, "height": 1000})  # A4 less its margins
+            assert not page.locator(".sidebar-drawer").is_visible()
+            answers = page.locator("details > p")
+            assert all(answers.nth(each).is_visible() for each in range(answers.count()))
+            assert answers.count() == 7 * (name == "TEACHING")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 688
+            page.screenshot(path=SHOTS / f"print-{name}.png", full_page=True)
+            pdf = page.pdf(path=SHOTS / f"{name}.pdf", prefer_css_page_size=True)
+            assert least <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= most
+            page.emulate_media(media="screen")
+
+
+@pytest.mark.slow
 def test_the_site_without_network(chromium, built):
     with browsing(chromium, "site", offline=True, viewport=PHONE) as page:
         asked, failed = watched(page)
@@ -474,6 +519,8 @@ def test_the_site_without_network(chromium, built):
         page.get_by_role("link", name="Lessons").first.click()
         page.wait_for_load_state()
         assert len(pictures(page)) == len(SHELF) and min(pictures(page)) > 0
+        alts = page.eval_on_selector_all("img", "all => all.map(each => each.alt)")
+        assert {*alts} == {"what is seen"}
         page.screenshot(path=SHOTS / "site-lessons.png")
         page.get_by_role("link", name="01 What does the worst case").last.click()
         page.wait_for_load_state()

@@ -1,6 +1,7 @@
 """Pages: what is in them, and that nothing is fetched from elsewhere."""
 
 import base64
+import html as markup
 import re
 import warnings
 
@@ -91,6 +92,21 @@ def test_folds_stay_closed_around_their_content_and_links_lead_to_pages(page):
     assert "Folded:" in fold and fold.count("<math") == 2
     assert ", a lesson and " in page
     assert 'href="01_next.html#play"' in page and 'href="https://example.org/a.ipynb"' in page
+
+
+def test_a_picture_and_a_film_are_inside_with_what_is_seen_in_them(tmp_path):
+    said = 'SL: 0.1 at 1; "CCL": 0.2 < 0.3'
+    outputs = [
+        new_output("display_data", data={kind: PIXEL}, metadata={kind: {"alt": said, "width": 90}})
+        for kind in ("image/png", "image/gif")
+    ]
+    notebook = new_notebook(cells=[new_code_cell("show()", outputs=outputs)])
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    page = html.export_html(tmp_path / "a.ipynb", tmp_path / "a.html").read_text()
+    for kind in ("png", "gif"):
+        (tag,) = re.findall(f"<img[^>]*data:image/{kind}[^>]*>", page)
+        assert 'width="90"' in tag and said in markup.unescape(tag)
+    assert "No description" not in page
 
 
 def test_widgets_and_scripts_stay_out(tmp_path):

@@ -16,7 +16,8 @@ import yaml
 
 from drrl_core import dro
 from drrl_core.lab import recommend
-from drrl_core.pages import runner
+from drrl_core.pages import lesson, runner
+from drrl_core.show import live
 
 SHELF = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 TINY = yaml.safe_load((Path(__file__).parents[1] / "tiny.yaml").read_text())
@@ -52,6 +53,14 @@ def test_runs_on_tiny_parameters(path, tmp_path):
     outputs = [out for cell in executed.cells for out in cell.get("outputs", [])]
     assert not any("widget-view" in str(out.get("data", {}).keys()) for out in outputs)
     assert not any(out.get("name") == "stderr" and "Warning" in out.text for out in outputs)
+    explorers = [out.data[live.MIME] for out in outputs if live.MIME in out.get("data", {})]
+    assert explorers and "view" in runner.parameters(path)
+    for shown in explorers:  # the line for papermill is there, and all can be told apart
+        assert shown["state"]["data"]["notebook"], f"{shown['name']} takes view=view"
+    assert len({shown["name"] for shown in explorers}) == len(explorers)
+    assert not re.search("<img (?![^>]*alt=)", page) and "No description" not in page
+    for picture in tmp_path.glob("*.png"):
+        assert picture.with_suffix(".svg").is_file(), f"{picture.name} is there for slides too"
 
 
 def test_start_here_records_what_it_shows(tmp_path):
@@ -141,6 +150,27 @@ def test_start_here_on_real_data_by_one_parameter(tmp_path):
     parameters = TINY["00_start_here"] | {"dataset": "amazon-beauty"}
     record = runner.run("00", out_dir=tmp_path, parameters=parameters, html=False, progress=False)
     assert {run["dataset"] for run in record["results"]["runs"].values()} == {"amazon-beauty"}
+
+
+def test_a_lesson_needs_what_was_executed(tmp_path):
+    with pytest.raises(ValueError, match=r"no .*00_start_here.*drrl notebooks 00 --out"):
+        lesson.page(tmp_path)
+
+
+def numbers(text: str) -> tuple[str, list[float]]:
+    """A text without its numbers, and these."""
+    pattern = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+    return re.sub(pattern, "#", text), [float(each) for each in re.findall(pattern, text)]
+
+
+@pytest.mark.slow
+def test_the_lesson_s_numbers_are_those_of_the_notebooks_as_they_are_committed(tmp_path):
+    for name in ("00_start_here", "02_one_family"):
+        runner.run(name, out_dir=tmp_path / name, html=False, progress=False)
+    words, found = numbers(lesson.page(tmp_path))
+    committed, known = numbers((runner.folder() / "TEACHING.md").read_text())
+    assert words == committed, "drrl lesson"
+    np.testing.assert_allclose(known, found, rtol=0.02)  # trained models: last digits may differ
 
 
 def test_the_lesson_s_table_is_the_solver_s_and_its_links_lead_somewhere():

@@ -56,8 +56,9 @@ def test_the_tagged_cell_gives_the_thumbnail():
         )
 
     cells = [cell("Zmlyc3Q="), cell("Y2hvc2Vu", tags=["thumbnail"])]
-    assert site.thumbnail(new_notebook(cells=cells)) == b"chosen"
-    assert site.thumbnail(new_notebook(cells=cells[:1])) == b"first"
+    cells[1].outputs[0].metadata = {"image/png": {"alt": "what is seen"}}
+    assert site.thumbnail(new_notebook(cells=cells)) == (b"chosen", "what is seen")
+    assert site.thumbnail(new_notebook(cells=cells[:1])) == (b"first", "")
 
 
 def test_the_path_of_the_output_stays_private(tmp_path):

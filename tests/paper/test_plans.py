@@ -10,6 +10,7 @@ import pytest
 from samples import TINY, harvested
 
 from drrl_core import datasets
+from drrl_core.common import write_whole
 from drrl_core.lab import results
 from drrl_core.lab import store as store_module
 from drrl_core.lab import sweep as sweeps
@@ -94,6 +95,19 @@ def test_results_are_not_made_where_they_were_recorded(counted, tmp_path):
         with pytest.raises(ValueError, match="copy that"):
             plans.complete(folder, other, "synthetic", ["sl"])
     assert harvested(folder) == before and (folder / "runs.csv").exists()
+
+
+def test_files_of_users_are_linked_and_what_is_computed_leaves_them_alone(counted, tmp_path):
+    recorded, folder = tmp_path / "recorded", tmp_path / "results"
+    shutil.copytree(counted / "results", recorded)
+    (recorded / "per_user").mkdir(exist_ok=True)
+    (recorded / "per_user" / "0.csv.gz").write_bytes(b"recorded")
+    plans.copied(recorded, folder)
+    link = folder / "per_user" / "0.csv.gz"
+    assert link.is_symlink() and not (folder / "runs.csv").is_symlink()
+    write_whole(link, b"computed")  # as all results are written
+    assert link.read_bytes() == b"computed" and not link.is_symlink()
+    assert (recorded / "per_user" / "0.csv.gz").read_bytes() == b"recorded"
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -528,6 +528,8 @@ def test_the_leader_is_tested_against_the_next_and_the_others_against_it(tmp_pat
     write(tmp_path, rows, users=users)
     p = scorecard.comparison(evidence.measured(tmp_path), "amazon-beauty")["p"]
     assert p["sl"] == p["ccl"] > 0.05 > p["bpr"]
+    two = scorecard.comparison(evidence.measured(tmp_path), "amazon-beauty", among=["bpr", "sl"])
+    assert list(two.index) == ["sl", "bpr"] and (two["p"] < 0.05).all()  # ccl is not among them
 
 
 def test_along_a_sweep_are_its_means_and_its_weights(tmp_path):

@@ -83,6 +83,28 @@ def test_dials_are_read_and_set_and_what_is_out_of_range_is_refused():
             explorers.worst_case({"a": SCORES}, **wrong)
 
 
+def test_a_view_in_an_address_s_form_sets_the_dials_and_the_still_picture(batch):
+    text = "worst_case.order=inf&worst_case.scores=b%2C+%C3%BC&worst_case.radius=0.5&atlas.epoch=3"
+    view = explorers.worst_case({"a": SCORES, "b, ü": 2 * SCORES}, view=text)
+    assert (view.order, view.scores, view.radius) == (math.inf, "b, ü", 0.5)
+    same = explorers.worst_case({"b, ü": 2 * SCORES}, order=math.inf, radius=0.5)
+    pictures = [each._repr_mimebundle_()[0]["image/png"] for each in (view, same)]
+    assert pictures[0] == pictures[1]
+    same.radius = 1.5
+    bundle, about = same._repr_mimebundle_()
+    assert bundle["image/png"] != pictures[0] and "weight (mean 1)" in about["image/png"]["alt"]
+    drawn = explorers.album(
+        lambda where, n: style.new_figure(n, 1)[0],
+        where=[("a", "b"), "c"],
+        n=[1, 2],
+        view="album.n=2",
+    )
+    assert (drawn.n, drawn.where) == (2, "a · b")
+    for wrong in ("worst_case.nothing=1", "worst_case.order=0.5", "worst_case.hold=eta"):
+        with pytest.raises(traitlets.TraitError):
+            explorers.worst_case({"a": SCORES}, view=wrong)
+
+
 def test_a_state_that_json_cannot_hold_is_refused():
     with pytest.raises(ValueError, match="JSON"):
         live.element("worst_case", data={"sources": [("a", [0.1, math.nan])]}, order=2)

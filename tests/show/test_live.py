@@ -297,20 +297,23 @@ def test_presets_turn_the_order_and_reset_takes_all_back(opened):
 
 
 def test_a_link_and_the_papermill_line_bring_back_the_whole_view(opened):
-    names = {"order": "order", "radius": "radius", "hold": "hold", "scores": "source"}
     sources = {"a": SCORES, "user 3, his own": 2 * SCORES}
-    start = explorers.worst_case(sources, parameters=names)
+    start = explorers.worst_case(sources, view="")
     view = opened(start)
     view.type("order γ", "inf")
     view.type("radius ρ", "0.85")
     view.choose("scores", "user 3, his own")
-    line = "-p order inf -p radius 0.85 -p hold radius -p source 'user 3, his own'"
+    state = "worst_case.order=inf&worst_case.radius=0.85&worst_case.temperature=0.2&"
+    state += "worst_case.shift=0&worst_case.hold=radius&worst_case.scores=user+3%2C+his+own"
+    line = f"-p view '{state}'"
     assert view.says("value") and view.root.get_by_text(line).is_visible()
     address = view.page.url.split("#")[1]
     again = opened(start, address=f"#{address}")
     for name in ("value", "k1", "radius"):
         assert again.says(name) == view.says(name)
     assert again.root.get_by_text(line).is_visible()
+    taken = opened(explorers.worst_case(sources, view=state))  # as papermill's kernel has it
+    assert taken.says("value") == view.says("value") and taken.says("k1") == view.says("k1")
     wrong = opened(start, address="#worst_case.radius=much&worst_case.nothing=3&other.order=5")
     assert near(wrong.says("radius"), 1)
 
@@ -501,8 +504,13 @@ def test_a_dark_theme_keeps_its_letters_readable(opened):
 def test_an_album_shows_the_picture_that_was_drawn_for_its_dials(opened):
     from drrl_core.show import style
 
+    def draw(where: tuple, n: int):
+        figure, [[axes]] = style.new_figure(n, 1 + len(where))
+        axes.set(xlabel=f"where {' · '.join(where)}", ylabel=f"n {n}")
+        return figure
+
     album = explorers.album(
-        lambda where, n: style.new_figure(n, 1 + len(where))[0],
+        draw,
         where=[("a", "b"), ("c",)],
         n=[2, 4],
         first={"n": 4},
@@ -516,4 +524,4 @@ def test_an_album_shows_the_picture_that_was_drawn_for_its_dials(opened):
     view.settle()
     view.page.wait_for_function(f"{shape}[0] === 220")
     assert view.page.evaluate(shape) == [220, 220]
-    assert view.root.locator("img").get_attribute("alt") == "where c, n 2"
+    assert view.root.locator("img").get_attribute("alt") == "n 2 against where c"

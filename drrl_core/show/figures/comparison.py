@@ -12,11 +12,16 @@ from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from drrl_core import classical, losses
 from drrl_core.show.style import (
+    ahead,
     colour,
     held_label,
+    in_order,
+    key,
+    key_of,
     label,
     means_with_intervals,
     metric_label,
+    named,
     new_figure,
     order_axis,
     order_label,
@@ -39,6 +44,7 @@ def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | Non
         dataset: its name, for the title.
         reference: metric -> accuracy of ranking by popularity, drawn as a line.
     """
+    scores = scores.loc[in_order(scores.index)]
     figure, [panels] = new_figure(6.8, 1.3 + 0.4 * len(scores), len(scores.columns))
     place = np.arange(len(scores))[::-1]
     for axes, metric in zip(panels, scores.columns, strict=True):
@@ -55,7 +61,8 @@ def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | Non
         axes.set(xlim=(0, widest * 1.25), ylim=(-0.6, len(scores) - 0.1))
         axes.set_xlabel(f"test {metric_label(metric)}")
         axes.grid(axis="y", visible=False)
-    figure.suptitle(f"Ranking accuracy, {dataset}", x=0.01, ha="left", size=11, weight="bold")
+    shown = " and ".join(metric_label(metric) for metric in scores.columns)
+    named(figure, f"Test {shown}, {dataset}")
     return figure
 
 
@@ -63,11 +70,12 @@ def metrics_by_loss(scores: pd.DataFrame, *, dataset: str, reference: dict | Non
 def against_paper(tables: dict[str, pd.DataFrame], *, title: str) -> Figure:
     """Our numbers beside the paper's: a panel for each metric, a line for each loss.
 
+    Above a panel stands who is ahead in it, or that some are level (`style.ahead`).
+
     Args:
-        tables: metric -> a table as `scorecard.comparison` gives it; the first one's rows set the
-            order of the losses.
+        tables: metric -> a table as `scorecard.comparison` gives it.
     """
-    losses = list(next(iter(tables.values())).index)[::-1]
+    losses = in_order(next(iter(tables.values())).index)[::-1]
     size = 3.9 * len(tables) + 1.2, 1.5 + 0.34 * len(losses)
     figure, [panels] = new_figure(*size, len(tables))
     for axes, (metric, table) in zip(panels, tables.items(), strict=True):
@@ -80,13 +88,13 @@ def against_paper(tables: dict[str, pd.DataFrame], *, title: str) -> Figure:
         names = [label(loss) + ", not run" * int(absent[loss]) for loss in losses]
         axes.set_yticks(range(len(losses)), names if axes is panels[0] else [])
         axes.set(xlabel=f"test {metric_label(metric)}", ylim=(-0.6, len(losses) - 0.4))
+        axes.set_title(f"{metric_label(metric)}: {ahead(table)}".removesuffix(": "), size=10)
     looks = dict(ls="", marker="o", ms=7), dict(ls="", marker="D", mfc="white", ms=7)
     handles = [Line2D([], [], color="#444444", **look) for look in looks]
     handles.append(Line2D([], [], color="#444444", marker="|", ms=8, lw=1.6))
     words = ["ours, mean over seeds", "the paper", "95% interval (Student's t)"]
-    columns = 3 if len(tables) > 1 else 1
-    figure.legend(handles, words, loc="outside lower center", ncols=columns, fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    key(figure, handles, words, 3 if len(tables) > 1 else 1)
+    named(figure, title)
     return figure
 
 
@@ -102,7 +110,8 @@ def accuracy_by_group(
     """
     figure, [[axes]] = new_figure(6.4, 3.6)
     width = 0.8 / max(len(tables), 1)
-    for nth, (loss, table) in enumerate(tables.items()):
+    for nth, loss in enumerate(in_order(tables)):
+        table = tables[loss]
         place = np.arange(len(table)) + width * (nth - (len(tables) - 1) / 2)
         axes.bar(place, table[metric], width, color=colour(loss), label=label(loss))
     ends = zip(table["least"], table["most"], strict=True)
@@ -110,13 +119,15 @@ def accuracy_by_group(
     axes.set_xticks(range(len(table)), names)
     axes.set(xlabel=of, ylabel=f"test {metric_label(metric)}", ylim=(0, None))
     axes.set_title(title)
-    axes.legend(loc="best")
+    key_of(figure, axes)
     return figure
 
 
 @styled
 def accuracy_by_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
     """Accuracy as false negatives grow, and DrRL's lead over the best other loss.
+
+    Above the left panel stands who is ahead at the most of them (`style.ahead`).
 
     Args:
         table: index noise (share of the negatives, ascending) and variant; columns as of
@@ -125,7 +136,7 @@ def accuracy_by_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure
     figure, [[left, right]] = new_figure(9.4, 3.9, 2)
     wide = table["ours"].unstack()
     step = 0.004 * max(wide.index.max(), 1e-9)
-    losses = [loss for loss in wide if wide[loss].notna().any()]
+    losses = in_order(loss for loss in wide if wide[loss].notna().any())
     tones = [colour(loss) for loss in losses]
     for place, loss in enumerate(losses):
         rows = table.xs(loss, level="variant").reindex(wide.index)  # a gap where it was not run
@@ -135,8 +146,9 @@ def accuracy_by_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure
         look = {"fmt": line, "label": label(loss)}
         means_with_intervals(left, x, rows["ours"], *ends, tones[place], **look)
     left.set(xlabel="noise ratio: share of false negatives", ylabel=f"test {metric_label(metric)}")
-    names = left.get_legend_handles_labels()
-    figure.legend(*names, loc="outside lower center", ncols=max(len(losses), 1), fontsize=9)
+    most = wide.index.max()
+    left.set_title(f"at {most:.0%}: {ahead(table.xs(most))}".removesuffix(": "), size=10)
+    key_of(figure, left, len(losses))
     right.axhline(0, color="#777777", lw=1.2)
     if "drrl" in losses and len(losses) > 1:
         others = wide[losses].drop(columns="drrl")
@@ -158,7 +170,7 @@ def accuracy_by_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure
     )
     for axes in (left, right):
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    named(figure, title)
     return figure
 
 
@@ -197,10 +209,10 @@ def breakdown(table: pd.DataFrame, *, metric: str, title: str) -> Figure:
     )
     right.axvline(1, color="#222222", ls="--", lw=1.2)
     right.set_xscale("log", base=2)
-    right.set(xlabel=r"that share / breakdown point $e^{-\rho}$")
+    right.set(xlabel="that share / breakdown point exp(-ρ)")
     right.xaxis.set_major_formatter("{x:g}")
-    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    key_of(figure, left, 3)
+    named(figure, title)
     return figure
 
 
@@ -213,19 +225,18 @@ def accuracy_by_order(
     Args:
         sweeps: what was held fixed -> a row for each model, as `evidence.accuracy_by_order` gives.
         panels: column -> the name of its axis. The columns low and high, where there are any, are
-            the interval of the first, whose best order is in the legend.
+            the interval of the first.
     """
     figure, axes_of = new_figure(
         9.4, 2.9 * math.ceil(len(panels) / 2), 2, math.ceil(len(panels) / 2)
     )
-    looks = ("o-", "#222222"), ("s--", "#CC79A7"), ("^:", "#E69F00"), ("v-.", "#56B4E9")
+    looks = ("o-", "#222222"), ("s--", "#C4629B"), ("^:", "#B88000"), ("v-.", "#3A9AD9")
     lead = next(iter(panels))
     for axes, (name, words) in zip(axes_of.flat, panels.items(), strict=False):
         for (held, rows), (line, tone) in zip(sweeps.items(), itertools.cycle(looks), strict=False):
             x, none = 1 - 1 / rows.index.to_numpy(float), np.full(len(rows), np.nan)
             ends = (rows["low"], rows["high"]) if name == lead and "low" in rows else (none, none)
-            label = f"{held_label(held)}, best at γ = {rows[lead].idxmax():.3g}"
-            means_with_intervals(axes, x, rows[name], *ends, tone, fmt=line, label=label)
+            means_with_intervals(axes, x, rows[name], *ends, tone, fmt=line, label=held_label(held))
         order_axis(axes)
         axes.set(ylabel=words)
         if name in ("k1", "k2"):
@@ -234,8 +245,8 @@ def accuracy_by_order(
             axes.yaxis.set_minor_formatter(NullFormatter())
     for axes in axes_of.flat[len(panels) :]:
         axes.set_axis_off()
-    axes_of.flat[0].legend(fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    key_of(figure, axes_of.flat[0])
+    named(figure, title)
     return figure
 
 
@@ -256,11 +267,11 @@ def accuracy_by_cost(
     >>> rows = pd.DataFrame({"seconds": [3.0, 60.0], "ndcg@20": [0.0930, 0.0922]}, ["ease", "sl"])
     >>> figure = accuracy_by_cost(rows.assign(low=math.nan, high=math.nan), title="Beauty")
     >>> [text.get_text() for text in figure.legends[0].get_texts()]
-    ['EASE', 'SL']
+    ['SL', 'EASE']
     """
     figure, [[axes]] = new_figure(7.6, 4.2)
     points = table[(table["seconds"] > 0) & table[metric].notna()].drop(reference, errors="ignore")
-    for name, row in points.sort_values(metric, ascending=False).iterrows():
+    for name, row in points.loc[in_order(points.index)].iterrows():
         style = {"color": colour(name), "mec": "white", "mew": 0.6, "label": label(name)}
         mark = "D" if name in classical.REGISTRY else "o" if name in losses.REGISTRY else "s"
         axes.plot([row["seconds"]] * 2, [row["low"], row["high"]], "-", color=colour(name), lw=1.2)
@@ -269,7 +280,7 @@ def accuracy_by_cost(
     if reference in table.index:
         handles.append(Line2D([], [], ls=""))
         words.append(f"{label(reference)}: {table.loc[reference, metric]:.4f}")
-    figure.legend(handles, words, loc="outside right center", fontsize=9)
+    figure.legend(handles, words, loc="outside right center")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -308,7 +319,8 @@ def accuracy_as_b_turns(
     figure, [row] = new_figure(4.3 * len(panels) + 1.2, 4.2, len(panels))
     handles = {}
     for axes, (name, curves) in zip(row, panels.items(), strict=True):
-        for loss, turned in curves.items():
+        for loss in in_order(curves):
+            turned = curves[loss]
             turned, y = turned.sort_index(), turned.sort_index()[f"test_{metric}"]
             pushes = turned.index.name == "push"
             style = {"color": colour(loss), "label": label(loss), "mec": "white", "mew": 0.6}
@@ -341,8 +353,8 @@ def accuracy_as_b_turns(
         Line2D([], [], ls="", marker=mark, ms=size, color="#444") for mark, size in marks.values()
     ]
     words = [*(label(loss) for loss in handles), *marks]
-    figure.legend(shown, words, loc="outside right center", fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.legend(shown, words, loc="outside right center")
+    named(figure, title)
     return figure
 
 
@@ -355,6 +367,7 @@ def accuracy_by_split(table: pd.DataFrame, *, metric: str, title: str) -> Figure
             seeds; random_low, random_high, time_low, time_high, their intervals, NaN if unknown.
         metric: its name, for the axis.
     """
+    table = table.loc[in_order(table.index)]
     figure, [[axes]] = new_figure(7.4, 1.3 + 0.42 * len(table))
     for y, (loss, row) in enumerate(table[::-1].iterrows()):
         tone = colour(loss)
@@ -375,5 +388,5 @@ def accuracy_by_split(table: pd.DataFrame, *, metric: str, title: str) -> Figure
     handles = [Line2D([], [], mfc=fill, **looks) for fill in ("white", "#444444")]
     handles.append(Line2D([], [], color="#444444", marker="|", ms=8, lw=1.4))
     words = ["random split", "split by time", "95% interval over seeds"]
-    figure.legend(handles, words, loc="outside lower center", ncols=3, fontsize=9)
+    key(figure, handles, words)
     return figure

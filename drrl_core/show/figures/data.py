@@ -6,7 +6,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from drrl_core.show.style import DATA_COLOUR, colour, label, new_figure, styled
+from drrl_core.show.style import (
+    DATA_COLOUR,
+    colour,
+    in_order,
+    key,
+    label,
+    named,
+    new_figure,
+    styled,
+)
 
 
 @styled
@@ -24,6 +33,7 @@ def popularity_and_activity(train, *, dataset: str) -> Figure:
     left.hist(activity[activity > 0], bins=bins, **look)
     if top > 60:
         left.set_xscale("log")
+        left.xaxis.set_major_formatter("{x:g}")
     middle = np.median(activity[activity > 0]) if activity.any() else 0
     left.axvline(middle, color="#222222", linewidth=1.2, linestyle="--")
     side = dict(ha="left", va="top", size=9, transform=left.get_xaxis_transform())
@@ -43,7 +53,7 @@ def popularity_and_activity(train, *, dataset: str) -> Figure:
     for axis in (right.xaxis, right.yaxis):
         axis.set_major_formatter("{x:.0%}")
     right.set_title(f"A tenth of the items has {tenth:.0%} of the pairs")
-    figure.suptitle(f"{dataset}, train pairs", x=0.01, ha="left", size=11)
+    named(figure, f"{dataset}, train pairs")
     return figure
 
 
@@ -58,7 +68,8 @@ def recommended(lists: dict[str, pd.DataFrame], *, user: object) -> Figure:
     """
     longest = max(len(rows) for rows in lists.values())
     figure, [panels] = new_figure(3.4 * len(lists), 1.5 + 0.3 * longest, len(lists))
-    for axes, (loss, rows) in zip(panels, lists.items(), strict=True):
+    for axes, loss in zip(panels, in_order(lists), strict=True):
+        rows = lists[loss]
         place = -np.arange(len(rows))
         bars = axes.barh(place, rows["score"], color=colour(loss), height=0.72)
         for bar, hit in zip(bars, rows["test"], strict=True):
@@ -74,9 +85,8 @@ def recommended(lists: dict[str, pd.DataFrame], *, user: object) -> Figure:
         axes.grid(axis="y", visible=False)
     handles = [Patch(color="#444444"), Patch(color="#444444", alpha=0.3), Line2D([], [], ls="")]
     names = ["in test", "not in test", "number: train pairs of the item"]
-    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
-    title = f"User {user}: the best {longest} items without a train pair"
-    figure.suptitle(title, x=0.01, ha="left", size=11, weight="bold")
+    key(figure, handles, names)
+    named(figure, f"User {user}: the {longest} highest scores without a train pair")
     return figure
 
 

@@ -12,8 +12,13 @@ from drrl_core.show.style import (
     NEUTRAL_COLOURS,
     RATIOS,
     colour,
+    in_order,
+    key,
+    key_of,
     label,
+    named,
     new_figure,
+    one_scale,
     order_axis,
     order_colour,
     order_label,
@@ -26,13 +31,17 @@ from drrl_core.show.style import (
 def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int) -> Figure:
     """One user's negatives under each loss: how their scores are spread, and the weight of each.
 
+    Weights are on one scale in all panels.
+
     Args:
         views: loss name -> a row for each negative: score, weight (mean 1), false_negative (bool).
         dataset: its name, for the title.
         user: whose negatives they are.
     """
     figure, [panels] = new_figure(3.5 * len(views), 4.3, len(views))
-    for axes, (loss, view) in zip(panels, views.items(), strict=True):
+    most = max(view["weight"].max() for view in views.values())
+    for axes, loss in zip(panels, in_order(views), strict=True):
+        view = views[loss]
         crowd = axes.twinx()
         crowd.hist(view["score"], bins=40, color="#DADCE0")
         top = crowd.get_ylim()[1] * 1.6
@@ -62,7 +71,7 @@ def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int)
             va="bottom",
             size=9,
         )
-        axes.set(xlabel="score of the negative", ylim=(-0.05 * weight.max(), 1.08 * weight.max()))
+        axes.set(xlabel="score of the negative", ylim=(-0.05 * most, 1.08 * most))
     panels[0].set_ylabel("weight (mean 1)")
     dot, diamond = (
         Line2D([], [], ls="", marker="o", ms=4, color="#444444"),
@@ -71,7 +80,7 @@ def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int)
     share = f"false negative ({view['false_negative'].mean():.1%} of the items)"
     handles = [dot, diamond, Patch(color="#DADCE0")]
     names = ["negative", share, "how many items have that score"]
-    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
+    key(figure, handles, names)
     return figure
 
 
@@ -88,7 +97,7 @@ def radii_tried(radii: np.ndarray, tried: pd.DataFrame, *, reference: float) -> 
     above, below = upper[0], lower[0]
     above.hist(radii, bins=30, color=colour("sl"), alpha=0.75, edgecolor="white", linewidth=0.5)
     above.set(ylabel="users", xlabel="radius ρ that SL amounts to (nats)")
-    above.set_title("SL's one temperature is another radius for each user")
+    above.set_title("Radius of each user under SL's one temperature")
     span = [*radii, *tried["radius"]]
     room = 0.05 * (max(span) - min(span) or 1)
     for axes in (above, below):
@@ -106,10 +115,8 @@ def radii_tried(radii: np.ndarray, tried: pd.DataFrame, *, reference: float) -> 
     room = 0.15 * (max(ends) - min(ends) or 0.1)
     below.set(ylim=(min(ends) - room, max(ends) + room))
     below.set(xlabel="radius ρ of DrRL, one for all users (nats)", ylabel="valid NDCG@20")
-    best = tried.loc[tried["valid"].idxmax()]
-    word = "above" if best["valid"] > reference else "below"
-    below.set_title(f"DrRL, β exact: the best of {len(tried)} is {word} SL on valid")
-    below.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    below.set_title(f"Valid NDCG@20 of DrRL, β exact: {len(tried)} trainings")
+    key_of(figure, below)
     return figure
 
 
@@ -137,8 +144,8 @@ def order_strip(scores: np.ndarray, worst: dict[float, np.ndarray], *, radius: f
         if axes is not panels[0]:
             axes.set_yticklabels([])
     panels[0].set_ylabel("weight (mean 1)")
-    title = f"One radius, ρ = {radius:.3g} nats: turning the order turns SL into CCL"
-    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    title = f"Weight by score at one radius, {radius:.3g} nats: the order turns SL into CCL"
+    named(figure, title)
     return figure
 
 
@@ -164,7 +171,7 @@ def along_orders(
     order_axis(axes)
     axes.set(ylabel=ylabel)
     axes.set_title(title)
-    axes.legend(title="held fixed", loc="best")
+    key_of(figure, axes, 2)
     return figure
 
 
@@ -180,7 +187,8 @@ def users_by_loss(
     """
     figure, [panels] = new_figure(4.4 * len(quantities), 3.8, len(quantities))
     for axes, name in zip(panels, quantities, strict=True):
-        for loss, users in found.items():
+        for loss in in_order(found):
+            users = found[loss]
             values = np.sort(users[name].dropna())
             steps = np.arange(1, len(values) + 1) / max(len(values), 1)
             axes.step(values, steps, where="post", color=colour(loss))
@@ -191,10 +199,11 @@ def users_by_loss(
         axes.set(ylim=(-0.02, 1.02))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     panels[0].set_ylabel("share of the users at or below")
-    handles = [Line2D([], [], color=colour(loss), label=label(loss)) for loss in found]
+    handles = [Line2D([], [], color=colour(loss), label=label(loss)) for loss in in_order(found)]
     mean = Line2D([], [], ls="", marker="D", ms=7, color="#444444", label="mean over the users")
-    figure.legend(handles=[*handles, mean], loc="outside lower center", ncols=len(found) + 1)
-    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    handles.append(mean)
+    key(figure, handles, [each.get_label() for each in handles], len(handles))
+    named(figure, title)
     return figure
 
 
@@ -216,7 +225,7 @@ def scores_of_users(
         axes.axvline(margins[who], color=tone, ls="--", lw=1.4)
     handles, names = axes.get_legend_handles_labels()
     handles.append(Line2D([], [], color="#777777", ls="--", lw=1.4))
-    axes.legend(handles, [*names, words], loc="upper right", fontsize=9)
+    key(figure, handles, [*names, words])
     axes.set(xlabel="score of the negative", ylabel="density")
     axes.set_title(title)
     return figure
@@ -238,6 +247,7 @@ def orders_by_user(
         quantities: names in QUANTITIES; one row of panels each.
         dots: heading -> a row for each trained model: index order, the quantities as columns.
     """
+    columns = {heading: columns[heading] for heading in in_order(columns)}
     size = 3.5 * len(columns), 0.9 + 2.4 * len(quantities)
     figure, panels = new_figure(*size, len(columns), len(quantities))
     for axes, heading in zip(panels[0], columns, strict=True):
@@ -255,15 +265,15 @@ def orders_by_user(
             order_axis(axes)
             quantity_axis(axes, name)
             axes.label_outer(remove_inner_ticks=False)
-        ends = [axes.get_ylim() for axes in row]
-        low, high = min(low for low, _ in ends), max(high for _, high in ends)
-        for axes in row:  # of a ratio no more than is readable: a tenth of the users may have none
-            axes.set_ylim(max(low, high / 1000) if name in RATIOS else low, high)
+        low, high = one_scale(row)
+        if name in RATIOS:  # no more than is readable: a tenth of the users may have none
+            for axes in row:
+                axes.set_ylim(max(low, high / 1000), high)
     handles = [Line2D([], [], color="#444444"), Patch(color="#D3D6DB")]
     names = ["mean over the users", "10% to 90% of them"]
     if dots:
         handles.append(Line2D([], [], ls="", marker="D", ms=7, color="#444444"))
         names.append("a model trained there")
-    figure.legend(handles, names, loc="outside lower center", ncols=3)
-    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    key(figure, handles, names)
+    named(figure, title)
     return figure

@@ -6,7 +6,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from drrl_core.show.style import colour, label, metric_label, new_figure, styled
+from drrl_core.show.style import (
+    colour,
+    in_order,
+    key_of,
+    label,
+    metric_label,
+    named,
+    new_figure,
+    one_scale,
+    styled,
+)
 
 
 @styled
@@ -21,14 +31,15 @@ def learning_curves(
         metric: the column that the runs were judged by.
     """
     figure, [[axes]] = new_figure(6.4, 3.6)
-    for loss, history in histories.items():
+    for loss in in_order(histories):
+        history = histories[loss]
         seen = history.dropna(subset=metric)
         axes.plot(seen["epoch"], seen[metric], color=colour(loss), label=label(loss))
         best = seen.loc[seen[metric].idxmax()]
         axes.plot(best["epoch"], best[metric], "o", color=colour(loss), markersize=7)
     axes.set(xlabel="epoch", ylabel=f"valid {metric_label(metric)}", xlim=(0, None))
-    axes.set_title(f"Learning curves, {dataset} (dot: best epoch)")
-    axes.legend(loc="lower right")
+    axes.set_title(f"Valid {metric_label(metric)} by epoch, {dataset} (dot: highest)")
+    key_of(figure, axes)
     return figure
 
 
@@ -54,7 +65,7 @@ def training_history(history: pd.DataFrame, *, title: str, metric: str = "ndcg@2
     for axes, name in ((left, "loss (mean of the epoch)"), (right, shown)):
         axes.set(xlabel="epoch", ylabel=name)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    named(figure, title)
     return figure
 
 
@@ -81,7 +92,7 @@ def gradient_descents(betas: np.ndarray, panels: dict[float, dict]) -> Figure:
         axes.plot(betas, panel["curve"], color="#222222", linewidth=1.6)
         axes.axhline(panel["value"], color="#999999", linewidth=1, linestyle=":")
         for tone, (start, path) in zip(
-            (colour("drrl"), "#CC79A7"), panel["paths"].items(), strict=False
+            (colour("drrl"), "#C4629B"), panel["paths"].items(), strict=False
         ):
             axes.plot(*path.T, "o", markersize=4, color=tone, alpha=0.6, mew=0)
             axes.plot(*path[0], "o", markersize=8, mfc="white", mec=tone, mew=2)
@@ -96,10 +107,11 @@ def gradient_descents(betas: np.ndarray, panels: dict[float, dict]) -> Figure:
         axes.text(*at, said, transform=across, va="top", size=9, color="#666666")
         axes.set_title(f"c = {weight:g}")
         axes.set(xlabel="margin β (score)", xlim=(betas[0], betas[-1]))
-        axes.legend(loc="upper center", fontsize=9)
+    one_scale(axes_of)
     axes_of[0].set_ylabel("bound (score)")
-    title = "With a ball the start is forgotten; at c = 1 there is nowhere to arrive"
-    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    key_of(figure, axes_of[0])
+    title = "The bound as a function of β, and gradient descent on it from two starts"
+    named(figure, title)
     return figure
 
 
@@ -119,8 +131,8 @@ def margins_by_variant(frames: dict[str, pd.DataFrame], *, dataset: str, negativ
         axes.plot(ends, ends, color="#999999", linewidth=1.2)
         tone = "#222222" if variant == "exact" else colour("drrl")
         axes.plot(frame["best"], frame["beta"], "o", ms=4, alpha=0.5, mew=0, color=tone)
-        named = BETA_LABELS[variant].replace(": ", ":\n")
-        axes.set_title(named if variant != "exact" else f"exact,\non each row of {negatives}")
+        words = BETA_LABELS[variant].replace(": ", ":\n")
+        axes.set_title(words if variant != "exact" else f"exact,\non each row of {negatives}")
         said = f"mean gap {frame['gap'].mean():.4f}"
         axes.text(0.04, 0.96, said, transform=axes.transAxes, va="top", size=9)
         axes.set(xlim=ends, ylim=ends, aspect="equal")
@@ -128,8 +140,8 @@ def margins_by_variant(frames: dict[str, pd.DataFrame], *, dataset: str, negativ
             axes.set_yticklabels([])
     panels[0].set_ylabel("β in use (score)")
     figure.supxlabel("exact β on all of the user's negatives (score)", size=10)
-    title = f"Whose margin is where it should be? {dataset}, a dot a user"
-    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    title = f"β in use against the exact β, {dataset}: a dot a user"
+    named(figure, title)
     return figure
 
 
@@ -146,7 +158,7 @@ def margins_over_epochs(
     """
     figure, [axes_of] = new_figure(9.4, 3.8, len(panels))
     every = {run for panel in panels.values() for run in panel}
-    tones = dict(zip(sorted({run[0] for run in every}), ("#CC79A7", colour("drrl")), strict=False))
+    tones = dict(zip(sorted({run[0] for run in every}), ("#C4629B", colour("drrl")), strict=False))
     lines = dict(zip(sorted({run[1] for run in every}), (":", "-"), strict=False))
     for axes, (title, panel) in zip(axes_of, panels.items(), strict=True):
         for (start, rate), history in panel.items():
@@ -162,11 +174,9 @@ def margins_over_epochs(
         axes.set_title(title)
     seen = exact.dropna(subset="beta")
     axes_of[0].plot(seen["epoch"], seen["beta"], "D", ms=5, color="#222222", label="exact, its run")
-    ends = [axes.get_ylim() for axes in axes_of]
-    for axes in axes_of:
-        axes.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+    one_scale(axes_of)
     axes_of[0].set_ylabel("mean β of the users (score)")
-    axes_of[0].legend(loc="lower right", fontsize=9)
-    title = "A ball gives β somewhere to arrive, at a rate that is quick enough"
-    figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
+    key_of(figure, axes_of[0], 3)
+    title = "Mean β of the users, from two starts at two rates"
+    named(figure, title)
     return figure

@@ -16,8 +16,7 @@ export default explorer("album", ({ data, place }) => {
     readouts: [],
     draw(now) {
       const at = dials.reduce((sum, dial, i) => sum * values[i].length + values[i].indexOf(now[dial.key]), 0);
-      picture.src = data.pictures[at];
-      picture.alt = dials.map((dial) => `${dial.label} ${now[dial.key]}`).join(", ");
+      [picture.src, picture.alt] = data.pictures[at]; // the text is what is seen in it
       return { title: "", values: {} };
     },
   };

@@ -318,7 +318,7 @@ export function explorer(name, setup) {
       buttons.append(button);
     }
     const copied = make("div", { class: "copied" });
-    const line = copyable(copied, "papermill", (data.parameters ?? []).length);
+    const line = copyable(copied, "papermill", data.notebook && dials.length);
     const link = copyable(copied, "link", model.link && dials.length);
     el.replaceChildren(make("div", { class: "bar" }, ...(dials.length ? [buttons] : []), key), rows, alert, title, panels, list, copied);
     for (const each of el.querySelectorAll("input, select")) each.dataset.lmSuppressShortcuts = ""; // JupyterLab's own use of arrows
@@ -330,7 +330,7 @@ export function explorer(name, setup) {
       values.forEach((put, i) => put(found[readouts[i][0]]));
       if (title.textContent !== text) title.textContent = text;
       if (tone) el.style.setProperty("--tone", tone);
-      line((data.parameters ?? []).map(([dial, word]) => `-p ${word} ${quoted(String(sent(now[dial])))}`).join(" "));
+      line(`-p view ${quoted(String(new URLSearchParams(dials.map(({ key: each }) => [`${name}.${each}`, sent(now[each])]))))}`);
       if (model.link) link(model.link());
     }
     const heard = dials.map((dial) => `change:${dial.key}`);
