@@ -151,7 +151,7 @@ def test_environment_yml_agrees_with_pyproject():
     given = requirements([line for line in lines if isinstance(line, str)] + by_pip)
     given.pop("pip")
     # conda-forge's names for the same things
-    alias = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+    alias = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
     alias["nbconvert-core"] = "nbconvert"
     assert {alias.get(name, name): bound for name, bound in given.items()} == wanted
 

@@ -25,16 +25,16 @@ def popularity_and_activity(train, *, dataset: str) -> Figure:
     Args:
         train: (n_users, n_items) CSR. dataset: its name, for the title.
     """
+    from seaborn import histplot  # here: it loads pyplot
+
     figure, [[left, right]] = new_figure(8.6, 3.5, 2)
     activity = np.diff(train.indptr)
-    top = max(2, activity.max() + 1)
-    bins = np.unique(np.geomspace(1, top, 25).round()) if top > 60 else np.arange(0.5, top + 1)
-    look = dict(color=DATA_COLOUR, edgecolor="white", linewidth=0.5)
-    left.hist(activity[activity > 0], bins=bins, **look)
-    if top > 60:
-        left.set_xscale("log")
-        left.xaxis.set_major_formatter("{x:g}")
-    middle = np.median(activity[activity > 0]) if activity.any() else 0
+    activity, wide = activity[activity > 0], activity.max(initial=0) > 60
+    edges = np.unique(np.geomspace(0.5, activity.max(initial=1) + 0.5, 25).round()) + 0.5
+    shape = dict(bins=np.log10(edges), log_scale=True) if wide else dict(discrete=True)
+    histplot(activity, ax=left, color=DATA_COLOUR, edgecolor="white", alpha=1, **shape)
+    left.xaxis.set_major_formatter("{x:g}")
+    middle = np.median(activity) if len(activity) else 0
     left.axvline(middle, color="#222222", linewidth=1.2, linestyle="--")
     side = dict(ha="left", va="top", size=9, transform=left.get_xaxis_transform())
     left.text(middle, 0.99, f" median {middle:g}", **side)
