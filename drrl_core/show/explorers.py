@@ -531,6 +531,61 @@ def margins(
     return Explorer("margins", still, data, view, **dials)
 
 
+def popularity(
+    worlds: dict[str, dict[str, pd.DataFrame]],
+    *,
+    b: float = 0.0,
+    where: str | None = None,
+    metric: str = "ndcg@20",
+    view: str | None = None,
+) -> Explorer:
+    """Accuracy over popularity and over coverage, a curve a loss, as b turns for all of them.
+
+    Args:
+        worlds: data set -> loss -> a table as of `train.popularity.curve`, the index its b; at
+            least one loss in each.
+        b: how strongly popularity is put back, between the least and the largest there is; between
+            two that were ranked it is drawn on the line between them.
+        where: the data set shown first. metric: as in the columns' names. view: as for `Explorer`.
+    """
+    names = {
+        "popular": "mean_popularity",
+        "covers": "coverage",
+        "accuracy": f"test_{metric}",
+    }
+
+    def points(turned: pd.DataFrame) -> list[dict[str, float]]:
+        rows = turned.sort_index().rename_axis("b").reset_index()
+        found = rows[["b", *names.values()]].set_axis(["b", *names], axis=1)
+        return [
+            {key: float(f"{x:.6g}") for key, x in row.items()} for row in found.to_dict("records")
+        ]
+
+    losses = style.in_order({loss for curves in worlds.values() for loss in curves})
+    ends = [float(x) for curves in worlds.values() for each in curves.values() for x in each.index]
+    data = {
+        "metric": style.metric_label(metric),
+        "low": min(ends),
+        "high": max(ends),
+        "losses": [
+            (one, {"label": style.label(one), "colour": style.colour(one)}) for one in losses
+        ],
+        "worlds": [
+            (name, [(loss, points(turned)) for loss, turned in curves.items()])
+            for name, curves in worlds.items()
+        ],
+    }
+
+    def still(now: Any) -> Figure:
+        title = f"Test {data['metric']} as popularity is put back"
+        return figures.accuracy_as_b_turns(
+            {now.where: worlds[now.where]}, title=title, metric=metric
+        )
+
+    dials = {"b": Number(b, min(ends), max(ends)), "where": _choice(list(worlds), where)}
+    return Explorer("popularity", still, data, view, **dials)
+
+
 def album(
     draw: Callable[..., Figure],
     *,

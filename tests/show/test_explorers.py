@@ -33,6 +33,8 @@ def everything() -> list[explorers.Explorer]:
     view = pd.DataFrame({"score": SCORES, "false_negative": SCORES > 0.4})
     learnt = {each: (rng.normal(0, 0.1 * each, (5, 80)), rng.normal(0, 0.1, 5)) for each in (1, 3)}
     recorded = pd.DataFrame({"order": [2.0], "hold": ["radius"], "ndcg@20": [0.1]})
+    turned = pd.DataFrame({"mean_popularity": [30.0, 44.0], "test_ndcg@20": [0.09, 0.1]})
+    turned = turned.assign(**{"valid_ndcg@20": [0.07, 0.08], "coverage": [1.0, 0.5]})
     return [
         explorers.worst_case({"a": SCORES}, order=math.inf, hold="temperature"),
         explorers.worst_case({"masked": [0.1, -np.inf, 0.4], "one": [1.0]}, radius=0.2),
@@ -45,6 +47,7 @@ def everything() -> list[explorers.Explorer]:
         explorers.gamma_sweep({"few": [0.1, 0.4, -np.inf, 0.2]}, radius=0.3),
         explorers.margins(learnt, order=2, weight=2.0),
         explorers.margins(learnt, order=math.inf, weight=1.0),
+        explorers.popularity({"a set": {"sl": turned, "ccl": turned}}, b=0.5),
     ]
 
 

@@ -455,6 +455,33 @@ def test_the_margins_of_all_users_and_the_best_one_for_all(opened, users):
     assert near(view.says("mean"), gap) and near(view.says("shared"), one - least)
 
 
+CURVES = {
+    loss: pd.DataFrame(
+        {
+            "mean_popularity": [20.0 + more, 40.0 + more, 90.0],
+            "coverage": [1.0, 0.8, 0.2],
+            "test_ndcg@20": [0.09, 0.1 + more / 1000, 0.04],
+            "valid_ndcg@20": [0.07, 0.08, 0.03],
+        },
+        index=[-0.4, 0.4, 1.2],
+    )
+    for loss, more in (("sl", 0.0), ("ccl", 5.0))
+}
+
+
+def test_b_turns_all_losses_along_their_curves(opened):
+    view = opened(explorers.popularity({"a set": CURVES, "another": {"ccl": CURVES["ccl"]}}))
+    assert view.says("sl") == "0.0950 · 30 · 90 %"  # b = 0, between two
+    view.type("b, how much popularity is put back", "0.4")
+    assert view.says("sl") == "0.1000 · 40 · 80 %"
+    assert view.says("ccl") == "0.1050 · 45 · 80 %"
+    assert "at b = 0.4: the losses lie 5 % apart" in view.root.inner_text()
+    view.choose("data set", "another")
+    assert view.says("ccl").startswith("0.1050") and "apart" not in view.root.inner_text()
+    view.type("b, how much popularity is put back", "3")
+    assert "is not a number from -0.4 to 1.2" in view.root.get_by_role("alert").inner_text()
+
+
 def everything() -> dict[str, explorers.Explorer]:
     rng = np.random.default_rng(0)
     cloud = pd.DataFrame({"order": math.inf, "radius": rng.gamma(9, 0.2, 50)})
@@ -467,6 +494,7 @@ def everything() -> dict[str, explorers.Explorer]:
         "false_negatives": explorers.false_negatives({"a": VIEW}),
         "gamma_sweep": explorers.gamma_sweep({"a": SCORES}, recorded=recorded),
         "margins": explorers.margins(learnt, order=2, weight=2.0),
+        "popularity": explorers.popularity({"a set": CURVES, "another": {"ccl": CURVES["ccl"]}}),
     }
 
 

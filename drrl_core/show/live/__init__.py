@@ -20,7 +20,8 @@ def source(name: str) -> str:
     """An explorer's ES module with what it imports in it, so that it needs no other file.
 
     Args:
-        name: "worst_case", "simplex", "atlas", "false_negatives", "gamma_sweep" or "margins".
+        name: "worst_case", "simplex", "atlas", "false_negatives", "gamma_sweep", "margins"
+            or "popularity".
     Returns: JavaScript whose default export has `render({ model, el })`.
 
     >>> "export default" in source("worst_case") and "import " not in source("worst_case")
