@@ -14,15 +14,17 @@ Derivatives for the scores are right to every order, in reverse and forward mode
 torch.func. A dual variable's gradient is not the plain derivative (see below).
 
 Modules: `pointwise` (MSE, BCE, BPR), `softmax` (SL, InfoNCE, BSL, PSL, AdvInfoNCE), `truncating`
-(CCL, LLPAUC), `drrl`; each has its entry in `registry`. `drrl_core.register` adds your own.
+(CCL, LLPAUC), `drrl`, `per_user` (SL@K, Talos); each has its entry in `registry`.
+`drrl_core.register` adds your own.
 
 Where to start: `sl` with a temperature of 0.1 to 0.3; then `drrl` with the radius and order that
 `starting_points` reads off the trained scores, and dual="exact", which has nothing else to tune.
 
 What a loss owns besides the model is a *dual variable*: a parameter of the module, trained by an
 optimiser of its own at its own rate. Its gradient is the mean over the batch's examples that use
-it (see `dual_rows`), reversed where it maximises, so that gradient descent serves them all. How it
-is trained, the module says itself, where it is not by SGD at every step:
+it (see `dual_rows`), reversed where it maximises, or that of a fit to the scores (`per_user`), so
+that gradient descent serves them all. How it is trained, the module says itself, where it is not by
+SGD at every step:
 
 - `dual_optimiser`: "sgd" or "adam";
 - `dual_rates`: by name, how many times the common rate a variable moves at;
@@ -67,6 +69,7 @@ from drrl_core.losses.softmax import (
 )
 from drrl_core.losses.truncating import LLPAUC, cosine_contrastive_loss
 from drrl_core.losses.drrl import DrRL, drrl_loss, drrl_penalty_loss, starting_points
+from drrl_core.losses.per_user import SLatK, Talos
 # isort: on
 
 __all__ = [
@@ -79,7 +82,9 @@ __all__ = [
     "Loss",
     "PooledBSL",
     "Range",
+    "SLatK",
     "SampledScores",
+    "Talos",
     "Variant",
     "bce_loss",
     "bilateral_softmax_loss",

@@ -44,6 +44,8 @@ SETTINGS = {
         {"order": INF, "radius": 0.9, "dual": "exact", "push": 1.4},
         {"order": 1.5, "temperature": 0.2, "dual": "exact"},
     ],
+    "sl-at-k": [{"temperature": 0.5, "temperature_weight": 1.5, "share": 0.3}],
+    "talos": [{"temperature": 0.05, "share": 0.3}],
 }
 CASES = [(name, hyper) for name in REGISTRY for hyper in [{}, *SETTINGS.get(name, [])]]
 # The worst a setting can be.
@@ -65,11 +67,14 @@ EXTREMES = {
     + [{"order": 200 / 199, "temperature": 1e-3, "start": 1.0}]
     + [{"order": 200 / 199, "temperature": 1e-3, "dual": "exact"}]
     + [{"order": order, "radius": 1.0, "dual": "exact"} for order in (1001.0, 200 / 199)],
+    "sl-at-k": [{"temperature": 1e-3, "temperature_weight": 1e-3}],
+    "talos": [{"temperature": 1e-3}],
 }
 HARD = [(n, h) for n in REGISTRY for h in [{}, *SETTINGS.get(n, []), *EXTREMES.get(n, [])]]
 
 # What each finds in the batch.
-NEEDS = {"bsl-pooled": ["users"], "advinfonce": ["users", "neg_items"], "drrl": ["users"]}
+NEEDS = {name: ["users"] for name in ("bsl-pooled", "drrl", "sl-at-k", "talos")}
+NEEDS["advinfonce"] = ["users", "neg_items"]
 
 
 def label(case: object) -> str:
@@ -153,6 +158,18 @@ def naive_drrl(p, n, s):
     return 1 - p + s.get("push", 1) * (beta + norm)
 
 
+def naive_sl_at_k(p, n, s):
+    t = s.get("temperature", 0.2)
+    weight = sigmoid((p - s.beta) / s.get("temperature_weight", 2))
+    return weight * math.log(sum(math.exp((x - p) / t) for x in n))
+
+
+def naive_talos(p, n, s):
+    power = 1 / s.get("temperature", 0.1)
+    high, low = sigmoid(p - s.beta) ** power, [sigmoid(x - s.beta) ** power for x in n]
+    return -math.log(high / sum(low))
+
+
 NAIVE = {
     "mse": lambda p, n, s: ((sigmoid(p) - 1) ** 2 + mean([sigmoid(x) ** 2 for x in n])) / 2,
     "bce": lambda p, n, s: (
@@ -191,6 +208,8 @@ NAIVE = {
     "llpauc": naive_llpauc,
     "psl": naive_psl,
     "drrl": naive_drrl,
+    "sl-at-k": naive_sl_at_k,
+    "talos": naive_talos,
 }
 
 
@@ -497,6 +516,7 @@ def sole_gradients(loss, pos, neg, batch):
         ("drrl", {"order": 1.5, "temperature": 0.2}),
         ("llpauc", {}),
         ("advinfonce", {"adversary_dim": 3}),
+        ("talos", {"share": 0.3}),
     ],
     ids=label,
 )
@@ -549,6 +569,8 @@ def test_dual_rows(index, ascend):
 
 # What maximises, everything else minimises.
 MAXIMISES = {"advinfonce": {"users", "items"}, "llpauc": {"gamma", "s_pos"}}
+# What follows the scores by a fit of its own, whatever the loss makes of it.
+FITTED = {"sl-at-k": {"beta"}, "talos": {"beta"}}
 
 
 @every_case
@@ -556,7 +578,7 @@ def test_a_step_goes_the_right_way(name, hyper):
     """Plain SGD on one variable: the loss rises where the variable maximises, else it falls."""
     args = problem(32)
     for key, value in build(name, hyper).named_parameters():
-        if not value.requires_grad:
+        if not value.requires_grad or key in FITTED.get(name, ()):
             continue
         loss = build(name, hyper).double()
         owned = dict(loss.named_parameters())[key]
@@ -566,6 +588,27 @@ def test_a_step_goes_the_right_way(name, hyper):
         torch.optim.SGD([owned], lr=1e-4 / owned.grad.abs().max().item()).step()
         rose = (loss(*args).mean() - before).item()
         assert rose != 0 and (rose > 0) == (key in MAXIMISES.get(name, ())), key
+
+
+@pytest.mark.parametrize(("name", "k"), [("sl-at-k", 1), ("talos", 20)])
+def test_a_learned_threshold_is_the_top_k_quantile(name, k):
+    """Between the k-th and the next score, where the dual of the ball of order ∞ lies too."""
+    pos, neg, batch = problem(USERS, 40, seed=k)
+    batch = batch._replace(users=torch.arange(USERS))
+    neg[:, ::4] = -INF
+    loss = make(name, n_users=USERS, share=(k - 0.5) / 30).double()
+    descent = torch.optim.Adam(loss.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(descent, 0.998)
+    for _ in range(1500):
+        descent.zero_grad()
+        loss(pos, neg, batch).mean().backward()
+        descent.step()
+        schedule.step()
+    ranked = neg.sort(-1, descending=True).values
+    # Where k - 1/2 of 30 lie above: at the k-th score itself.
+    torch.testing.assert_close(loss.beta.detach(), ranked[:, k - 1], rtol=0, atol=1e-2)
+    worst = dro.worst_case(neg, order=INF, radius=math.log(30 / k))
+    assert (worst.dual <= ranked[:, k - 1] + 1e-12).all()
 
 
 def test_llpauc_rates():
@@ -734,6 +777,41 @@ def test_the_top_k_quantile_is_the_dual_of_the_ball_of_order_inf_and_radius_log_
     torch.testing.assert_close(worst.value, ranked[:, :k].mean(-1))
     assert (worst.dual <= ranked[:, k - 1] + 1e-12).all()
     assert (worst.dual >= ranked[:, k] - 1e-12).all()
+
+
+def test_sl_at_k_pushes_by_the_weight_s_own_slope():
+    """m = 1/(1 - (1 - w)·L·τ/τ_w), below zero where it pushes the positive down."""
+    pos, neg, batch = problem(12, 30)
+    for temperature, width in ((0.2, 2.0), (0.05, 0.5), (0.3, 1e6)):
+        hyper = {"temperature": temperature, "temperature_weight": width}
+        loss = build("sl-at-k", hyper).double()
+        weight = ((pos - loss.beta.detach()[batch.users]) / width).sigmoid()
+        softmax = make("sl", temperature=temperature)(pos, neg)
+        turned = (1 - weight) * softmax * temperature / width
+        found = losses.mass(loss, pos, neg, batch)
+        torch.testing.assert_close(found, 1 / (1 - turned))
+        assert ((found > 1) == ((softmax > 0) & (turned < 1))).all()
+        if width == 0.5:
+            assert (found < 0).any() and ((found < 0) == (turned > 1)).all()
+        if width == 1e6:  # no weight is left: half of SL
+            torch.testing.assert_close(loss(pos, neg, batch), softmax / 2, rtol=1e-5, atol=0)
+
+
+def test_talos_is_sl_of_the_log_sigmoid_of_what_lies_above_the_threshold():
+    pos, neg, batch = problem(12, 30)
+    loss = build("talos", {"temperature": 0.1}).double()
+    beta = loss.beta.detach()[batch.users]
+    above = (pos - beta).sigmoid().log(), (neg - beta[:, None]).sigmoid().log()
+    sl = make("sl", temperature=0.1)
+    torch.testing.assert_close(loss(pos, neg, batch), sl(*above))
+    listened = negative_weights(sl, *above) / 30
+    pull, push = ((beta - pos).sigmoid(), (beta[:, None] - neg).sigmoid())
+    mass = (listened * push).sum(-1) / pull
+    torch.testing.assert_close(losses.mass(loss, pos, neg, batch), mass)
+    with torch.no_grad():
+        loss.beta.fill_(40)  # log σ(x) = x far below
+    torch.testing.assert_close(loss(pos, neg, batch), sl(pos, neg))
+    torch.testing.assert_close(losses.mass(loss, pos, neg, batch), torch.ones_like(pos))
 
 
 def test_infonce_is_sl_with_the_positive_among_the_negatives():
@@ -967,6 +1045,11 @@ BAD = [
     *[("llpauc", {s: v}, f"{s} must lie in (0, 1]") for s in ("share_pos", "share_neg")
       for v in (0, 1.01, NAN)],
     ("psl", {"temperature": 0}, "temperature must lie"),
+    *[(name, {"temperature": t}, "temperature must lie in (0, inf)")
+      for name in ("sl-at-k", "talos") for t in (0, NAN)],
+    *[(name, {"share": q}, "share must lie in (0, 1)")
+      for name in ("sl-at-k", "talos") for q in (0, 1, NAN)],
+    ("sl-at-k", {"temperature_weight": 0}, "temperature_weight must lie in (0, inf)"),
     ("psl", {"surrogate": "sigmoid"}, "surrogate must be 'tanh', 'atan' or 'relu'"),
     *[("drrl", {"order": o}, "order must lie in (1, inf]") for o in (1, 0.5, -2, NAN)],
     *[("drrl", {"order": o, "temperature": 0.2}, "order must lie in (1, inf)") for o in (1, INF)],
@@ -1015,7 +1098,7 @@ def test_numbers_must_be_numbers(name, value):
             make(name, n_users=3, n_items=3, **{key: value})
 
 
-@pytest.mark.parametrize("name", ["drrl", "advinfonce", "bsl-pooled"])
+@pytest.mark.parametrize("name", ["drrl", "advinfonce", "bsl-pooled", "sl-at-k", "talos"])
 def test_sizes_are_asked_for(name):
     with pytest.raises(ValueError, match="n_users must lie in"):
         make(name)
