@@ -68,7 +68,7 @@ from drrl_core.losses.softmax import (
     softmax_loss,
 )
 from drrl_core.losses.truncating import LLPAUC, cosine_contrastive_loss
-from drrl_core.losses.drrl import DrRL, drrl_loss, drrl_penalty_loss, starting_points
+from drrl_core.losses.drrl import DrRL, drrl_kl_loss, drrl_loss, drrl_penalty_loss, starting_points
 from drrl_core.losses.per_user import SLatK, Talos
 # isort: on
 
@@ -91,6 +91,7 @@ __all__ = [
     "bpr_loss",
     "construct",
     "cosine_contrastive_loss",
+    "drrl_kl_loss",
     "drrl_loss",
     "drrl_penalty_loss",
     "dual_rows",

@@ -39,6 +39,8 @@ SETTINGS = {
         {"order": INF, "weight": 4.0, "start": 0.3, "dual": "fixed"},
         {"order": 2.0, "eta": 0.7, "start": 0.0, "epsilon": 0.1},
         {"order": 1.5, "temperature": 0.2, "start": 0.1, "push": 0.7},
+        {"order": 1.0, "radius": 0.9, "start": 0.4, "push": 1.3},
+        {"order": 1.0, "radius": 0.5, "start": 0.3, "dual": "shared"},
         {"order": 2.0, "radius": 0.9, "dual": "exact"},
         {"order": 1.0, "radius": 0.9, "dual": "exact"},
         {"order": INF, "radius": 0.9, "dual": "exact", "push": 1.4},
@@ -66,6 +68,7 @@ EXTREMES = {
     # The penalty twin's value is itself beyond float32 at a β far below the scores.
     + [{"order": 200 / 199, "temperature": 1e-3, "start": 1.0}]
     + [{"order": 200 / 199, "temperature": 1e-3, "dual": "exact"}]
+    + [{"order": 1, "radius": 4.0, "start": 0.005}]
     + [{"order": order, "radius": 1.0, "dual": "exact"} for order in (1001.0, 200 / 199)],
     "sl-at-k": [{"temperature": 1e-3, "temperature_weight": 1e-3}],
     "talos": [{"temperature": 1e-3}],
@@ -78,8 +81,8 @@ NEEDS["advinfonce"] = ["users", "neg_items"]
 
 
 def label(case: object) -> str:
-    if isinstance(case, str):
-        return case
+    if not isinstance(case, dict):
+        return str(case)
     values = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in case.items()}
     return ",".join(f"{key}={value}" for key, value in values.items()) or "defaults"
 
@@ -148,6 +151,9 @@ def naive_drrl(p, n, s):
         lam, conj = s["temperature"], order / (order - 1)
         phi = [max(1 + (order - 1) * (x - beta) / lam, 0) ** conj / order - 1 / order for x in n]
         return 1 - p + s.get("push", 1) * (beta + lam * mean(phi))
+    if order == 1:
+        tilted = beta * math.log(mean([math.exp(x / beta) for x in n]))
+        return 1 - p + s.get("push", 1) * (beta * s["radius"] + tilted)
     conj = order / (order - 1) if order < INF else 1
     c = s.get("weight", 1)
     if "radius" in s:
@@ -862,8 +868,14 @@ def test_no_beta_is_below_the_exact_one(size, order, beta, seed):
     assert (exact <= fixed + 1e-9).all()
 
 
-@pytest.mark.parametrize("size", [{"radius": 1.0}, {"temperature": 0.2}], ids=label)
-@pytest.mark.parametrize("order", [1.5, 2.0, 4.0])
+@pytest.mark.parametrize(
+    ("order", "size"),
+    [
+        *((order, {"radius": 1.0}) for order in (1.0, 1.5, 2.0, 4.0)),
+        *((order, {"temperature": 0.2}) for order in (1.5, 2.0, 4.0)),
+    ],
+    ids=label,
+)
 def test_learned_beta_converges_to_the_exact_one(order, size):
     pos, neg, batch = problem(1, 40, seed=5)
     exact = make("drrl", dual="exact", order=order, **size)(pos, neg, batch).item()
@@ -877,6 +889,32 @@ def test_learned_beta_converges_to_the_exact_one(order, size):
     assert exact <= loss(pos, neg, batch).item() + 1e-12
     assert loss(pos, neg, batch).item() == pytest.approx(exact, abs=1e-7)
     assert start > exact + 1e-3
+
+
+@given(st.floats(0.02, 3), st.floats(0, 1), st.integers(0, 1000))
+@settings(deadline=None, derandomize=True, max_examples=60)
+def test_no_temperature_is_below_the_exact_one(temperature, share, seed):
+    """At order 1 the bound at any τ lies above the ball's own value, which its best τ has."""
+    pos, neg, batch = problem(4, 12, seed)
+    neg[0, ::3] = -INF
+    radius = 0.8 * share * math.log(8)
+    worst = dro.worst_case(neg, order=1, radius=radius)
+    loss = make("drrl", n_users=USERS, order=1, radius=radius, start=temperature)
+    assert (loss(pos, neg, batch) >= 1 - pos + worst.value - 1e-6).all()
+    if radius > 0.01:
+        at_best = losses.drrl_kl_loss(pos, neg, worst.dual, radius=radius)
+        torch.testing.assert_close(at_best, 1 - pos + worst.value)
+
+
+def test_a_learned_temperature_stays_above_zero():
+    loss = make("drrl", n_users=2, order=1, radius=1.0, start=0.3)
+    with torch.no_grad():
+        loss.beta[1] = -1
+    loss.project()
+    assert loss.beta.tolist() == pytest.approx([0.3, 0.005])
+    other = make("drrl", n_users=2, order=2, radius=1.0, start=-0.3)
+    other.project()
+    assert other.beta.tolist() == pytest.approx([-0.3, -0.3])
 
 
 def test_weights_of_sl_are_equation_8():
@@ -931,6 +969,16 @@ def test_mass_of_the_losses_of_differences_and_of_exact_balls_is_1_and_a_push_s_
     for name, hyper in (("sl", {}), ("drrl", {"dual": "exact", "order": 3, "radius": 1.0})):
         found = losses.mass(make(name, **hyper, push=1.3), pos, neg, batch)
         torch.testing.assert_close(found, torch.full_like(found, 1.3), rtol=1e-6, atol=0)
+
+
+def test_mass_at_order_1_is_1_at_every_temperature():
+    pos, neg, batch = problem(6, 20)
+    neg[0, :5] = -INF
+    for start in (0.01, 0.1, 3.0):
+        for push in (1.0, 1.3):
+            loss = make("drrl", n_users=USERS, order=1, radius=0.8, start=start, push=push)
+            found = losses.mass(loss, pos, neg, batch)
+            torch.testing.assert_close(found, torch.full_like(found, push))
 
 
 def test_mass_of_a_fixed_margin_is_what_the_margin_makes_it():
@@ -1051,7 +1099,12 @@ BAD = [
       for name in ("sl-at-k", "talos") for q in (0, 1, NAN)],
     ("sl-at-k", {"temperature_weight": 0}, "temperature_weight must lie in (0, inf)"),
     ("psl", {"surrogate": "sigmoid"}, "surrogate must be 'tanh', 'atan' or 'relu'"),
-    *[("drrl", {"order": o}, "order must lie in (1, inf]") for o in (1, 0.5, -2, NAN)],
+    *[("drrl", {"order": o}, "order must lie in [1, inf]") for o in (0.5, -2, NAN)],
+    *[("drrl", {"order": 1} | w, "at order 1 the weight is 1 for every ball: give a radius")
+      for w in ({}, {"weight": 1}, {"weight": 2, "dual": "shared"})],
+    *[("drrl", {"order": 1, "radius": 1, "start": t}, "start must lie in (0, inf)")
+      for t in (0, -1)],
+    ("drrl", {"order": 1, "radius": 1, "epsilon": 0.1}, "epsilon"),
     *[("drrl", {"order": o, "temperature": 0.2}, "order must lie in (1, inf)") for o in (1, INF)],
     *[("drrl", {"order": o, "radius": 1, "dual": "exact"}, "order must lie in [1, inf]")
       for o in (0.99, NAN)],
