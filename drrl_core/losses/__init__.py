@@ -13,9 +13,9 @@ nobody looks at values: a GPU would wait at every step.
 Derivatives for the scores are right to every order, in reverse and forward mode and within
 torch.func. A dual variable's gradient is not the plain derivative (see below).
 
-Modules: `pointwise` (MSE, BCE, BPR), `softmax` (SL, InfoNCE, BSL, PSL, AdvInfoNCE), `truncating`
-(CCL, LLPAUC), `drrl`, `per_user` (SL@K, Talos); each has its entry in `registry`.
-`drrl_core.register` adds your own.
+Modules: `pointwise` (MSE, BCE, gBCE, BPR), `softmax` (SL, InfoNCE, BSL, PSL, AdvInfoNCE),
+`truncating` (CCL, LLPAUC), `drrl`, `per_user` (SL@K, Talos, Adap-τ); each has its entry in
+`registry`. `drrl_core.register` adds your own.
 
 Where to start: `sl` with a temperature of 0.1 to 0.3; then `drrl` with the radius and order that
 `starting_points` reads off the trained scores, and dual="exact", which has nothing else to tune.
@@ -58,7 +58,7 @@ from drrl_core.losses.weights import mass, negative_weights, slopes, weights_of
 
 # isort: off
 # The registry's order.
-from drrl_core.losses.pointwise import bce_loss, bpr_loss, mse_loss
+from drrl_core.losses.pointwise import GBCE, bce_loss, bpr_loss, mse_loss
 from drrl_core.losses.softmax import (
     AdvInfoNCE,
     PooledBSL,
@@ -69,13 +69,15 @@ from drrl_core.losses.softmax import (
 )
 from drrl_core.losses.truncating import LLPAUC, cosine_contrastive_loss
 from drrl_core.losses.drrl import DrRL, drrl_kl_loss, drrl_loss, drrl_penalty_loss, starting_points
-from drrl_core.losses.per_user import SLatK, Talos
+from drrl_core.losses.per_user import AdapTau, SLatK, Talos
 # isort: on
 
 __all__ = [
+    "GBCE",
     "LLPAUC",
     "NOTHING",
     "REGISTRY",
+    "AdapTau",
     "AdvInfoNCE",
     "Batch",
     "DrRL",

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drrl_core import dro, losses
-from drrl_core.losses import REGISTRY, Batch, make, negative_weights
+from drrl_core.losses import REGISTRY, Batch, make, negative_weights, per_user
 from drrl_core.testing import check_loss
 from drrl_core.testing import loss_checks as battery
 from drrl_core.testing.loss_checks import ITEMS, USERS, assert_same, gradients, problem
@@ -48,6 +48,8 @@ SETTINGS = {
     ],
     "sl-at-k": [{"temperature": 0.5, "temperature_weight": 1.5, "share": 0.3}],
     "talos": [{"temperature": 0.05, "share": 0.3}],
+    "gbce": [{"calibration": 0.0}, {"calibration": 1.0}],
+    "adap-tau": [{"temperature": 0.1, "damping": 0.05}],
 }
 CASES = [(name, hyper) for name in REGISTRY for hyper in [{}, *SETTINGS.get(name, [])]]
 # The worst a setting can be.
@@ -72,11 +74,12 @@ EXTREMES = {
     + [{"order": order, "radius": 1.0, "dual": "exact"} for order in (1001.0, 200 / 199)],
     "sl-at-k": [{"temperature": 1e-3, "temperature_weight": 1e-3}],
     "talos": [{"temperature": 1e-3}],
+    "adap-tau": [{"temperature": 1e-3, "damping": 1e-3}],
 }
 HARD = [(n, h) for n in REGISTRY for h in [{}, *SETTINGS.get(n, []), *EXTREMES.get(n, [])]]
 
 # What each finds in the batch.
-NEEDS = {name: ["users"] for name in ("bsl-pooled", "drrl", "sl-at-k", "talos")}
+NEEDS = {name: ["users"] for name in ("bsl-pooled", "drrl", "sl-at-k", "talos", "adap-tau")}
 NEEDS["advinfonce"] = ["users", "neg_items"]
 
 
@@ -176,6 +179,23 @@ def naive_talos(p, n, s):
     return -math.log(high / sum(low))
 
 
+def naive_gbce(p, n, s):
+    t, alpha = s.get("calibration", 0.75), min(len(n) / (ITEMS - 1), 1)
+    beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+    logs = [math.log(sigmoid(p) ** beta), *(math.log(1 - sigmoid(x)) for x in n)]
+    return -mean(logs)
+
+
+def naive_adap_tau(p, n, s):
+    x = max((s.level - mean(s.levels)) / s.get("damping", 1), -1 / math.e)
+    low, high = -1.0, 50.0
+    for _ in range(200):  # Lambert's W by bisection
+        w = (low + high) / 2
+        low, high = (w, high) if w * math.exp(w) < x else (low, w)
+    t = s.get("temperature", 0.2)
+    return -p / t + math.log(sum(math.exp(y / (t * math.exp(w))) for y in n))
+
+
 NAIVE = {
     "mse": lambda p, n, s: ((sigmoid(p) - 1) ** 2 + mean([sigmoid(x) ** 2 for x in n])) / 2,
     "bce": lambda p, n, s: (
@@ -216,6 +236,8 @@ NAIVE = {
     "drrl": naive_drrl,
     "sl-at-k": naive_sl_at_k,
     "talos": naive_talos,
+    "gbce": naive_gbce,
+    "adap-tau": naive_adap_tau,
 }
 
 
@@ -231,6 +253,9 @@ def naive_row(name, hyper, loss, pos, neg, batch, i):
     if "items" in owned:
         known.g_user = owned["users"][user].tolist()
         known.g_items = owned["items"][batch.neg_items[i]].tolist()
+    if "level" in owned:
+        known.levels = owned["level"].tolist()
+        known.level = known.levels[user]
     if "beta" in owned:
         known.beta = owned["beta"][user if len(owned["beta"]) > 1 else 0].item()
     return NAIVE[name](pos[i].item(), neg[i].tolist(), known)
@@ -523,6 +548,7 @@ def sole_gradients(loss, pos, neg, batch):
         ("llpauc", {}),
         ("advinfonce", {"adversary_dim": 3}),
         ("talos", {"share": 0.3}),
+        ("adap-tau", {}),
     ],
     ids=label,
 )
@@ -576,7 +602,7 @@ def test_dual_rows(index, ascend):
 # What maximises, everything else minimises.
 MAXIMISES = {"advinfonce": {"users", "items"}, "llpauc": {"gamma", "s_pos"}}
 # What follows the scores by a fit of its own, whatever the loss makes of it.
-FITTED = {"sl-at-k": {"beta"}, "talos": {"beta"}}
+FITTED = {"sl-at-k": {"beta"}, "talos": {"beta"}, "adap-tau": {"level"}}
 
 
 @every_case
@@ -615,6 +641,30 @@ def test_a_learned_threshold_is_the_top_k_quantile(name, k):
     torch.testing.assert_close(loss.beta.detach(), ranked[:, k - 1], rtol=0, atol=1e-2)
     worst = dro.worst_case(neg, order=INF, radius=math.log(30 / k))
     assert (worst.dual <= ranked[:, k - 1] + 1e-12).all()
+
+
+def test_a_user_s_level_is_the_mean_loss_of_its_examples():
+    pos, neg, batch = problem(12, 8)
+    loss = make("adap-tau", n_users=USERS).double()
+    descent = torch.optim.SGD(loss.parameters(), lr=1e-3 * loss.dual_rates["level"])
+    for _ in range(300):
+        descent.zero_grad()
+        loss(pos, neg, batch).mean().backward()
+        descent.step()
+    alone = [(-p + math.log(mean([math.exp(x) for x in n]))) for p, n in zip(pos, neg, strict=True)]
+    for user in range(USERS):
+        of_user = [x.item() for x, u in zip(alone, batch.users, strict=True) if u == user]
+        expected = mean(of_user) if of_user else 0
+        assert loss.level[user].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_lambert_s_function_is_scipy_s():
+    special = pytest.importorskip("scipy.special")
+    x = torch.cat([torch.linspace(-0.36787, 0, 200), torch.logspace(-6, 5, 200)]).double()
+    expected = torch.from_numpy(special.lambertw(x.numpy()).real)
+    torch.testing.assert_close(per_user._exp_minus_lambert(x), (-expected).exp())
+    least = torch.tensor([-1 / math.e, -3.0]).double()
+    torch.testing.assert_close(per_user._exp_minus_lambert(least), torch.full_like(least, math.e))
 
 
 def test_llpauc_rates():
@@ -818,6 +868,39 @@ def test_talos_is_sl_of_the_log_sigmoid_of_what_lies_above_the_threshold():
         loss.beta.fill_(40)  # log σ(x) = x far below
     torch.testing.assert_close(loss(pos, neg, batch), sl(pos, neg))
     torch.testing.assert_close(losses.mass(loss, pos, neg, batch), torch.ones_like(pos))
+
+
+def test_gbce_at_calibration_1_pushes_as_if_all_items_had_been_drawn():
+    """Its mass is that of BCE over all other items, their mean for the mean of those drawn."""
+    pos, neg, _ = problem(12, 30)
+    neg[0, 7:] = -INF
+    share = (neg > -INF).double().sum(-1) / 499
+    sums = torch.where(neg > -INF, neg.sigmoid(), 0).sum(-1) / (-pos).sigmoid()
+    for t in (0.0, 0.5, 1.0):
+        found = losses.mass(make("gbce", n_items=500, calibration=t), pos, neg)
+        torch.testing.assert_close(found, sums / (1 - t * (1 - share)))
+    torch.testing.assert_close(found, 499 * losses.mass(make("bce"), pos, neg))
+    one = neg[:, :1]
+    bce = make("gbce", n_items=500, calibration=0)(pos, one)
+    torch.testing.assert_close(bce, make("bce")(pos, one))
+
+
+def test_adap_tau_is_a_push_of_each_user_s_own():
+    pos, neg, batch = problem(12, 30)
+    for damping in (0.02, 0.5):
+        loss = build("adap-tau", {"temperature": 0.2, "damping": damping}).double()
+        found = losses.mass(loss, pos, neg, batch)
+        weights = negative_weights(loss, pos, neg, batch)
+        for i, push in enumerate(found.tolist()):
+            sl = negative_weights(make("sl", temperature=0.2 / push), pos, neg)
+            torch.testing.assert_close(weights[i], sl[i])
+        level = loss.level.detach()
+        low = (level < level.mean())[batch.users]
+        assert ((found > 1) == low).all() and (found <= math.e + 1e-9).all() and low.any()
+    with torch.no_grad():
+        loss.level.fill_(0.3)  # all users alike
+    sl = make("sl", temperature=0.2)
+    torch.testing.assert_close(loss(pos, neg, batch), sl(pos, neg))
 
 
 def test_infonce_is_sl_with_the_positive_among_the_negatives():
@@ -1097,6 +1180,9 @@ BAD = [
       for name in ("sl-at-k", "talos") for t in (0, NAN)],
     *[(name, {"share": q}, "share must lie in (0, 1)")
       for name in ("sl-at-k", "talos") for q in (0, 1, NAN)],
+    *[("adap-tau", {key: t}, f"{key} must lie in (0, inf)")
+      for key in ("temperature", "damping") for t in (0, NAN)],
+    *[("gbce", {"calibration": t}, "calibration must lie in [0, 1]") for t in (-0.1, 1.1, NAN)],
     ("sl-at-k", {"temperature_weight": 0}, "temperature_weight must lie in (0, inf)"),
     ("psl", {"surrogate": "sigmoid"}, "surrogate must be 'tanh', 'atan' or 'relu'"),
     *[("drrl", {"order": o}, "order must lie in [1, inf]") for o in (0.5, -2, NAN)],
@@ -1151,10 +1237,14 @@ def test_numbers_must_be_numbers(name, value):
             make(name, n_users=3, n_items=3, **{key: value})
 
 
-@pytest.mark.parametrize("name", ["drrl", "advinfonce", "bsl-pooled", "sl-at-k", "talos"])
+@pytest.mark.parametrize(
+    "name", ["drrl", "advinfonce", "bsl-pooled", "sl-at-k", "talos", "adap-tau"]
+)
 def test_sizes_are_asked_for(name):
     with pytest.raises(ValueError, match="n_users must lie in"):
         make(name)
+    with pytest.raises(ValueError, match=r"n_items must lie in \[1, inf\)"):
+        make("gbce")
 
 
 def test_functions_refuse_too():
@@ -1171,9 +1261,8 @@ def test_functions_refuse_too():
 def test_registry_line(name):
     line = REGISTRY[name]
     assert losses.lookup(name) is line
-    assert (line.similarity, line.negatives) == (
-        ("dot", 1) if name in ("mse", "bce", "bpr") else ("cosine", 64)
-    )
+    expected = {"gbce": ("dot", 64)} | dict.fromkeys(("mse", "bce", "bpr"), ("dot", 1))
+    assert (line.similarity, line.negatives) == expected.get(name, ("cosine", 64))
     assert line.version == {"advinfonce": 2, "llpauc": 2}.get(name, 1)
     make(name, n_users=2, n_items=2, **losses.hyperparameters(name))  # its defaults are its own
 
