@@ -1,4 +1,4 @@
-"""Every loss of the paper, 'Advancing Loss Functions in Recommender Systems' (AAAI 2025), and psl.
+"""Every loss of the paper, 'Advancing Loss Functions in Recommender Systems' (AAAI 2025), and more.
 
 One value an example; the caller takes the mean. Throughout, `pos` is (B,) and holds the score of
 each example's positive item; `neg` is (B, N) and holds the scores of its negatives. A score of -inf

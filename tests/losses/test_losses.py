@@ -903,6 +903,25 @@ def test_adap_tau_is_a_push_of_each_user_s_own():
     torch.testing.assert_close(loss(pos, neg, batch), sl(pos, neg))
 
 
+def test_directau_pushes_pairs_of_a_side_by_kl_twice_gamma_times_the_pull():
+    """‖x - y‖² = 2 - 2c of unit vectors: log mean exp(-2‖x - y‖²) is KL at τ = 1/4 of cosines."""
+    gamma, rng = 0.7, torch.Generator().manual_seed(0)
+    rows = [torch.randn(9, 4, generator=rng, dtype=torch.float64) for _ in "ui"]
+    users, items = (torch.nn.functional.normalize(x, dim=-1) for x in rows)
+    cosines = [(x @ x.T)[*torch.triu_indices(9, 9, 1)].requires_grad_() for x in (users, items)]
+    worst = [dro.worst_case(c, order=1, temperature=1 / 4) for c in cosines]
+    published = [torch.pdist(x).square().mul(-2).exp().mean().log() for x in (users, items)]
+    torch.testing.assert_close(
+        torch.stack(published), torch.stack([4 * w.value - 4 for w in worst])
+    )
+    pos = (users * items).sum(-1).requires_grad_()
+    alignment = (users - items).square().sum(-1).mean()
+    torch.testing.assert_close(alignment, (2 - 2 * pos).mean())
+    loss = (2 - 2 * pos).mean() + gamma / 2 * sum(4 * w.value - 4 for w in worst)
+    pull, *push = torch.autograd.grad(loss, [pos, *cosines])
+    assert sum(x.sum() for x in push).item() == pytest.approx(-2 * gamma * pull.sum().item())
+
+
 def test_infonce_is_sl_with_the_positive_among_the_negatives():
     pos, neg, _ = problem(12, 30)
     both = torch.cat([pos[:, None], neg], -1)
