@@ -1,4 +1,4 @@
-"""Every loss of the paper, 'Advancing Loss Functions in Recommender Systems' (AAAI 2025), and psl.
+"""Every loss of the paper, 'Advancing Loss Functions in Recommender Systems' (AAAI 2025), and more.
 
 One value an example; the caller takes the mean. Throughout, `pos` is (B,) and holds the score of
 each example's positive item; `neg` is (B, N) and holds the scores of its negatives. A score of -inf
@@ -13,16 +13,18 @@ nobody looks at values: a GPU would wait at every step.
 Derivatives for the scores are right to every order, in reverse and forward mode and within
 torch.func. A dual variable's gradient is not the plain derivative (see below).
 
-Modules: `pointwise` (MSE, BCE, BPR), `softmax` (SL, InfoNCE, BSL, PSL, AdvInfoNCE), `truncating`
-(CCL, LLPAUC), `drrl`; each has its entry in `registry`. `drrl_core.register` adds your own.
+Modules: `pointwise` (MSE, BCE, gBCE, BPR), `softmax` (SL, InfoNCE, BSL, PSL, AdvInfoNCE),
+`truncating` (CCL, LLPAUC), `drrl`, `per_user` (SL@K, Talos, Adap-τ); each has its entry in
+`registry`. `drrl_core.register` adds your own.
 
 Where to start: `sl` with a temperature of 0.1 to 0.3; then `drrl` with the radius and order that
 `starting_points` reads off the trained scores, and dual="exact", which has nothing else to tune.
 
 What a loss owns besides the model is a *dual variable*: a parameter of the module, trained by an
 optimiser of its own at its own rate. Its gradient is the mean over the batch's examples that use
-it (see `dual_rows`), reversed where it maximises, so that gradient descent serves them all. How it
-is trained, the module says itself, where it is not by SGD at every step:
+it (see `dual_rows`), reversed where it maximises, or that of a fit to the scores (`per_user`), so
+that gradient descent serves them all. How it is trained, the module says itself, where it is not by
+SGD at every step:
 
 - `dual_optimiser`: "sgd" or "adam";
 - `dual_rates`: by name, how many times the common rate a variable moves at;
@@ -56,7 +58,7 @@ from drrl_core.losses.weights import mass, negative_weights, slopes, weights_of
 
 # isort: off
 # The registry's order.
-from drrl_core.losses.pointwise import bce_loss, bpr_loss, mse_loss
+from drrl_core.losses.pointwise import GBCE, bce_loss, bpr_loss, mse_loss
 from drrl_core.losses.softmax import (
     AdvInfoNCE,
     PooledBSL,
@@ -66,26 +68,32 @@ from drrl_core.losses.softmax import (
     softmax_loss,
 )
 from drrl_core.losses.truncating import LLPAUC, cosine_contrastive_loss
-from drrl_core.losses.drrl import DrRL, drrl_loss, drrl_penalty_loss, starting_points
+from drrl_core.losses.drrl import DrRL, drrl_kl_loss, drrl_loss, drrl_penalty_loss, starting_points
+from drrl_core.losses.per_user import AdapTau, SLatK, Talos
 # isort: on
 
 __all__ = [
+    "GBCE",
     "LLPAUC",
     "NOTHING",
     "REGISTRY",
+    "AdapTau",
     "AdvInfoNCE",
     "Batch",
     "DrRL",
     "Loss",
     "PooledBSL",
     "Range",
+    "SLatK",
     "SampledScores",
+    "Talos",
     "Variant",
     "bce_loss",
     "bilateral_softmax_loss",
     "bpr_loss",
     "construct",
     "cosine_contrastive_loss",
+    "drrl_kl_loss",
     "drrl_loss",
     "drrl_penalty_loss",
     "dual_rows",

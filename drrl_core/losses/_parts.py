@@ -29,6 +29,11 @@ def rescale(values: Tensor, factor: Tensor | float) -> Tensor:
     return fixed + factor * (values - fixed)
 
 
+def fitted(value: Tensor, fit: Tensor) -> Tensor:
+    """The value as it is; its gradient that of value + fit, by which what a loss owns moves."""
+    return value + (fit - fit.detach())
+
+
 def dual_rows(
     table: Tensor,
     index: Tensor,

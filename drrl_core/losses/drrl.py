@@ -1,6 +1,7 @@
 """DrRL: the losses of the whole family, at a given β and with their own."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn.functional import relu
 
 from drrl_core import dro
 from drrl_core.losses._inputs import Batch, check, check_batch, check_rows, guarded, guarded_forward
-from drrl_core.losses._parts import count_negatives, dual_rows, mean_negatives
+from drrl_core.losses._parts import count_negatives, dual_rows, log_mean_exp, mean_negatives
 from drrl_core.losses.registry import PUSH, RATE, Range, Space, Variant, entry
 
 
@@ -23,6 +24,14 @@ def _radius(negatives: int) -> Range:
 BALL: Space = {"loss.order-1": Range(0.02, 150, True), "loss.radius": _radius, "train.lr": RATE}
 FIXED: Space = {**BALL, "loss.start": Range(-0.3, 0.9)}
 LEARNED: Space = {**FIXED, "train.dual_lr": Range(1e-5, 1e-1, True)}
+# At order 1 what is learned is a temperature: iSogCLR's.
+TEMPERATURES: Space = {
+    "loss.radius": _radius,
+    "loss.start": Range(0.05, 0.5, True),
+    "train.dual_lr": Range(1e-5, 1e-1, True),
+    "train.lr": RATE,
+}
+LEAST_TEMPERATURE = 0.005  # iSogCLR's; below it float32 has few digits left of exp(n/τ)
 PENALTY: Space = {
     "loss.order-1": Range(0.02, 2, True),
     "loss.temperature": Range(0.01, 0.5, True),
@@ -175,6 +184,41 @@ def drrl_penalty_loss(
     return (1 - pos) + push * beta + push * temperature * mean_negatives(conjugate, neg)
 
 
+@guarded
+def drrl_kl_loss(
+    pos: Tensor, neg: Tensor, dual: Tensor | float, *, radius: float = 1.0, push: float = 1.0
+) -> Tensor:
+    """DrRL of order 1 at a given temperature: (1 - p) + m·[τ·ρ + τ·log mean_j exp(n_j/τ)].
+
+    An upper bound, for any τ > 0, of (1 - p) + m times the worst case over the KL ball of radius ρ,
+    to which `drrl_loss` has no limit: at order 1 its weight is 1 whatever the radius. The
+    negatives' slopes sum to m at every τ. Source: iSogCLR (Qiu et al., ICML 2023,
+    arXiv 2305.11965), where m = 1.
+
+    Args:
+        pos: (B,) scores.
+        neg: (B, N) scores, -inf = masked.
+        dual: τ > 0, a number or (B,), in units of score.
+        radius: ρ >= 0, nats.
+        push: m > 0, as in `softmax_loss`.
+
+    Returns:
+        (B,) in units of score.
+
+    Raises:
+        ValueError: a value out of range, or a dual of another shape; τ itself is not looked at.
+
+    >>> drrl_kl_loss(torch.tensor([1.0]), torch.tensor([[0.5, 0.5]]), 0.2, radius=1)
+    tensor([0.7000])
+    """
+    check(0, math.inf, "[)", radius=radius)
+    check(0, math.inf, "()", push=push)
+    temperature, kept = _beta(dual, neg), neg != -math.inf
+    scaled = torch.where(kept, neg, 0) / temperature[..., None]  # -inf/τ would have no slope in τ
+    bound = log_mean_exp(torch.where(kept, scaled, -math.inf)) + radius
+    return (1 - pos) + push * temperature * bound
+
+
 @entry(
     "drrl",
     label="DrRL",
@@ -190,6 +234,7 @@ def drrl_penalty_loss(
         "drrl-push": Variant(
             "DrRL, exact β, push", {**BALL, "loss.push": PUSH}, {"loss.dual": "exact"}
         ),
+        "isogclr": Variant("iSogCLR", TEMPERATURES, {"loss.order": 1.0, "loss.dual": "learned"}),
     },
 )
 class DrRL(nn.Module):
@@ -198,18 +243,19 @@ class DrRL(nn.Module):
     The size of the ball is exactly one of `weight` (c), `radius` (ρ) and `eta` (the paper's η), or
     `temperature` (λ) for the penalty twin. The default is the paper's own advice, `weight=1` with a
     learned β: radius zero, so that β has no finite optimum and its start, `dual_lr` and the moment
-    training stops decide how robust the loss is. Source: Eq. 9-11.
+    training stops decide how robust the loss is. Source: Eq. 9-11. At order 1 the dual variable is
+    a temperature τ, and one learned by each user is iSogCLR (Qiu et al., ICML 2023).
 
     Args:
         n_users: with dual="learned" each of them has a β.
-        order: γ in (1, ∞]; with an exact β, 1 too.
-        weight: c > 0, dimensionless.
+        order: γ in [1, ∞]; (1, ∞) for the penalty twin, [1, ∞) where its β is exact.
+        weight: c > 0, dimensionless; at order 1, where it is 1 for every ball, give a radius.
         radius: ρ >= 0, nats.
         eta: η >= 0, dimensionless.
         temperature: λ > 0, in units of score.
         dual: "learned", a β a user; "shared", one learned β (the ablation w/o-P); "fixed", one β
             that stays (w/o-LP); "exact", each row's own optimum: no start, no rate.
-        start: where β starts, in units of score.
+        start: where β starts, in units of score; at order 1 τ, which stays at 0.005 or above.
         epsilon: ε >= 0, in units of score: the authors' 0.1, which is not in the paper.
         push: m > 0, how many times the worst case counts, as in `softmax_loss`.
 
@@ -247,15 +293,19 @@ class DrRL(nn.Module):
         if dual not in self.DUALS:
             raise ValueError(f"dual must be one of {', '.join(self.DUALS)}, not {dual!r}")
         exact, penalty = dual == "exact", "temperature" in sizes
-        check(1, math.inf, ("[" if exact else "(") + (")" if penalty else "]"), order=order)
+        ends = ("[" if exact or not penalty else "(") + (")" if penalty else "]")
+        check(1, math.inf, ends, order=order)
         check(0, math.inf, "[)" if sizes.keys() & {"radius", "eta"} else "()", **sizes)
-        check(-math.inf, math.inf, "()", start=start)
+        kl = order == 1 and not exact
+        check(0 if kl else -math.inf, math.inf, "()", start=start)
         check(0, math.inf, "[)", epsilon=epsilon)
         check(0, math.inf, "()", push=push)
-        if epsilon and (exact or penalty):
+        if epsilon and (exact or penalty or kl):
             raise ValueError("epsilon is added to c·(n - β)₊: give it with a ball and a β, or not")
         if "eta" in sizes:
             sizes = {"radius": dro.radius_from_eta(sizes["eta"], order)}
+        if kl and "weight" in sizes:
+            raise ValueError("at order 1 the weight is 1 for every ball: give a radius, in nats")
         if exact and "weight" in sizes:
             if sizes["weight"] <= 1:
                 raise ValueError(
@@ -264,13 +314,14 @@ class DrRL(nn.Module):
                     "is no ball. Give a radius, or keep c and learn β."
                 )
             sizes = {"radius": dro.radius_from_weight(sizes["weight"], order)}
-        elif not exact and "radius" in sizes:
+        elif not (exact or kl) and "radius" in sizes:
             sizes = {"weight": dro.weight_from_radius(sizes["radius"], order)}
         self.dual, self.push, self.hyper = dual, push, {"order": order, **sizes}
         if exact:
             return
-        self.function = drrl_penalty_loss if penalty else drrl_loss
-        self.hyper |= {} if penalty else {"epsilon": epsilon}
+        self.hyper |= {} if penalty or kl else {"epsilon": epsilon}
+        bound = partial(drrl_penalty_loss if penalty else drrl_loss, **self.hyper)
+        self.bound = partial(drrl_kl_loss, **sizes) if kl else bound
         if dual == "learned":
             check(1, math.inf, "[)", n_users=n_users)
         beta = torch.full((n_users if dual == "learned" else 1,), float(start))
@@ -286,7 +337,13 @@ class DrRL(nn.Module):
             beta = dual_rows(self.beta, batch.users, rate=batch.rate)
         else:
             beta = self.beta.expand(len(pos))
-        return self.function(pos, neg, beta, push=self.push, **self.hyper)
+        return self.bound(pos, neg, beta, push=self.push)
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """At order 1, keep temperatures above zero, after a step."""
+        if self.hyper["order"] == 1:
+            self.beta.clamp_(min=LEAST_TEMPERATURE)
 
 
 def starting_points(

@@ -287,7 +287,7 @@ def radii_by_user(trained: Trained, *, users: int | None = 200) -> pd.DataFrame:
     loss gives. SL is of order 1, CCL of order ∞, DrRL of its own.
 
     Args:
-        trained: by a loss whose entry says an order: sl, infonce, bsl, ccl, drrl.
+        trained: by a loss whose entry says an order, such as sl, bsl, ccl and drrl.
         users: how many, evenly spread over those with a train pair; all when None.
 
     Returns:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drrl_core import dro, losses
-from drrl_core.losses import REGISTRY, Batch, make, negative_weights
+from drrl_core.losses import REGISTRY, Batch, make, negative_weights, per_user
 from drrl_core.testing import check_loss
 from drrl_core.testing import loss_checks as battery
 from drrl_core.testing.loss_checks import ITEMS, USERS, assert_same, gradients, problem
@@ -39,11 +39,17 @@ SETTINGS = {
         {"order": INF, "weight": 4.0, "start": 0.3, "dual": "fixed"},
         {"order": 2.0, "eta": 0.7, "start": 0.0, "epsilon": 0.1},
         {"order": 1.5, "temperature": 0.2, "start": 0.1, "push": 0.7},
+        {"order": 1.0, "radius": 0.9, "start": 0.4, "push": 1.3},
+        {"order": 1.0, "radius": 0.5, "start": 0.3, "dual": "shared"},
         {"order": 2.0, "radius": 0.9, "dual": "exact"},
         {"order": 1.0, "radius": 0.9, "dual": "exact"},
         {"order": INF, "radius": 0.9, "dual": "exact", "push": 1.4},
         {"order": 1.5, "temperature": 0.2, "dual": "exact"},
     ],
+    "sl-at-k": [{"temperature": 0.5, "temperature_weight": 1.5, "share": 0.3}],
+    "talos": [{"temperature": 0.05, "share": 0.3}],
+    "gbce": [{"calibration": 0.0}, {"calibration": 1.0}],
+    "adap-tau": [{"temperature": 0.1, "damping": 0.05}],
 }
 CASES = [(name, hyper) for name in REGISTRY for hyper in [{}, *SETTINGS.get(name, [])]]
 # The worst a setting can be.
@@ -64,17 +70,22 @@ EXTREMES = {
     # The penalty twin's value is itself beyond float32 at a β far below the scores.
     + [{"order": 200 / 199, "temperature": 1e-3, "start": 1.0}]
     + [{"order": 200 / 199, "temperature": 1e-3, "dual": "exact"}]
+    + [{"order": 1, "radius": 4.0, "start": 0.005}]
     + [{"order": order, "radius": 1.0, "dual": "exact"} for order in (1001.0, 200 / 199)],
+    "sl-at-k": [{"temperature": 1e-3, "temperature_weight": 1e-3}],
+    "talos": [{"temperature": 1e-3}],
+    "adap-tau": [{"temperature": 1e-3, "damping": 1e-3}],
 }
 HARD = [(n, h) for n in REGISTRY for h in [{}, *SETTINGS.get(n, []), *EXTREMES.get(n, [])]]
 
 # What each finds in the batch.
-NEEDS = {"bsl-pooled": ["users"], "advinfonce": ["users", "neg_items"], "drrl": ["users"]}
+NEEDS = {name: ["users"] for name in ("bsl-pooled", "drrl", "sl-at-k", "talos", "adap-tau")}
+NEEDS["advinfonce"] = ["users", "neg_items"]
 
 
 def label(case: object) -> str:
-    if isinstance(case, str):
-        return case
+    if not isinstance(case, dict):
+        return str(case)
     values = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in case.items()}
     return ",".join(f"{key}={value}" for key, value in values.items()) or "defaults"
 
@@ -143,6 +154,9 @@ def naive_drrl(p, n, s):
         lam, conj = s["temperature"], order / (order - 1)
         phi = [max(1 + (order - 1) * (x - beta) / lam, 0) ** conj / order - 1 / order for x in n]
         return 1 - p + s.get("push", 1) * (beta + lam * mean(phi))
+    if order == 1:
+        tilted = beta * math.log(mean([math.exp(x / beta) for x in n]))
+        return 1 - p + s.get("push", 1) * (beta * s["radius"] + tilted)
     conj = order / (order - 1) if order < INF else 1
     c = s.get("weight", 1)
     if "radius" in s:
@@ -151,6 +165,35 @@ def naive_drrl(p, n, s):
         c = (1 + order * (order - 1) * s["eta"]) ** (1 / order)
     norm = mean([(eps + c * max(x - beta, 0)) ** conj for x in n]) ** (1 / conj)
     return 1 - p + s.get("push", 1) * (beta + norm)
+
+
+def naive_sl_at_k(p, n, s):
+    t = s.get("temperature", 0.2)
+    weight = sigmoid((p - s.beta) / s.get("temperature_weight", 2))
+    return weight * math.log(sum(math.exp((x - p) / t) for x in n))
+
+
+def naive_talos(p, n, s):
+    power = 1 / s.get("temperature", 0.1)
+    high, low = sigmoid(p - s.beta) ** power, [sigmoid(x - s.beta) ** power for x in n]
+    return -math.log(high / sum(low))
+
+
+def naive_gbce(p, n, s):
+    t, alpha = s.get("calibration", 0.75), min(len(n) / (ITEMS - 1), 1)
+    beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+    logs = [math.log(sigmoid(p) ** beta), *(math.log(1 - sigmoid(x)) for x in n)]
+    return -mean(logs)
+
+
+def naive_adap_tau(p, n, s):
+    x = max((s.level - mean(s.levels)) / s.get("damping", 1), -1 / math.e)
+    low, high = -1.0, 50.0
+    for _ in range(200):  # Lambert's W by bisection
+        w = (low + high) / 2
+        low, high = (w, high) if w * math.exp(w) < x else (low, w)
+    t = s.get("temperature", 0.2)
+    return -p / t + math.log(sum(math.exp(y / (t * math.exp(w))) for y in n))
 
 
 NAIVE = {
@@ -191,6 +234,10 @@ NAIVE = {
     "llpauc": naive_llpauc,
     "psl": naive_psl,
     "drrl": naive_drrl,
+    "sl-at-k": naive_sl_at_k,
+    "talos": naive_talos,
+    "gbce": naive_gbce,
+    "adap-tau": naive_adap_tau,
 }
 
 
@@ -206,6 +253,9 @@ def naive_row(name, hyper, loss, pos, neg, batch, i):
     if "items" in owned:
         known.g_user = owned["users"][user].tolist()
         known.g_items = owned["items"][batch.neg_items[i]].tolist()
+    if "level" in owned:
+        known.levels = owned["level"].tolist()
+        known.level = known.levels[user]
     if "beta" in owned:
         known.beta = owned["beta"][user if len(owned["beta"]) > 1 else 0].item()
     return NAIVE[name](pos[i].item(), neg[i].tolist(), known)
@@ -497,6 +547,8 @@ def sole_gradients(loss, pos, neg, batch):
         ("drrl", {"order": 1.5, "temperature": 0.2}),
         ("llpauc", {}),
         ("advinfonce", {"adversary_dim": 3}),
+        ("talos", {"share": 0.3}),
+        ("adap-tau", {}),
     ],
     ids=label,
 )
@@ -549,6 +601,8 @@ def test_dual_rows(index, ascend):
 
 # What maximises, everything else minimises.
 MAXIMISES = {"advinfonce": {"users", "items"}, "llpauc": {"gamma", "s_pos"}}
+# What follows the scores by a fit of its own, whatever the loss makes of it.
+FITTED = {"sl-at-k": {"beta"}, "talos": {"beta"}, "adap-tau": {"level"}}
 
 
 @every_case
@@ -556,7 +610,7 @@ def test_a_step_goes_the_right_way(name, hyper):
     """Plain SGD on one variable: the loss rises where the variable maximises, else it falls."""
     args = problem(32)
     for key, value in build(name, hyper).named_parameters():
-        if not value.requires_grad:
+        if not value.requires_grad or key in FITTED.get(name, ()):
             continue
         loss = build(name, hyper).double()
         owned = dict(loss.named_parameters())[key]
@@ -566,6 +620,51 @@ def test_a_step_goes_the_right_way(name, hyper):
         torch.optim.SGD([owned], lr=1e-4 / owned.grad.abs().max().item()).step()
         rose = (loss(*args).mean() - before).item()
         assert rose != 0 and (rose > 0) == (key in MAXIMISES.get(name, ())), key
+
+
+@pytest.mark.parametrize(("name", "k"), [("sl-at-k", 1), ("talos", 20)])
+def test_a_learned_threshold_is_the_top_k_quantile(name, k):
+    """Between the k-th and the next score, where the dual of the ball of order ∞ lies too."""
+    pos, neg, batch = problem(USERS, 40, seed=k)
+    batch = batch._replace(users=torch.arange(USERS))
+    neg[:, ::4] = -INF
+    loss = make(name, n_users=USERS, share=(k - 0.5) / 30).double()
+    descent = torch.optim.Adam(loss.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(descent, 0.998)
+    for _ in range(1500):
+        descent.zero_grad()
+        loss(pos, neg, batch).mean().backward()
+        descent.step()
+        schedule.step()
+    ranked = neg.sort(-1, descending=True).values
+    # Where k - 1/2 of 30 lie above: at the k-th score itself.
+    torch.testing.assert_close(loss.beta.detach(), ranked[:, k - 1], rtol=0, atol=1e-2)
+    worst = dro.worst_case(neg, order=INF, radius=math.log(30 / k))
+    assert (worst.dual <= ranked[:, k - 1] + 1e-12).all()
+
+
+def test_a_user_s_level_is_the_mean_loss_of_its_examples():
+    pos, neg, batch = problem(12, 8)
+    loss = make("adap-tau", n_users=USERS).double()
+    descent = torch.optim.SGD(loss.parameters(), lr=1e-3 * loss.dual_rates["level"])
+    for _ in range(300):
+        descent.zero_grad()
+        loss(pos, neg, batch).mean().backward()
+        descent.step()
+    alone = [(-p + math.log(mean([math.exp(x) for x in n]))) for p, n in zip(pos, neg, strict=True)]
+    for user in range(USERS):
+        of_user = [x.item() for x, u in zip(alone, batch.users, strict=True) if u == user]
+        expected = mean(of_user) if of_user else 0
+        assert loss.level[user].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_lambert_s_function_is_scipy_s():
+    special = pytest.importorskip("scipy.special")
+    x = torch.cat([torch.linspace(-0.36787, 0, 200), torch.logspace(-6, 5, 200)]).double()
+    expected = torch.from_numpy(special.lambertw(x.numpy()).real)
+    torch.testing.assert_close(per_user._exp_minus_lambert(x), (-expected).exp())
+    least = torch.tensor([-1 / math.e, -3.0]).double()
+    torch.testing.assert_close(per_user._exp_minus_lambert(least), torch.full_like(least, math.e))
 
 
 def test_llpauc_rates():
@@ -736,6 +835,93 @@ def test_the_top_k_quantile_is_the_dual_of_the_ball_of_order_inf_and_radius_log_
     assert (worst.dual >= ranked[:, k] - 1e-12).all()
 
 
+def test_sl_at_k_pushes_by_the_weight_s_own_slope():
+    """m = 1/(1 - (1 - w)·L·τ/τ_w), below zero where it pushes the positive down."""
+    pos, neg, batch = problem(12, 30)
+    for temperature, width in ((0.2, 2.0), (0.05, 0.5), (0.3, 1e6)):
+        hyper = {"temperature": temperature, "temperature_weight": width}
+        loss = build("sl-at-k", hyper).double()
+        weight = ((pos - loss.beta.detach()[batch.users]) / width).sigmoid()
+        softmax = make("sl", temperature=temperature)(pos, neg)
+        turned = (1 - weight) * softmax * temperature / width
+        found = losses.mass(loss, pos, neg, batch)
+        torch.testing.assert_close(found, 1 / (1 - turned))
+        assert ((found > 1) == ((softmax > 0) & (turned < 1))).all()
+        if width == 0.5:
+            assert (found < 0).any() and ((found < 0) == (turned > 1)).all()
+        if width == 1e6:  # no weight is left: half of SL
+            torch.testing.assert_close(loss(pos, neg, batch), softmax / 2, rtol=1e-5, atol=0)
+
+
+def test_talos_is_sl_of_the_log_sigmoid_of_what_lies_above_the_threshold():
+    pos, neg, batch = problem(12, 30)
+    loss = build("talos", {"temperature": 0.1}).double()
+    beta = loss.beta.detach()[batch.users]
+    above = (pos - beta).sigmoid().log(), (neg - beta[:, None]).sigmoid().log()
+    sl = make("sl", temperature=0.1)
+    torch.testing.assert_close(loss(pos, neg, batch), sl(*above))
+    listened = negative_weights(sl, *above) / 30
+    pull, push = ((beta - pos).sigmoid(), (beta[:, None] - neg).sigmoid())
+    mass = (listened * push).sum(-1) / pull
+    torch.testing.assert_close(losses.mass(loss, pos, neg, batch), mass)
+    with torch.no_grad():
+        loss.beta.fill_(40)  # log σ(x) = x far below
+    torch.testing.assert_close(loss(pos, neg, batch), sl(pos, neg))
+    torch.testing.assert_close(losses.mass(loss, pos, neg, batch), torch.ones_like(pos))
+
+
+def test_gbce_at_calibration_1_pushes_as_if_all_items_had_been_drawn():
+    """Its mass is that of BCE over all other items, their mean for the mean of those drawn."""
+    pos, neg, _ = problem(12, 30)
+    neg[0, 7:] = -INF
+    share = (neg > -INF).double().sum(-1) / 499
+    sums = torch.where(neg > -INF, neg.sigmoid(), 0).sum(-1) / (-pos).sigmoid()
+    for t in (0.0, 0.5, 1.0):
+        found = losses.mass(make("gbce", n_items=500, calibration=t), pos, neg)
+        torch.testing.assert_close(found, sums / (1 - t * (1 - share)))
+    torch.testing.assert_close(found, 499 * losses.mass(make("bce"), pos, neg))
+    one = neg[:, :1]
+    bce = make("gbce", n_items=500, calibration=0)(pos, one)
+    torch.testing.assert_close(bce, make("bce")(pos, one))
+
+
+def test_adap_tau_is_a_push_of_each_user_s_own():
+    pos, neg, batch = problem(12, 30)
+    for damping in (0.02, 0.5):
+        loss = build("adap-tau", {"temperature": 0.2, "damping": damping}).double()
+        found = losses.mass(loss, pos, neg, batch)
+        weights = negative_weights(loss, pos, neg, batch)
+        for i, push in enumerate(found.tolist()):
+            sl = negative_weights(make("sl", temperature=0.2 / push), pos, neg)
+            torch.testing.assert_close(weights[i], sl[i])
+        level = loss.level.detach()
+        low = (level < level.mean())[batch.users]
+        assert ((found > 1) == low).all() and (found <= math.e + 1e-9).all() and low.any()
+    with torch.no_grad():
+        loss.level.fill_(0.3)  # all users alike
+    sl = make("sl", temperature=0.2)
+    torch.testing.assert_close(loss(pos, neg, batch), sl(pos, neg))
+
+
+def test_directau_pushes_pairs_of_a_side_by_kl_twice_gamma_times_the_pull():
+    """‖x - y‖² = 2 - 2c of unit vectors: log mean exp(-2‖x - y‖²) is KL at τ = 1/4 of cosines."""
+    gamma, rng = 0.7, torch.Generator().manual_seed(0)
+    rows = [torch.randn(9, 4, generator=rng, dtype=torch.float64) for _ in "ui"]
+    users, items = (torch.nn.functional.normalize(x, dim=-1) for x in rows)
+    cosines = [(x @ x.T)[*torch.triu_indices(9, 9, 1)].requires_grad_() for x in (users, items)]
+    worst = [dro.worst_case(c, order=1, temperature=1 / 4) for c in cosines]
+    published = [torch.pdist(x).square().mul(-2).exp().mean().log() for x in (users, items)]
+    torch.testing.assert_close(
+        torch.stack(published), torch.stack([4 * w.value - 4 for w in worst])
+    )
+    pos = (users * items).sum(-1).requires_grad_()
+    alignment = (users - items).square().sum(-1).mean()
+    torch.testing.assert_close(alignment, (2 - 2 * pos).mean())
+    loss = (2 - 2 * pos).mean() + gamma / 2 * sum(4 * w.value - 4 for w in worst)
+    pull, *push = torch.autograd.grad(loss, [pos, *cosines])
+    assert sum(x.sum() for x in push).item() == pytest.approx(-2 * gamma * pull.sum().item())
+
+
 def test_infonce_is_sl_with_the_positive_among_the_negatives():
     pos, neg, _ = problem(12, 30)
     both = torch.cat([pos[:, None], neg], -1)
@@ -784,8 +970,14 @@ def test_no_beta_is_below_the_exact_one(size, order, beta, seed):
     assert (exact <= fixed + 1e-9).all()
 
 
-@pytest.mark.parametrize("size", [{"radius": 1.0}, {"temperature": 0.2}], ids=label)
-@pytest.mark.parametrize("order", [1.5, 2.0, 4.0])
+@pytest.mark.parametrize(
+    ("order", "size"),
+    [
+        *((order, {"radius": 1.0}) for order in (1.0, 1.5, 2.0, 4.0)),
+        *((order, {"temperature": 0.2}) for order in (1.5, 2.0, 4.0)),
+    ],
+    ids=label,
+)
 def test_learned_beta_converges_to_the_exact_one(order, size):
     pos, neg, batch = problem(1, 40, seed=5)
     exact = make("drrl", dual="exact", order=order, **size)(pos, neg, batch).item()
@@ -799,6 +991,32 @@ def test_learned_beta_converges_to_the_exact_one(order, size):
     assert exact <= loss(pos, neg, batch).item() + 1e-12
     assert loss(pos, neg, batch).item() == pytest.approx(exact, abs=1e-7)
     assert start > exact + 1e-3
+
+
+@given(st.floats(0.02, 3), st.floats(0, 1), st.integers(0, 1000))
+@settings(deadline=None, derandomize=True, max_examples=60)
+def test_no_temperature_is_below_the_exact_one(temperature, share, seed):
+    """At order 1 the bound at any τ lies above the ball's own value, which its best τ has."""
+    pos, neg, batch = problem(4, 12, seed)
+    neg[0, ::3] = -INF
+    radius = 0.8 * share * math.log(8)
+    worst = dro.worst_case(neg, order=1, radius=radius)
+    loss = make("drrl", n_users=USERS, order=1, radius=radius, start=temperature)
+    assert (loss(pos, neg, batch) >= 1 - pos + worst.value - 1e-6).all()
+    if radius > 0.01:
+        at_best = losses.drrl_kl_loss(pos, neg, worst.dual, radius=radius)
+        torch.testing.assert_close(at_best, 1 - pos + worst.value)
+
+
+def test_a_learned_temperature_stays_above_zero():
+    loss = make("drrl", n_users=2, order=1, radius=1.0, start=0.3)
+    with torch.no_grad():
+        loss.beta[1] = -1
+    loss.project()
+    assert loss.beta.tolist() == pytest.approx([0.3, 0.005])
+    other = make("drrl", n_users=2, order=2, radius=1.0, start=-0.3)
+    other.project()
+    assert other.beta.tolist() == pytest.approx([-0.3, -0.3])
 
 
 def test_weights_of_sl_are_equation_8():
@@ -853,6 +1071,16 @@ def test_mass_of_the_losses_of_differences_and_of_exact_balls_is_1_and_a_push_s_
     for name, hyper in (("sl", {}), ("drrl", {"dual": "exact", "order": 3, "radius": 1.0})):
         found = losses.mass(make(name, **hyper, push=1.3), pos, neg, batch)
         torch.testing.assert_close(found, torch.full_like(found, 1.3), rtol=1e-6, atol=0)
+
+
+def test_mass_at_order_1_is_1_at_every_temperature():
+    pos, neg, batch = problem(6, 20)
+    neg[0, :5] = -INF
+    for start in (0.01, 0.1, 3.0):
+        for push in (1.0, 1.3):
+            loss = make("drrl", n_users=USERS, order=1, radius=0.8, start=start, push=push)
+            found = losses.mass(loss, pos, neg, batch)
+            torch.testing.assert_close(found, torch.full_like(found, push))
 
 
 def test_mass_of_a_fixed_margin_is_what_the_margin_makes_it():
@@ -967,8 +1195,21 @@ BAD = [
     *[("llpauc", {s: v}, f"{s} must lie in (0, 1]") for s in ("share_pos", "share_neg")
       for v in (0, 1.01, NAN)],
     ("psl", {"temperature": 0}, "temperature must lie"),
+    *[(name, {"temperature": t}, "temperature must lie in (0, inf)")
+      for name in ("sl-at-k", "talos") for t in (0, NAN)],
+    *[(name, {"share": q}, "share must lie in (0, 1)")
+      for name in ("sl-at-k", "talos") for q in (0, 1, NAN)],
+    *[("adap-tau", {key: t}, f"{key} must lie in (0, inf)")
+      for key in ("temperature", "damping") for t in (0, NAN)],
+    *[("gbce", {"calibration": t}, "calibration must lie in [0, 1]") for t in (-0.1, 1.1, NAN)],
+    ("sl-at-k", {"temperature_weight": 0}, "temperature_weight must lie in (0, inf)"),
     ("psl", {"surrogate": "sigmoid"}, "surrogate must be 'tanh', 'atan' or 'relu'"),
-    *[("drrl", {"order": o}, "order must lie in (1, inf]") for o in (1, 0.5, -2, NAN)],
+    *[("drrl", {"order": o}, "order must lie in [1, inf]") for o in (0.5, -2, NAN)],
+    *[("drrl", {"order": 1} | w, "at order 1 the weight is 1 for every ball: give a radius")
+      for w in ({}, {"weight": 1}, {"weight": 2, "dual": "shared"})],
+    *[("drrl", {"order": 1, "radius": 1, "start": t}, "start must lie in (0, inf)")
+      for t in (0, -1)],
+    ("drrl", {"order": 1, "radius": 1, "epsilon": 0.1}, "epsilon"),
     *[("drrl", {"order": o, "temperature": 0.2}, "order must lie in (1, inf)") for o in (1, INF)],
     *[("drrl", {"order": o, "radius": 1, "dual": "exact"}, "order must lie in [1, inf]")
       for o in (0.99, NAN)],
@@ -1015,10 +1256,14 @@ def test_numbers_must_be_numbers(name, value):
             make(name, n_users=3, n_items=3, **{key: value})
 
 
-@pytest.mark.parametrize("name", ["drrl", "advinfonce", "bsl-pooled"])
+@pytest.mark.parametrize(
+    "name", ["drrl", "advinfonce", "bsl-pooled", "sl-at-k", "talos", "adap-tau"]
+)
 def test_sizes_are_asked_for(name):
     with pytest.raises(ValueError, match="n_users must lie in"):
         make(name)
+    with pytest.raises(ValueError, match=r"n_items must lie in \[1, inf\)"):
+        make("gbce")
 
 
 def test_functions_refuse_too():
@@ -1035,9 +1280,8 @@ def test_functions_refuse_too():
 def test_registry_line(name):
     line = REGISTRY[name]
     assert losses.lookup(name) is line
-    assert (line.similarity, line.negatives) == (
-        ("dot", 1) if name in ("mse", "bce", "bpr") else ("cosine", 64)
-    )
+    expected = {"gbce": ("dot", 64)} | dict.fromkeys(("mse", "bce", "bpr"), ("dot", 1))
+    assert (line.similarity, line.negatives) == expected.get(name, ("cosine", 64))
     assert line.version == {"advinfonce": 2, "llpauc": 2}.get(name, 1)
     make(name, n_users=2, n_items=2, **losses.hyperparameters(name))  # its defaults are its own
 
