@@ -1148,7 +1148,7 @@ def test_a_prior_against_60_digits(order):
     st.floats(0.01, 6),
 )
 def test_weights_under_a_heavy_tailed_prior_attain_the_dual_bound(entries, order, radius):
-    """A distribution in the ball whose mean is the dual's bound is the worst: no solver is asked."""
+    """What lies in the ball and has the dual's bound as its mean is the worst: no solver's word."""
     f, log_prior = tensor(entries).T
     p = log_prior.softmax(-1)
     got = worst_case(f, order=order, radius=radius, prior=log_prior.exp())

@@ -222,9 +222,9 @@ def _locate(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """How many scores are active, and the excess with β at the lowest of them, and at the next.
 
-    `down` ascends, `mass` in its order; of the `entries`, `tied` are largest. The next after the last lies a `unit` below it, and one more than there are is
-    said to be active where β is lower still. The secant through the last two looks, every second
-    time bisection.
+    `down` ascends, `mass` in its order; of the `entries`, `tied` are largest. The next after the
+    last lies a `unit` below it, and one more than there are is said to be active where β is lower
+    still. The secant through the last two looks, every second time bisection.
     """
     s, tiny = dial.s, torch.finfo(down.dtype).tiny
     lo, hi = tied - 1, entries + 1

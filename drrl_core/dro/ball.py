@@ -54,11 +54,11 @@ def worst_case(
 
     Returns:
         A :class:`WorstCase`. The gradient of `value` in the scores is Q, so weights times P, or
-        weights / n (envelope theorem); in a radius that requires grad it is the multiplier (value - dual)/γ*, or τ at
-        order 1, and inf at radius 0; in a temperature -η(Q). Second derivatives are those with the
-        active scores fixed, in reverse and forward mode and under torch.func; kinks, where a score
-        enters, have the derivative of one side. At order inf they are zero in the scores. All else
-        is constant. At order 1 `truncated` is 0.
+        weights / n (envelope theorem); in a radius that requires grad it is the multiplier
+        (value - dual)/γ*, or τ at order 1, and inf at radius 0; in a temperature -η(Q). Second
+        derivatives are those with the active scores fixed, in reverse and forward mode and under
+        torch.func; kinks, where a score enters, have the derivative of one side. At order inf they
+        are zero in the scores. All else is constant. At order 1 `truncated` is 0.
 
     Raises:
         ValueError: on bad values, naming the row.

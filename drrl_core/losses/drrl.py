@@ -9,8 +9,8 @@ from torch.nn.functional import relu
 
 from drrl_core import dro
 from drrl_core.losses._inputs import Batch, check, check_batch, check_rows, guarded, guarded_forward
-from drrl_core.losses._parts import count_negatives, dual_rows, mean_negatives
-from drrl_core.losses.registry import PUSH, RATE, Range, Space, Variant, entry
+from drrl_core.losses._parts import count_negatives, dual_rows, log_prior, mean_negatives
+from drrl_core.losses.registry import PRIOR, PUSH, RATE, Range, Space, Variant, entry
 
 
 def _radius(negatives: int) -> Range:
@@ -94,6 +94,7 @@ def drrl_loss(
     weight: float = 1.0,
     epsilon: float = 0.0,
     push: float = 1.0,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """DrRL at a given β: (1 - p) + m·[β + (mean_j (ε + c·(n_j - β)₊)^γ*)^(1/γ*)], γ* = γ/(γ-1).
 
@@ -109,6 +110,7 @@ def drrl_loss(
         weight: c > 0, dimensionless.
         epsilon: ε >= 0, in units of score, only to reproduce the authors' code.
         push: m > 0, as in `softmax_loss`.
+        prior: (B, N) P of each negative over the mean P of its row's; None is uniform.
 
     Returns:
         (B,) in units of score.
@@ -123,6 +125,8 @@ def drrl_loss(
     excess = relu(neg + (-beta)[..., None])
     if epsilon:
         excess = torch.where(neg != -math.inf, excess + epsilon / weight, 0)
+    if prior is not None:  # r·x^γ* is the power of r^(1/γ*)·x
+        excess = excess * prior ** (1 / dro.order_conj(order))
     sizes = count_negatives(neg), order, weight
     if torch.compiler.is_compiling():  # which refuses second derivatives itself
         slope = _power_slope(excess, *sizes).detach()
@@ -143,6 +147,7 @@ def drrl_penalty_loss(
     order: float = 2.0,
     temperature: float = 0.2,
     push: float = 1.0,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """DrRL's penalty twin at a given β: (1 - p) + m·[β + λ·mean_j φ*((n_j - β)/λ)].
 
@@ -157,6 +162,7 @@ def drrl_penalty_loss(
         order: γ in (1, ∞).
         temperature: λ > 0, in units of score.
         push: m > 0, as in `softmax_loss`.
+        prior: (B, N) P of each negative over the mean P of its row's; None is uniform.
 
     Returns:
         (B,) in units of score.
@@ -172,6 +178,8 @@ def drrl_penalty_loss(
     # exp(γ*·log1p(s)) rather than (1 + s)^γ*: as γ -> 1, 1 + s rounds to 1.
     log_power = dro.order_conj(order) * torch.where(truncated, 0, slope).log1p()
     conjugate = torch.where(truncated, -1, log_power.expm1()) / order
+    if prior is not None:
+        conjugate = conjugate * prior
     return (1 - pos) + push * beta + push * temperature * mean_negatives(conjugate, neg)
 
 
@@ -189,6 +197,9 @@ def drrl_penalty_loss(
         "drrl-penalty": Variant("DrRL, penalty", PENALTY, {"loss.dual": "exact"}),
         "drrl-push": Variant(
             "DrRL, exact β, push", {**BALL, "loss.push": PUSH}, {"loss.dual": "exact"}
+        ),
+        "drrl-prior": Variant(
+            "DrRL, exact β, prior", {**BALL, "loss.prior": PRIOR}, {"loss.dual": "exact"}
         ),
     },
 )
@@ -212,6 +223,8 @@ class DrRL(nn.Module):
         start: where β starts, in units of score.
         epsilon: ε >= 0, in units of score: the authors' 0.1, which is not in the paper.
         push: m > 0, how many times the worst case counts, as in `softmax_loss`.
+        prior: a, any number: P ∝ (1 + train pairs of the item)^a, as in `softmax_loss`; other than
+            at 0 the batch needs `neg_items` and `popularity`.
 
     Raises:
         ValueError: a value out of range, two sizes, or an exact β where there is no ball (c <= 1).
@@ -237,6 +250,7 @@ class DrRL(nn.Module):
         start: float = 0.7,
         epsilon: float = 0.0,
         push: float = 1.0,
+        prior: float = 0.0,
     ):
         super().__init__()
         given = {"weight": weight, "radius": radius, "eta": eta, "temperature": temperature}
@@ -252,6 +266,7 @@ class DrRL(nn.Module):
         check(-math.inf, math.inf, "()", start=start)
         check(0, math.inf, "[)", epsilon=epsilon)
         check(0, math.inf, "()", push=push)
+        check(-math.inf, math.inf, "()", prior=prior)
         if epsilon and (exact or penalty):
             raise ValueError("epsilon is added to c·(n - β)₊: give it with a ball and a β, or not")
         if "eta" in sizes:
@@ -266,7 +281,8 @@ class DrRL(nn.Module):
             sizes = {"radius": dro.radius_from_weight(sizes["weight"], order)}
         elif not exact and "radius" in sizes:
             sizes = {"weight": dro.weight_from_radius(sizes["radius"], order)}
-        self.dual, self.push, self.hyper = dual, push, {"order": order, **sizes}
+        self.dual, self.push, self.prior = dual, push, prior
+        self.hyper: dict[str, Any] = {"order": order, **sizes}
         if exact:
             return
         self.function = drrl_penalty_loss if penalty else drrl_loss
@@ -278,15 +294,16 @@ class DrRL(nn.Module):
 
     @guarded_forward
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
+        prior = log_prior(pos, neg, batch, self.prior).exp() if self.prior else None
         if self.dual == "exact":
             check_rows(neg.amax(-1), neg)
-            return (1 - pos) + self.push * dro.worst_case(neg, **self.hyper).value
+            return (1 - pos) + self.push * dro.worst_case(neg, prior=prior, **self.hyper).value
         if self.dual == "learned":
             batch = check_batch(batch, pos, neg, users=len(self.beta))
             beta = dual_rows(self.beta, batch.users, rate=batch.rate)
         else:
             beta = self.beta.expand(len(pos))
-        return self.function(pos, neg, beta, push=self.push, **self.hyper)
+        return self.function(pos, neg, beta, push=self.push, prior=prior, **self.hyper)
 
 
 def starting_points(
