@@ -77,7 +77,7 @@ def mass_of(prior: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
             f"prior must have the shape {tuple(scores.shape)} of the scores, or broadcast to it, "
             f"got {tuple(prior.shape)}"
         ) from None
-    kept = scores.detach() > -math.inf
+    kept = scores.detach() != -math.inf  # a NaN is no mask
     prior = torch.where(kept, prior, 0)
     part = prior / prior.abs().amax(-1, keepdim=True)  # its sum cannot overflow
     kept = kept & (part != 0)

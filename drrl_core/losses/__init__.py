@@ -14,7 +14,8 @@ Derivatives for the scores are right to every order, in reverse and forward mode
 torch.func. A dual variable's gradient is not the plain derivative (see below).
 
 Modules: `pointwise` (MSE, BCE, BPR), `softmax` (SL, InfoNCE, BSL, PSL, AdvInfoNCE), `truncating`
-(CCL, LLPAUC), `drrl`; each has its entry in `registry`. `drrl_core.register` adds your own.
+(CCL, LLPAUC), `drrl` (DrRL, two-sided DrRL); each has its entry in `registry`.
+`drrl_core.register` adds your own.
 
 Where to start: `sl` with a temperature of 0.1 to 0.3; then `drrl` with the radius and order that
 `starting_points` reads off the trained scores, and dual="exact", which has nothing else to tune.
@@ -66,7 +67,13 @@ from drrl_core.losses.softmax import (
     softmax_loss,
 )
 from drrl_core.losses.truncating import LLPAUC, cosine_contrastive_loss
-from drrl_core.losses.drrl import DrRL, drrl_loss, drrl_penalty_loss, starting_points
+from drrl_core.losses.drrl import (
+    DrRL,
+    TwoSided,
+    drrl_loss,
+    drrl_penalty_loss,
+    starting_points,
+)
 # isort: on
 
 __all__ = [
@@ -80,6 +87,7 @@ __all__ = [
     "PooledBSL",
     "Range",
     "SampledScores",
+    "TwoSided",
     "Variant",
     "bce_loss",
     "bilateral_softmax_loss",

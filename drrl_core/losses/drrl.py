@@ -306,6 +306,76 @@ class DrRL(nn.Module):
         return self.function(pos, neg, beta, push=self.push, prior=prior, **self.hyper)
 
 
+@entry(
+    "drrl-two-sided",
+    label="DrRL, two-sided",
+    colour="#006D4F",
+    order="order",
+    rowwise=False,
+    search={**BALL, "loss.order_pos": Range(1.02, 151, True), "loss.radius_pos": Range(0, 1)},
+)
+class TwoSided(nn.Module):
+    """1 - the best case of a user's positives + the worst case of each row's negatives.
+
+    The best case is the largest E_Q p, over the positives that the batch has of the user: those
+    that score high are listened to most, as in BSL and in LLPAUC, so that a false positive counts
+    for less. All rows are compared, (B, B). Each side is a ball or, where its temperature is given,
+    a penalty. With penalties of order 1 it is τ₁ times pooled BSL with c = τ/τ₁, up to a constant;
+    with `radius_pos=0` its mean over the batch is that of `DrRL` with an exact β. Source: the two
+    sides of BSL (ICDE 2024) at any order of Eq. 3 of the paper.
+
+    Args:
+        n_users: how many there are.
+        order, order_pos: γ in [1, ∞] of the negatives, of the positives; finite for a penalty.
+        radius, radius_pos: ρ >= 0, nats; not looked at where the side has a temperature.
+        temperature, temperature_pos: τ > 0, in units of score; None is a ball.
+
+    Raises:
+        ValueError: a value out of range; a batch without `users`.
+
+    >>> loss, batch = TwoSided(8, order=2, radius=0.5, radius_pos=9.0), Batch(torch.tensor([7, 7]))
+    >>> loss(torch.tensor([0.9, 0.5]), torch.tensor([[0.1], [0.4]]), batch)  # 0.9 stands for both
+    tensor([0.2000, 0.5000])
+    """
+
+    def __init__(
+        self,
+        n_users: int,
+        *,
+        order: float = 2.0,
+        radius: float = 1.0,
+        temperature: float | None = None,
+        order_pos: float = 2.0,
+        radius_pos: float = 0.5,
+        temperature_pos: float | None = None,
+    ):
+        super().__init__()
+        check(1, math.inf, "[)", n_users=n_users)
+        self.n_users = n_users
+        self.negatives = self._side("", order, radius, temperature)
+        self.positives = self._side("_pos", order_pos, radius_pos, temperature_pos)
+
+    @staticmethod
+    def _side(end: str, order: float, radius: float, temperature: float | None) -> dict[str, Any]:
+        """What `dro.worst_case` is to be given for a side, checked."""
+        ball = temperature is None
+        check(1, math.inf, "[]" if ball else "[)", **{f"order{end}": order})
+        check(0, math.inf, "[)", **{f"radius{end}": radius})
+        if temperature is None:
+            return {"order": order, "radius": radius}
+        check(0, math.inf, "()", **{f"temperature{end}": temperature})
+        return {"order": order, "temperature": temperature}
+
+    @guarded_forward
+    def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
+        users = check_batch(batch, pos, neg, users=self.n_users).users
+        check_rows(neg.amax(-1), neg)
+        # Each row's user's positives, in its own row: (B, B), masked where they are another's.
+        together = torch.where(users[:, None] == users, pos, -math.inf)
+        best = dro.worst_case(together, **self.positives).value
+        return (1 - best) + dro.worst_case(neg, **self.negatives).value
+
+
 def starting_points(
     scores: Tensor,
     temperature: float,

@@ -55,8 +55,8 @@ class Loss(NamedTuple):
     """An entry of the registry: how a loss is made, and all that others need to know of it.
 
     Attributes:
-        factory: a function of (pos, neg) or (pos, neg, batch), or a class whose modules are called with
-            (pos, neg, batch); its keyword-only parameters are the hyper-parameters.
+        factory: a function of (pos, neg) or (pos, neg, batch), or a class whose modules are called
+            with (pos, neg, batch); its keyword-only parameters are the hyper-parameters.
         label, colour: in tables and figures; of Okabe and Ito's palette, which colour-blind
             readers tell apart, where there is one left.
         similarity, negatives: what the loss expects by default.

@@ -187,9 +187,9 @@ class Sampler:
         taken = torch.bincount(self.users, share[self.items], minlength=data.n_users)
         if taken.amax() > 0.999:
             raise ValueError(
-                f"{data.name}: at power {power} the train items of user "
-                f"{data.user_id(int(taken.argmax()))!r} have {taken.amax():.3%} of all draws, which "
-                "leaves next to no negative to draw: give a power nearer to 0"
+                f"{data.name}: at power {power} {taken.amax():.3%} of all draws are train items of "
+                f"user {data.user_id(int(taken.argmax()))!r}, which leaves next to no negative to "
+                "draw: give a power nearer to 0"
             )
         total = share.cumsum(0)
         return (total / total[-1]).contiguous()
