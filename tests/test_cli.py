@@ -73,7 +73,7 @@ def test_train_prints_the_record_as_the_last_line():
     assert list(record) == RECORD
     assert record["data_hash"] == datasets.load("synthetic").hash
     assert (record["dataset"], record["backbone"], record["loss"]) == ("synthetic", "mf", "sl")
-    assert record["parameters"]["loss"] == {"temperature": 0.2, "push": 1.0}
+    assert record["parameters"]["loss"] == {"temperature": 0.2, "push": 1.0, "prior": 0.0}
     train = record["parameters"]["train"]
     assert (train["lr"], train["negatives"], train["epochs"]) == (0.01, 16, 2)
     assert record["seed"] == 0 and record["best_epoch"] == 2

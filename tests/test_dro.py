@@ -1094,6 +1094,177 @@ def test_effective_share_across_orders():
     assert shares[-1] == pytest.approx(math.exp(-radius), abs=1e-4)
 
 
+# ---------------------------------------------------------------------------------- a prior
+
+
+def sizes_of(order):
+    """A few of each kind of size there is."""
+    temperatures = [] if order >= 1e6 else [{"temperature": t} for t in (0.05, 0.7)]
+    return [{"radius": r} for r in (0, 1e-6, 0.3, 1.5, 6)] + temperatures
+
+
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(
+    st.lists(st.tuples(st.integers(-16, 16), st.integers(0, 40)), min_size=1, max_size=9),
+    st.sampled_from(ORDERS),
+    st.sampled_from([DOUBLE, torch.float32]),
+    st.floats(1e-3, 1e3),
+)
+def test_a_prior_of_integers_is_every_score_so_many_times(entries, order, dtype, scale):
+    f, times = tensor([x / 16 for x, _ in entries], dtype), torch.tensor([k for _, k in entries])
+    assume(times.sum() > 0)
+    repeated, tolerance = f.repeat_interleave(times), 1e-9 if dtype == DOUBLE else 2e-5
+    index = torch.arange(len(f)).repeat_interleave(times)
+    for size in sizes_of(order):
+        got = worst_case(f, order=order, prior=scale * times.to(dtype), **size)
+        expected = worst_case(repeated, order=order, **size)
+        assert (got.value - expected.value).abs() <= tolerance
+        assert (got.weights[index] - expected.weights).abs().mean() <= 1e3 * tolerance
+        assert (got.weights[times == 0] == 0).all()
+        for name in ("k1", "truncated", "effective_share"):
+            off = getattr(got, name) - getattr(expected, name)
+            assert off.abs() <= 1e3 * tolerance * expected.k1, (size, name)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_prior_against_60_digits(order):
+    f, times = PROBLEMS["plain"], [3, 1, 0, 7, 2, 40, 1, 5]
+    many = [x for x, k in zip(f, times, strict=True) for _ in range(k)]
+    for radius in (0, 1e-6, 0.5, 3, math.log(59) + 1):
+        value, w = reference(many, order, radius)
+        prior = tensor([float(k) for k in times])
+        got = worst_case(tensor(f), order=order, radius=radius, prior=prior)
+        assert abs(got.value - float(value)) <= 1e-9
+        weights = got.weights.repeat_interleave(torch.tensor(times))
+        assert np.abs(weights.numpy() - np.array([float(x) for x in w])).mean() <= 1e-7
+        if radius < math.log(59 / 3):
+            assert abs(dro.radius_of_weights(got.weights, order, prior=prior) - radius) <= 1e-8
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(
+    st.lists(st.tuples(st.floats(-1, 1), st.floats(-12, 12)), min_size=2, max_size=12),
+    st.sampled_from([1, 1.01, 1.5, 2, 3, 20, INF]),
+    st.floats(0.01, 6),
+)
+def test_weights_under_a_heavy_tailed_prior_attain_the_dual_bound(entries, order, radius):
+    """What lies in the ball and has the dual's bound as its mean is the worst: no solver's word."""
+    f, log_prior = tensor(entries).T
+    p = log_prior.softmax(-1)
+    got = worst_case(f, order=order, radius=radius, prior=log_prior.exp())
+    q = p * got.weights
+    assert q.sum().item() == pytest.approx(1, abs=1e-9)
+    assert (q * f).sum().item() == pytest.approx(got.value.item(), abs=1e-9)
+    if order == 1:
+        divergence = torch.xlogy(q, got.weights).sum()
+    elif order == INF:
+        divergence = got.weights.amax().log()
+    else:
+        divergence = (p * got.weights**order).sum().log() / (order - 1)
+    assert divergence <= radius + 1e-6
+    beta = got.dual
+    if not beta.isfinite() or beta == (0 if order == 1 else f.amax()):
+        return  # the mean or the maximum, which nothing lies below or above
+    if order == 1:
+        bound = beta * radius + beta * (log_prior.log_softmax(-1) + f / beta).logsumexp(-1)
+    else:
+        conj = dro.order_conj(order)
+        x = (f - beta).relu()
+        bound = beta + math.exp(radius / conj) * x.amax() * (
+            (p * (x / x.amax()) ** conj).sum() ** (1 / conj)
+        )
+    assert bound.item() == pytest.approx(got.value.item(), abs=1e-7)
+    own = dro.dual_objective(f, beta, order=order, radius=radius, prior=p)
+    assert own.item() == pytest.approx(bound.item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("order", [1, 1.5, 2, 5, INF])
+def test_zeros_of_a_prior_are_masks_and_its_scale_is_nothing(order):
+    f = tensor(row())
+    prior = tensor(row(seed=6)).exp()
+    prior[[0, 7]] = 0
+    kept = prior > 0
+    for size in sizes_of(order):
+        got = worst_case(f, order=order, prior=1e-300 * prior, **size)
+        expected = worst_case(f[kept], order=order, prior=prior[kept], **size)
+        masked = worst_case(torch.where(kept, f, -INF), order=order, prior=prior, **size)
+        assert (got.weights[~kept] == 0).all()
+        for one in (got, masked):
+            assert torch.allclose(one.weights[kept], expected.weights, atol=1e-9)
+            assert torch.allclose(one.value, expected.value)
+    even = worst_case(f, order=order, radius=0.5, prior=torch.full((12,), 7, dtype=DOUBLE))
+    assert torch.allclose(even.weights, worst_case(f, order=order, radius=0.5).weights, atol=1e-9)
+
+
+@pytest.mark.parametrize("order", [1, 1.5, 2, 3, INF])
+def test_derivatives_under_a_prior(order):
+    f = torch.randn(2, 6, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    f, prior = f.requires_grad_(), tensor([0.1, 3.0, 1.0, 0.0, 7.0, 0.5])
+    size = tensor([0.4, 0.7]).requires_grad_()
+    for name in ["radius"] if order == INF else ["radius", "temperature"]:
+
+        def value(f, r, name=name):
+            return worst_case(f, order=order, prior=prior, **{name: r}).value
+
+        assert torch.autograd.gradcheck(value, (f, size), check_forward_ad=True)
+        assert torch.autograd.gradgradcheck(value, (f, size), check_fwd_over_rev=True)
+        assert torch.equal(torch.vmap(value)(f, size), value(f, size))
+    worst = worst_case(f, order=order, radius=0.4, prior=prior)
+    (slope,) = torch.autograd.grad(worst.value.sum(), f)
+    assert torch.allclose(slope, worst.weights * prior / prior.sum())
+
+
+def test_a_prior_in_a_compiled_graph():
+    f = torch.randn(2, 6, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    f, prior = f.requires_grad_(), tensor([0.1, 3.0, 1.0, 0.0, 7.0, 0.5])
+    value = lambda f: worst_case(f, order=1.5, radius=0.4, prior=prior).value.sum()  # noqa: E731
+    compiled = torch.compile(value, backend="aot_eager", fullgraph=True)
+    slopes = [torch.autograd.grad(way(f), f)[0] for way in (value, compiled)]
+    assert torch.equal(*slopes)
+
+
+def test_the_ends_of_the_radius_under_a_prior():
+    f, prior = tensor([0.0, 1.0, 1.0, 0.5]), tensor([5.0, 1.0, 2.0, 2.0])
+    for order in (1, 1.5, 2, 5, INF):
+        mean, most = (
+            worst_case(f, order=order, radius=radius, prior=prior)
+            for radius in (0, -math.log(0.3) + 1e-12)
+        )
+        assert mean.value.item() == pytest.approx(0.4)
+        assert most.value == 1 and torch.allclose(most.weights, tensor([0, 1, 1, 0]) / 0.3)
+        assert most.truncated.item() == pytest.approx(0.7 if order > 1 else 0)
+    tilted = dro.radius_of_temperature(f, 0.3, prior=prior)
+    worst = worst_case(f, order=1, temperature=0.3, prior=prior)
+    assert torch.allclose(tilted, dro.radius_of_weights(worst.weights, 1, prior=prior))
+
+
+@pytest.mark.parametrize(
+    "prior,message",
+    [
+        (tensor([1.0, -1.0, 1.0, 1.0]), "prior must be finite, >= 0"),
+        (tensor([-1.0] * 4), "prior must be finite, >= 0"),
+        (tensor([1.0, math.nan, 1.0, 1.0]), "prior must be finite"),
+        (tensor([1.0, INF, 1.0, 1.0]), "prior must be finite"),
+        (tensor([[1.0] * 4, [0.0] * 4, [1.0] * 4]), "> 0 at one unmasked entry .*row 1"),
+        (tensor([1.0, 1.0]), r"prior must have the shape \(3, 4\) of the scores"),
+        (tensor([1.0] * 4).requires_grad_(), r"give prior.detach\(\)"),
+        ([1.0] * 4, "prior must be a tensor"),
+    ],
+)
+def test_a_bad_prior(prior, message):
+    f = torch.zeros(3, 4, dtype=DOUBLE)
+    for call in (
+        lambda: worst_case(f, order=2, radius=0.1, prior=prior),
+        lambda: dro.dual_objective(f, 0.0, order=2, radius=0.1, prior=prior),
+        lambda: dro.radius_of_temperature(f, 0.1, prior=prior),
+        lambda: dro.radius_of_weights(f + 1, 2, prior=prior),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    with pytest.raises(ValueError, match="weights must be >= 0 with mean 1"):
+        dro.radius_of_weights(tensor([0.0, 2.0]), 2, prior=tensor([1.0, 9.0]))
+
+
 # --------------------------------------------------------------------------- bad input
 
 

@@ -1,5 +1,6 @@
 """Derivatives of the worst case, by implicit differentiation of its optimality conditions.
 
+Here w are the weights by mass, of mean 1: Q_j over the mean P_j, so that no formula asks for P.
 The value's gradient is w / n in the scores (envelope theorem), and the multiplier of the size: in
 the radius (value - β)/γ*, or τ at order 1, in the temperature -η(Q).
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ._inputs import check_size, check_values
+from ._inputs import check_mass, check_size, check_values
 from ._solver import solve
 from .sizes import order_conj
 
@@ -60,11 +61,13 @@ def _by_row(function: Any) -> Any:
 Fields = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # of a `WorstCase`
 
 
-def _checked(scores: Tensor, size: Tensor, order: float, ball: bool) -> Fields:
+def _checked(scores: Tensor, size: Tensor, mass: Tensor | None, order: float, ball: bool) -> Fields:
     """The solver, if the values are what they should be. Shapes are known to be right."""
+    if mass is not None:
+        check_mass(mass)
     check_values(scores)
     check_size(size, ball)
-    return (*solve(scores, size, order, ball),)
+    return (*solve(scores, size, mass, order, ball),)
 
 
 def _multiplier(
@@ -86,12 +89,14 @@ class Value(torch.autograd.Function):
     """The fields of a worst case; its value has derivatives, to second order."""
 
     @staticmethod
-    def forward(scores: Tensor, size: Tensor, order: float, ball: bool) -> tuple[Tensor, ...]:
-        return _checked(scores, size, order, ball)
+    def forward(
+        scores: Tensor, size: Tensor, mass: Tensor | None, order: float, ball: bool
+    ) -> tuple[Tensor, ...]:
+        return _checked(scores, size, mass, order, ball)
 
     @staticmethod
     def setup_context(ctx: Context, inputs: Any, output: Any) -> None:
-        scores, size, *ctx.how = inputs
+        scores, size, _, *ctx.how = inputs
         value, weights, dual, log_dual, *_ = output
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*output[1:])
@@ -101,11 +106,11 @@ class Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Context, gradient: Tensor | None, *_: Any) -> Any:
         if gradient is None:
-            return None, None, None, None
+            return None, None, None, None, None
         slope, rate = _Slope.apply(*ctx.saved_tensors, ctx.needs_input_grad[1], *ctx.how)
         gradient = gradient.unsqueeze(-1)
         to_size = gradient * rate if ctx.needs_input_grad[1] else None
-        return gradient * slope, to_size, None, None
+        return gradient * slope, to_size, None, None, None
 
     @staticmethod
     def jvp(ctx: Context, v: Tensor | None, r: Tensor | None, *_: Any) -> Any:
@@ -235,29 +240,31 @@ def _hessian_product(
 
 @torch.library.custom_op("drrl::worst_case", mutates_args=())
 def opaque(
-    scores: Tensor, size: Tensor, order: float, ball: bool
+    scores: Tensor, size: Tensor, mass: Tensor | None, order: float, ball: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The solver as one node of a compiled graph: how long it goes on depends on the data."""
-    return _checked(scores, size, order, ball)
+    return _checked(scores, size, mass, order, ball)
 
 
 @opaque.register_fake
-def _(scores: Tensor, size: Tensor, order: float, ball: bool) -> tuple[Tensor, ...]:
+def _(
+    scores: Tensor, size: Tensor, mass: Tensor | None, order: float, ball: bool
+) -> tuple[Tensor, ...]:
     value, *others = (scores.new_empty(scores.shape[:-1]) for _ in range(6))
     return value, torch.empty_like(scores, memory_format=torch.contiguous_format), *others
 
 
 def _keep(ctx: Context, inputs: Any, output: Any) -> None:
-    scores, size, *ctx.how = inputs
+    scores, size, _, *ctx.how = inputs
     ctx.save_for_backward(scores, size, *output[:3])
 
 
-def _envelope(ctx: Context, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, None, None]:
+def _envelope(ctx: Context, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, None, None, None]:
     scores, size, value, weights, dual = ctx.saved_tensors
     gradient = gradient.unsqueeze(-1)
     rate = _multiplier(scores, size, value, weights, dual, ctx.how)
     slope = weights / weights.sum(-1, keepdim=True)
-    return gradient * slope, gradient * rate, None, None
+    return gradient * slope, gradient * rate, None, None, None
 
 
 opaque.register_autograd(_envelope, setup_context=_keep)

@@ -66,6 +66,32 @@ def column_of(value: float | Tensor, name: str, scores: Tensor) -> Tensor:
         ) from None
 
 
+def mass_of(prior: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """P by its mean over the unmasked entries, and the scores, masked too where P is zero."""
+    if not isinstance(prior, Tensor) or prior.requires_grad:
+        raise ValueError("prior must be a tensor without a gradient: give prior.detach()")
+    try:
+        prior = prior.to(scores).expand_as(scores)
+    except RuntimeError:
+        raise ValueError(
+            f"prior must have the shape {tuple(scores.shape)} of the scores, or broadcast to it, "
+            f"got {tuple(prior.shape)}"
+        ) from None
+    kept = scores.detach() != -math.inf  # a NaN is no mask
+    prior = torch.where(kept, prior, 0)
+    part = prior / prior.abs().amax(-1, keepdim=True)  # its sum cannot overflow
+    kept = kept & (part != 0)
+    mass = part * (kept.sum(-1, keepdim=True) / part.abs().sum(-1, keepdim=True))
+    return mass, torch.where(kept, scores, -math.inf)
+
+
+def check_mass(mass: Tensor) -> None:
+    check(
+        ~(mass >= 0).all(-1),
+        "prior must be finite, >= 0, and > 0 at one unmasked entry of each row at least",
+    )
+
+
 def check_radius(radius: float | Tensor, scores: Tensor) -> Tensor:
     column = column_of(radius, "radius", scores)
     check_size(column, ball=True)

@@ -52,23 +52,23 @@ class WorstCase(NamedTuple):
     """
 
     value: Tensor  # score; the only field with a gradient: w / n in f, the multiplier in the size
-    weights: Tensor  # probability ratio; mean 1 over the unmasked entries, 0 at masked ones
+    weights: Tensor  # probability ratio dQ/dP; mean 1 under P, 0 at masked ones
     dual: Tensor  # score; the temperature τ at order 1, above it the threshold β: w > 0 iff f > β
     log_dual: Tensor  # log score; log τ, above order 1 log(lowest active score - β)
     k1: Tensor  # probability ratio; the largest weight (the mean weight is 1)
-    truncated: Tensor  # share in [0, 1) of weights that are zero; order 1 truncates nothing
-    effective_share: Tensor  # share in (0, 1]; 1 / mean(w²)
+    truncated: Tensor  # share of P in [0, 1) whose weight is zero; order 1 truncates nothing
+    effective_share: Tensor  # share in (0, 1]; 1 / mean(w²) under P
 
 
 class Found(NamedTuple):
     """The weights of each row up to a factor, and where they end; (..., 1) columns but `power`."""
 
     tilt: Tilt
-    power: Tensor  # (..., n) proportional to the weights
+    power: Tensor  # (..., n) proportional to the weights, by mass
     anchor: Tensor  # distance from the largest score to the one that `log_t` is measured from
     log_t: Tensor  # log of the distance from there to β; log τ at order 1
     log_dual: Tensor  # log of the distance from the lowest active score to β; log τ at order 1
-    kept: Tensor  # entries with a weight
+    kept: Tensor  # entries with a weight, by their mass
     sure: Tensor  # whether a series gave the answer to all digits
     sound: bool | Tensor = True  # whether nothing underflowed
 
@@ -101,10 +101,11 @@ def _nearly_uniform(rows: Rows, dial: Dial, work: Work) -> tuple[Tensor, Tensor]
     mean = mean_below(rows)
     g = torch.sub(mean, rows.below, out=work[0])
     if rows.valid is not None:
-        g.mul_(rows.valid)
+        g.mul_(rows.valid if rows.mass is None else rows.mass.sign())
     square = torch.mul(g, g, out=work[1])
-    m2, m3 = total_of(square) / rows.count, total_of(g.mul_(square)) / rows.count
-    m4 = total_of(square.mul_(square)) / rows.count
+    held = square if rows.mass is None else square * rows.mass
+    m2, m3 = total_of(held) / rows.count, total_of(g.mul_(held)) / rows.count
+    m4 = total_of(square.mul_(held)) / rows.count
     a = order - 1
     first = (2 * radius / (order * m2)).sqrt()
     cubic = 2 * (1 - a) / 3 * m3 / m2
@@ -172,12 +173,14 @@ def _up_to_2(rows: Rows, dial: Dial, steps: int, work: Work) -> Found:
     else:  # where only the largest score is left, and where the ball is not reached
         floor = size.clamp_min(info.tiny)
         lo = rows.second.minimum(rows.spread) * (0.01 if order == 1 else max(1.0, s / 100))
+        if rows.mass is not None:  # however little of P is at the top
+            lo = lo / (1 + (rows.count / rows.tied).log() / 100)
         # since D <= γ·L²/8 if log w has range L
         reach = rows.spread * math.sqrt((1 if order == 1 else s * (s + 1)) / 8) / floor.sqrt()
         hi = (reach if order == 1 else reach + rows.spread).maximum(lo)
         guess, nearly = _nearly_uniform(rows, dial, work)
         slope = -2.0
-        if order == 2:
+        if order == 2 and rows.mass is None:
             closed, slope = _at_order_2(rows, size)
             guess = torch.where(nearly, guess, closed)
         noise = torch.where(nearly | dial.whole | dial.spike, math.inf, info.eps * (64 + 2 / floor))
@@ -200,32 +203,43 @@ def _up_to_2(rows: Rows, dial: Dial, steps: int, work: Work) -> Found:
     else:
         x = torch.sub(log_t.exp(), rows.below, out=work[1]).relu_()
         log_dual = least_above_0(x, work[2]).log()
-        kept = total_of(torch.sign(x, out=x))
+        torch.sign(x, out=x)
         power.mul_(x)
+        kept = total_of(x if rows.mass is None else x.mul_(rows.mass))
     return Found(tilt, power, torch.zeros_like(log_t), log_t, log_dual, kept, nearly)
 
 
 def _locate(
-    down: Tensor, rows: Rows, unit: Tensor, dial: Dial, start: Tensor, work: Work
+    down: Tensor,
+    mass: Tensor | None,
+    rows: Rows,
+    entries: Tensor,
+    tied: Tensor,
+    unit: Tensor,
+    dial: Dial,
+    start: Tensor,
+    work: Work,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """How many scores are active, and the excess with β at the lowest of them, and at the next.
 
-    `down` ascends; the next after the last lies a `unit` below it, and one more than there are is
-    said to be active where β is lower still. The secant through the last two looks, every second
-    time bisection.
+    `down` ascends, `mass` in its order; of the `entries`, `tied` are largest. The next after the
+    last lies a `unit` below it, and one more than there are is said to be active where β is lower
+    still. The secant through the last two looks, every second time bisection.
     """
     s, tiny = dial.s, torch.finfo(down.dtype).tiny
-    lo, hi = rows.tied - 1, rows.count + 1
+    lo, hi = tied - 1, entries + 1
     at_lo, at_hi = torch.full_like(lo, math.inf), torch.full_like(lo, -math.inf)
-    k = torch.minimum(torch.maximum(start.ceil(), rows.tied), rows.count)
+    k = torch.minimum(torch.maximum(start.ceil(), tied), entries)
     rest = Remaining(lo, at_lo, at_hi)
-    count, tied, goal, size = rows.count, rows.tied, dial.goal, dial.size
+    count, goal, size = rows.count, dial.goal, dial.size
     k1 = y1 = k
     for step in range(5 + 2 * down.shape[-1].bit_length()):
         x, power, mask = (w[: len(k)] for w in work)
-        beta = down.gather(-1, torch.minimum(k, count - 1).long()) + (k == count) * unit
+        beta = down.gather(-1, torch.minimum(k, entries - 1).long()) + (k == entries) * unit
         torch.sub(beta, down, out=x).relu_()
         torch.sign(x, out=mask)
+        if mass is not None:
+            mask.mul_(mass)
         torch.clamp_min(x, tiny, out=power).log_().mul_(s).exp_().mul_(mask)
         total = total_of(power)
         log_mean = (total / count).log()
@@ -243,11 +257,13 @@ def _locate(
             k = torch.minimum(torch.maximum(target, lo + 1), hi - 1)
         k = torch.maximum(k, tied)
         done = hi - lo <= 1
-        state: Any = down, lo, hi, at_lo, at_hi, k, k1, y1, count, tied, unit, goal, size, done
+        state: Any = down, mass, entries, lo, hi, at_lo, at_hi, k, k1, y1, count, tied, unit
+        state = *state, goal, size, done
         state = rest.drop(done, (lo, at_lo, at_hi), state, step)
         if state is None:
             break
-        down, lo, hi, at_lo, at_hi, k, k1, y1, count, tied, unit, goal, size, done = state
+        down, mass, entries, lo, hi, at_lo, at_hi, k, k1, y1, count, tied, unit, *others = state
+        goal, size, done = others
     found = rest.found if state is None else rest.all(lo, at_lo, at_hi)
     lo, at_lo, at_hi = found.split(1, -1)
     return lo + 1, at_lo, at_hi
@@ -259,47 +275,75 @@ def _above_2(scores: Tensor, rows: Rows, dial: Dial, steps: int, work: Work) -> 
     Within reach of the next lower score that is a power of the unknown, so chosen that the
     divergence is nearly linear in it; further down, an exponential.
     """
-    s, size, n = dial.s, dial.size, scores.shape[-1]
-    info = torch.finfo(scores.dtype)
+    s, size, info = dial.s, dial.size, torch.finfo(scores.dtype)
     down = torch.div(scores, -rows.scale)
     unit = torch.where(rows.spread > 0, rows.spread, 1)
-    ordered = _ascending(down)
+    ordered, mass, entries, tied = _ascending(down), None, rows.count, rows.tied
+    if rows.mass is not None:
+        ordered, places = down.sort(-1)
+        mass = rows.mass.gather(-1, places)
+        entries, tied = total_of(rows.mass.sign()), total_of((ordered == ordered[..., :1]).to(size))
     floor = size.clamp_min(info.tiny)
     # exact at order ∞, and close to it for normally distributed scores
     share = -torch.expm1(-floor) if dial.ball else torch.full_like(size, 0.3)
     start = rows.count * (1 - share ** (1 + s))
     if dial.s < info.eps:  # order ∞
         exact = rows.count.double() * (-size.double()).exp()
-        active, at_lo, at_hi = exact.ceil().to(size.dtype), size, size
+        at_lo = at_hi = size
+        if mass is None:
+            active = exact.ceil().to(size.dtype)
+        else:
+            active = (torch.searchsorted(mass.double().cumsum(-1), exact) + 1).to(size.dtype)
     else:
-        active, at_lo, at_hi = _locate(ordered, rows, unit, dial, start, work)
-    active = torch.where(dial.whole, rows.count + 1, active.maximum(rows.tied))
-    active = torch.where(dial.spike, rows.tied, active)
-    far = active > rows.count
-    active = active.minimum(rows.count)
+        how = ordered, mass, rows, entries, tied, unit, dial, start, work
+        active, at_lo, at_hi = _locate(*how)
+    active = torch.where(dial.whole, entries + 1, active.maximum(tied))
+    active = torch.where(dial.spike, tied, active)
+    far = active > entries
+    active = active.minimum(entries)
 
-    lowest = ordered.gather(-1, active.long() - 1)
-    above = torch.searchsorted(ordered, lowest).to(size.dtype)
-    upto = torch.searchsorted(ordered, lowest, right=True)
-    gap = ordered.gather(-1, upto.clamp_max(n - 1)) - lowest
-    gap = torch.where(upto < rows.count, gap, unit).clamp_min(info.tiny)
-    base = torch.sub(lowest, down).relu_()
-    place = Place(lowest - ordered[..., :1], gap, above, upto - above, base, base.sign())
-
+    place, at_lowest, least = _place(ordered, down, rows.mass, active, entries, unit, work)
     nearly = torch.zeros_like(dial.whole)
     if dial.s < info.eps:
-        log_t = gap.log() + ((exact - above) / place.tied).log().to(size.dtype) / s
+        share = ((exact - place.above) / place.tied).clamp(info.tiny, 1)
+        log_t = place.gap.log() + share.log().to(size.dtype) / s
     else:
         log_t, nearly = _distance(rows, dial, place, far, at_lo, at_hi, steps, work)
     log_t = torch.where(dial.whole, math.log(info.max / 8), log_t)
     log_t = torch.where(dial.spike & dial.ball, 0, log_t)
     tilt = tilt_from_lowest(place, rows.count, s, log_t, work, exact=not dial.ball)
-    at_lowest = torch.eq(down, lowest, out=work[1])
     power = tilt.power.addcmul_(at_lowest, tilt.lowest)  # type: ignore[arg-type]
-    # The least x that is not accounted for apart: further down, numbers lose their digits.
-    least = lowest - ordered.gather(-1, (above.long() - 1).clamp_min(0))
-    sound = (above == 0) | (least >= 4 * info.tiny * (place.depth + log_t.exp()))
-    return Found(tilt, power, place.depth, log_t, log_t, above + place.tied, nearly, sound)
+    sound = (place.above == 0) | (least >= 4 * info.tiny * (place.depth + log_t.exp()))
+    kept = place.above + place.tied
+    return Found(tilt, power, place.depth, log_t, log_t, kept, nearly, sound)
+
+
+def _place(
+    ordered: Tensor,
+    down: Tensor,
+    mass: Tensor | None,
+    active: Tensor,
+    entries: Tensor,
+    unit: Tensor,
+    work: Work,
+) -> tuple[Place, Tensor, Tensor]:
+    """Where the lowest of the active scores lies; the mass of those equal to it, (..., n).
+
+    Last, the least x that is not accounted for apart: further down, numbers lose their digits.
+    """
+    lowest = ordered.gather(-1, active.long() - 1)
+    before = torch.searchsorted(ordered, lowest)
+    upto = torch.searchsorted(ordered, lowest, right=True)
+    gap = ordered.gather(-1, upto.clamp_max(down.shape[-1] - 1)) - lowest
+    gap = torch.where(upto < entries, gap, unit).clamp_min(torch.finfo(down.dtype).tiny)
+    base = torch.sub(lowest, down).relu_()
+    at_lowest, above, mask = torch.eq(down, lowest, out=work[2]), before.to(down.dtype), base.sign()
+    tied = upto - above
+    if mass is not None:
+        at_lowest.mul_(mass)
+        above, tied = total_of(mask.mul_(mass)), total_of(at_lowest)
+    place = Place(lowest - ordered[..., :1], gap, above, tied, base, mask)
+    return place, at_lowest, lowest - ordered.gather(-1, (before - 1).clamp_min(0))
 
 
 def _near(place: Place, at_lo: Tensor, at_hi: Tensor, s: float) -> tuple[Tensor, ...]:
@@ -335,7 +379,8 @@ def _distance(
     """Log of the distance from the lowest active score to β; where a series gave all its digits."""
     s, size, info = dial.s, dial.size, torch.finfo(at_lo.dtype)
     nearly, noise, reach = torch.zeros_like(far), torch.full_like(size, 64 * info.eps), size
-    guess, slope, bend = _near(place, at_lo, at_hi, s)
+    near = place if rows.mass is None else place._replace(above=place.above / place.tied)
+    guess, slope, bend = _near(near, at_lo, at_hi, s)
     lo, hi = torch.full_like(guess, info.tiny), bend.clamp_min(1)
     if dial.ball:
         floor = size.clamp_min(info.tiny)
@@ -370,11 +415,13 @@ def _distance(
     return log_distance(u, *how), nearly
 
 
-def _solve(scores: Tensor, size: Tensor, order: float, ball: bool) -> tuple[WorstCase, Tensor]:
-    """The worst case of each row of a matrix, and whether it is surely right."""
+def _solve(
+    scores: Tensor, size: Tensor, mass: Tensor | None, order: float, ball: bool
+) -> tuple[WorstCase, Tensor]:
+    """The worst case of each row of a matrix, its weights by mass; whether it is surely right."""
     info = torch.finfo(scores.dtype)
     work = scratch(scores)
-    rows = read(scores, work)
+    rows = read(scores, mass, work)
     # At order ∞, s = 0 would turn the truncated x = 0 into 0^0; a very small s > 0 does not.
     s = math.inf if order == 1 else max(1 / (order - 1), info.eps**2)
     # Rows that need more are few; in double precision there is nobody to hand them on to.
@@ -421,9 +468,10 @@ def _described(rows: Rows, dial: Dial, found: Found, work: Work) -> tuple[WorstC
     log_dual = torch.where(whole, math.inf, torch.where(spike, -math.inf, log_dual))
     if order == math.inf:  # any β from the next lower score up to this one would do
         dual, log_dual = rows.top - found.anchor * rows.scale, torch.full_like(t, -math.inf)
-    share = rows.count / total_of(torch.mul(weights, weights, out=work[1]))
+    ratio = ratio_of(weights, rows.mass)
+    share = rows.count / total_of(torch.mul(weights, ratio, out=work[1]))
     value = rows.top + value * rows.scale
-    columns = value, dual, log_dual, weights.amax(-1, keepdim=True), truncated, share
+    columns = value, dual, log_dual, ratio.amax(-1, keepdim=True), truncated, share
     value, dual, log_dual, k1, truncated, share = (column.squeeze(-1) for column in columns)
     sure = _sure(rows, dial, found, excess)
     return WorstCase(value, weights, dual, log_dual, k1, truncated, share), sure.squeeze(-1)
@@ -448,20 +496,28 @@ def _sure(rows: Rows, dial: Dial, found: Found, excess: Tensor) -> Tensor:
     return (right | found.sure | dial.whole | dial.spike) & sound
 
 
-def solve(scores: Tensor, size: Tensor, order: float, ball: bool) -> WorstCase:
-    """The worst case of each row.
+def ratio_of(weights: Tensor, mass: Tensor | None) -> Tensor:
+    """dQ/dP of weights that are by mass; zero where there is none."""
+    return weights if mass is None else torch.where(mass > 0, weights / mass, 0)
+
+
+def solve(scores: Tensor, size: Tensor, mass: Tensor | None, order: float, ball: bool) -> WorstCase:
+    """The worst case of each row; its weights are Q_j over the mean P_j, so dQ/dP by mass.
 
     Args:
         scores: (..., n) of single or double precision, checked.
         size: (..., 1); ρ of the ball, λ of the penalty.
+        mass: (..., n) P, of mean 1 over the unmasked entries, 0 at the masked; None if uniform.
         order: γ in [1, inf].
     """
     shape = scores.shape
     scores, size = scores.reshape(-1, shape[-1]), size.expand(*shape[:-1], 1).reshape(-1, 1)
+    mass = None if mass is None else mass.expand(shape).reshape(-1, shape[-1])
     many = max(1, BLOCK // shape[-1]) if scores.device.type == "cpu" else max(1, len(scores))
+    sizes = size.split(many)
+    masses = [None] * len(sizes) if mass is None else mass.split(many)
     parts = [
-        _surely(f, r, order, ball)
-        for f, r in zip(scores.split(many), size.split(many), strict=True)
+        _surely(*part, order, ball) for part in zip(scores.split(many), sizes, masses, strict=True)
     ]
     value, weights, *others = (
         parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
@@ -470,12 +526,15 @@ def solve(scores: Tensor, size: Tensor, order: float, ball: bool) -> WorstCase:
     return WorstCase(value.reshape(shape[:-1]), weights.reshape(shape), *rest)
 
 
-def _surely(scores: Tensor, size: Tensor, order: float, ball: bool) -> WorstCase:
+def _surely(
+    scores: Tensor, size: Tensor, mass: Tensor | None, order: float, ball: bool
+) -> WorstCase:
     """In the scores' own precision where that does, else in double precision."""
-    result, sure = _solve(scores, size, order, ball)
+    result, sure = _solve(scores, size, mass, order, ball)
     if scores.dtype != torch.float64 and not sure.all():
         rows = (~sure).nonzero().squeeze(-1)
-        again, _ = _solve(scores[rows].double(), size[rows].double(), order, ball)
+        mass = None if mass is None else mass[rows].double()
+        again, _ = _solve(scores[rows].double(), size[rows].double(), mass, order, ball)
         for mine, better in zip(result, again, strict=True):
             mine.index_copy_(0, rows, better.to(mine.dtype))
     return result

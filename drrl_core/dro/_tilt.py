@@ -17,9 +17,10 @@ class Rows(NamedTuple):
     """
 
     below: Tensor  # (..., n) distance to the largest score; very large where masked
-    valid: Tensor | None  # (..., n) 1 where unmasked, else 0; None if nothing is masked
-    count: Tensor  # type: ignore[assignment]  # unmasked entries
-    tied: Tensor  # entries equal to the largest score
+    mass: Tensor | None  # (..., n) P, of mean 1 over the unmasked entries; None if it is uniform
+    valid: Tensor | None  # (..., n) the mass, or 1 where unmasked, else 0; None if all are 1
+    count: Tensor  # type: ignore[assignment]  # unmasked entries, by their mass
+    tied: Tensor  # entries equal to the largest score, by their mass
     spread: Tensor  # largest minus smallest score; 0 if all are equal
     second: Tensor  # largest score minus the next lower one; very large if all are equal
     top: Tensor  # largest score, in the scores' own unit
@@ -35,7 +36,7 @@ class Tilt(NamedTuple):
     below: Tensor  # mean distance to the largest score under Q
     x: Tensor  # mean of x under Q; the temperature at order 1
     total: Tensor  # sum of (x / max x)^s
-    power: Tensor  # (..., n) (x / max x)^s, 0 where that is accounted for apart
+    power: Tensor  # (..., n) (x / max x)^s by mass, 0 where that is accounted for apart
     lowest: Tensor | None = None  # (x / max x)^s there
 
 
@@ -48,7 +49,7 @@ def scratch(scores: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.empty_like(scores) for _ in range(3))
 
 
-def read(scores: Tensor, work: Work) -> Rows:
+def read(scores: Tensor, mass: Tensor | None, work: Work) -> Rows:
     info = torch.finfo(scores.dtype)
     top = scores.amax(-1, keepdim=True)
     below = top - scores
@@ -63,11 +64,15 @@ def read(scores: Tensor, work: Work) -> Rows:
     least, most = math.frexp(info.tiny)[1], math.frexp(info.max)[1] - 1
     power = torch.frexp(size).exponent.clamp_(least, most)
     scale = torch.ldexp(torch.ones_like(spread), power)
-    tied, second = total_of(torch.eq(below, 0, out=work[0])), least_above_0(below, work[0])
+    tied = torch.eq(below, 0, out=work[0])
+    if mass is not None:
+        valid, count = mass, total_of(mass)
+        tied.mul_(mass)
+    tied, second = total_of(tied), least_above_0(below, work[0])
     below.div_(scale)
     if valid is not None:
         below.clamp_max_(info.max / 2)  # further away than any β
-    return Rows(below, valid, count, tied, spread / scale, second / scale, top, scale)
+    return Rows(below, mass, valid, count, tied, spread / scale, second / scale, top, scale)
 
 
 def least_above_0(x: Tensor, out: Tensor) -> Tensor:
@@ -101,6 +106,8 @@ def tilt_from_top(rows: Rows, s: float, t: Tensor, work: Work, exact: bool = Fal
         power.div_(t)
         if s == 2:
             power.mul_(power)
+        if rows.mass is not None:
+            power.mul_(rows.mass)
     else:
         if s <= 8 and not exact:  # the logarithm of zero is slow
             power.div_(t).clamp_min_(torch.finfo(t.dtype).tiny).log_().mul_(s)
@@ -133,10 +140,10 @@ class Place(NamedTuple):
 
     depth: Tensor  # distance from the largest score to the lowest active one
     gap: Tensor  # the most that β can be below that one
-    above: Tensor  # scores above it
-    tied: Tensor  # scores equal to it
+    above: Tensor  # scores above it, by their mass
+    tied: Tensor  # scores equal to it, by their mass
     base: Tensor  # (..., n) distance to it of the scores above it, else 0
-    mask: Tensor  # (..., n) 1 above it, else 0
+    mask: Tensor  # (..., n) 1 above it, or the mass, else 0
 
 
 def tilt_from_lowest(

@@ -6,8 +6,17 @@ import torch
 from torch import Tensor
 
 from ._derivatives import Value, opaque
-from ._inputs import check, check_order, check_radius, check_scores, column_of, shaped
-from ._solver import WorstCase
+from ._inputs import (
+    check,
+    check_mass,
+    check_order,
+    check_radius,
+    check_scores,
+    column_of,
+    mass_of,
+    shaped,
+)
+from ._solver import WorstCase, ratio_of
 from ._tilt import log_of_mean
 from .sizes import eta_from_radius, order_conj, radius_from_eta
 
@@ -18,16 +27,18 @@ def worst_case(
     order: float,
     radius: float | Tensor | None = None,
     temperature: float | Tensor | None = None,
+    prior: Tensor | None = None,
 ) -> WorstCase:
     """Worst-case mean of each row of scores over a Rényi ball, or with a Cressie–Read penalty.
 
     With a radius ρ, max of E_Q f over D_γ(Q‖P) <= ρ; with a temperature λ, max over Q of
     E_Q f - λ·η(Q), η = E[w^γ - 1] / (γ(γ-1)), which is KL at γ = 1. P is uniform on the unmasked
-    entries. The weights are
+    entries, or the prior. The weights w = dQ/dP are
 
         w_j ∝ (f_j - β)_+^(1/(γ-1)),    γ = 1: exp(f_j/τ),    γ = ∞: e^ρ above β, less at β.
 
-    For ρ = 0 that is the mean; for ρ >= log(n/m), with m entries tied at the maximum, the maximum.
+    For ρ = 0 that is the mean under P; for ρ >= -log P(f = max f), which is log(n/m) with m of n
+    entries tied there, the maximum.
     `dual` is the β, or the τ, of these weights, for the penalty as for the ball. (Some write the
     penalty's dual as β + λ/(γ-1), so that E w = 1 is its optimality.) It is -inf, at order 1 inf,
     for ρ = 0, and the maximum, at order 1 zero, when that takes all the weight.
@@ -38,14 +49,16 @@ def worst_case(
         order: γ in [1, inf], dimensionless; a Python number. Finite with a temperature.
         radius: ρ in [0, inf), nats; a number or a tensor that broadcasts to the shape (...).
         temperature: λ in (0, inf), score; likewise. Exactly one of the two is given.
+        prior: P up to a factor a row, >= 0, of the scores' shape or (n,); 0 masks an entry. A
+            constant: it has no derivative. None is the uniform P, and the fastest.
 
     Returns:
-        A :class:`WorstCase`. The gradient of `value` in the scores is weights / n (envelope
-        theorem); in a radius that requires grad it is the multiplier (value - dual)/γ*, or τ at
-        order 1, and inf at radius 0; in a temperature -η(Q). Second derivatives are those with the
-        active scores fixed, in reverse and forward mode and under torch.func; kinks, where a score
-        enters, have the derivative of one side. At order inf they are zero in the scores. All else
-        is constant. At order 1 `truncated` is 0.
+        A :class:`WorstCase`. The gradient of `value` in the scores is Q, so weights times P, or
+        weights / n (envelope theorem); in a radius that requires grad it is the multiplier
+        (value - dual)/γ*, or τ at order 1, and inf at radius 0; in a temperature -η(Q). Second
+        derivatives are those with the active scores fixed, in reverse and forward mode and under
+        torch.func; kinks, where a score enters, have the derivative of one side. At order inf they
+        are zero in the scores. All else is constant. At order 1 `truncated` is 0.
 
     Raises:
         ValueError: on bad values, naming the row.
@@ -56,6 +69,10 @@ def worst_case(
     >>> worst = worst_case(torch.tensor([0.0, 1.0, 2.0, 3.0]), order=math.inf, radius=math.log(2))
     >>> worst.value.item(), worst.weights.tolist()
     (2.5, [0.0, 0.0, 2.0, 2.0])
+    >>> twice = worst_case(torch.tensor([0.0, 1.0, 3.0]), order=math.inf, radius=math.log(2),
+    ...                    prior=torch.tensor([1.0, 2.0, 1.0]))  # as [0, 1, 1, 3]
+    >>> twice.value.item(), twice.weights.tolist()
+    (2.0, [0.0, 1.0, 2.0])
     """
     order, f = check_order(order), shaped(scores)
     if (radius is None) == (temperature is None):
@@ -68,7 +85,11 @@ def worst_case(
         assert temperature is not None  # one of them is given
         size = column_of(temperature, "temperature", f)
     solved = opaque if torch.compiler.is_compiling() else Value.apply
-    return WorstCase(*solved(f, size, order, radius is not None))
+    mass = None
+    if prior is not None:
+        mass, f = mass_of(prior, f)
+    worst = WorstCase(*solved(f, size, mass, order, radius is not None))
+    return worst if mass is None else worst._replace(weights=ratio_of(worst.weights, mass))
 
 
 HOLDS = ("radius", "weight", "eta", "temperature")
@@ -126,7 +147,12 @@ def turn(
 
 
 def dual_objective(
-    scores: Tensor, dual: float | Tensor, *, order: float, radius: float | Tensor
+    scores: Tensor,
+    dual: float | Tensor,
+    *,
+    order: float,
+    radius: float | Tensor,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """Upper bound of the ball's worst case, for any dual value; equal to it at the best one.
 
@@ -140,6 +166,7 @@ def dual_objective(
         dual: β in [-inf, inf), or at order 1 τ in [0, inf]; score; broadcasts to the shape (...).
         order: γ in [1, inf], dimensionless; a Python number.
         radius: ρ in [0, inf), nats; broadcasts to the shape (...).
+        prior: P, as in :func:`worst_case`; None is uniform.
 
     Returns:
         (...) tensor; score.
@@ -152,10 +179,15 @@ def dual_objective(
     >>> dual_objective(torch.tensor([0.0, 1.0, 2.0, 3.0]), 1.5, order=math.inf, radius=math.log(2))
     tensor(2.5000)
     """
-    order, f = check_order(order), check_scores(scores)
+    order, f, mass = check_order(order), shaped(scores), None
+    if prior is not None:
+        mass, f = mass_of(prior, f)
+        check_mass(mass)
+    f = check_scores(f)
     radius, dual = check_radius(radius, f), column_of(dual, "dual", f)
     valid = f.detach() > -math.inf
-    count = valid.sum(-1, keepdim=True)
+    mass = valid.to(f.dtype) if mass is None else mass
+    count = mass.sum(-1, keepdim=True)
     top = f.detach().amax(-1, keepdim=True)
     below = torch.where(valid, top - f, 0)
     if order == 1:
@@ -168,8 +200,8 @@ def dual_objective(
         active = valid & (f.detach() > dual.detach())
         log_x = -conjugate * torch.log1p(below / torch.where(active, f - dual, 1))
     far = unit.isinf()
-    mean_minus_1 = torch.where(active, log_x.expm1(), -valid.to(f.dtype)).sum(-1, keepdim=True)
-    mean = torch.where(active, log_x.exp(), 0).sum(-1, keepdim=True)
+    mean_minus_1 = (mass * torch.where(active, log_x.expm1(), -1)).sum(-1, keepdim=True)
+    mean = (mass * torch.where(active, log_x.exp(), 0)).sum(-1, keepdim=True)
     inside = unit > 0
     log_mean = log_of_mean(torch.where(inside, mean / count, 1), mean_minus_1 / count)
     # max f + unit·(c·‖x‖ - 1) for x = (f-β)_+ / unit: nothing cancels where β is far away
@@ -177,6 +209,6 @@ def dual_objective(
     growth = exponent if order == 1 else exponent.expm1()
     bound = top + torch.where(inside & ~far, unit, 0) * growth
     bound = torch.where(inside, bound, top if order == 1 else dual)
-    limit = top - below.sum(-1, keepdim=True) / count
+    limit = top - (mass * below).sum(-1, keepdim=True) / count
     bound = torch.where(far, torch.where(radius > 0, math.inf, limit), bound)
     return bound.squeeze(-1)

@@ -6,7 +6,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ._inputs import check, check_order, check_scores, check_size, column_of
+from ._inputs import (
+    check,
+    check_mass,
+    check_order,
+    check_scores,
+    check_size,
+    column_of,
+    mass_of,
+    shaped,
+)
 from ._tilt import read, scratch, tilt_from_top
 
 Number = TypeVar("Number", float, Tensor)  # number to number, tensor to tensor
@@ -137,15 +146,18 @@ def radius_from_eta(eta: Number, order: float) -> Number:
 
 
 @torch.no_grad()
-def radius_of_temperature(scores: Tensor, temperature: float | Tensor) -> Tensor:
-    """The radius each row has under softmax loss: ρ = KL(Q_τ‖P), Q_τ ∝ exp(f/τ).
+def radius_of_temperature(
+    scores: Tensor, temperature: float | Tensor, *, prior: Tensor | None = None
+) -> Tensor:
+    """The radius each row has under softmax loss: ρ = KL(Q_τ‖P), Q_τ ∝ P·exp(f/τ).
 
     Args:
         scores: (..., n) floating point, finite, -inf where masked. Unit: score.
         temperature: τ in (0, inf), score; broadcasts to the shape (...).
+        prior: P, as in :func:`worst_case`; None is uniform.
 
     Returns:
-        (...) tensor in [0, log n]; nats.
+        (...) tensor in [0, log n], with a prior in [0, -log min P]; nats.
 
     Raises:
         ValueError: on bad values, as :func:`worst_case`.
@@ -155,10 +167,14 @@ def radius_of_temperature(scores: Tensor, temperature: float | Tensor) -> Tensor
     >>> radius_of_temperature(torch.tensor([0.0, 1.0]), 1e-3)
     tensor(0.6931)
     """
-    f = check_scores(scores)
+    f, mass = shaped(scores), None
+    if prior is not None:
+        mass, f = mass_of(prior, f)
+        check_mass(mass)
+    f = check_scores(f)
     work, t = scratch(f), column_of(temperature, "temperature", f)
     check_size(t, ball=False)
-    rows = read(f, work)
+    rows = read(f, mass, work)
     divergence = tilt_from_top(rows, math.inf, t / rows.scale, work, exact=True).divergence
     return divergence.clamp_min(0).squeeze(-1)
 
@@ -226,19 +242,19 @@ def radius_of_margin(scores: Tensor, margin: float | Tensor, order: float) -> Te
     power = torch.where(x > 0, (s * log_x).exp(), 0)
     count = (f > -math.inf).sum(-1, keepdim=True)
     weights = power * (count / power.sum(-1, keepdim=True))
-    return _divergence(weights, count, order).squeeze(-1)
+    return _divergence(weights, weights, count, order).squeeze(-1)
 
 
-def _divergence(weights: Tensor, count: Tensor, order: float) -> Tensor:
-    """Rényi divergence of Q from P, from the weights of mean 1; a column."""
+def _divergence(weights: Tensor, by_mass: Tensor, count: Tensor, order: float) -> Tensor:
+    """Rényi divergence of Q from P, from the weights of mean 1, and these by mass; a column."""
     if order == 1:
-        divergence = torch.xlogy(weights, weights).sum(-1, keepdim=True) / count
+        divergence = torch.xlogy(by_mass, weights).sum(-1, keepdim=True) / count
     else:  # relative to the largest weight, so that no power overflows
         largest = weights.amax(-1, keepdim=True)
         divergence = largest.log()
         if order != math.inf:
             powers = ((order - 1) * (weights / largest).log()).expm1()
-            mean = (weights * powers).sum(-1, keepdim=True) / count
+            mean = (by_mass * powers).sum(-1, keepdim=True) / count
             divergence = divergence + torch.log1p(mean) / (order - 1)
     return divergence.clamp_min(0)
 
@@ -254,16 +270,17 @@ def _count(weights: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def radius_of_weights(weights: Tensor, order: float) -> Tensor:
+def radius_of_weights(weights: Tensor, order: float, *, prior: Tensor | None = None) -> Tensor:
     """The radius of given weights: ρ = log(E w^γ) / (γ-1); order 1: E[w log w]; inf: log max w.
 
     Args:
         weights: (..., n), probability ratio, mean 1 over the unmasked entries and 0 at masked ones,
             as :func:`worst_case` returns them: their sum tells how many entries are unmasked.
         order: γ in [1, inf], dimensionless.
+        prior: P, 0 at masked entries, as in :func:`worst_case`; None is uniform.
 
     Returns:
-        (...) tensor in [0, log n]; nats.
+        (...) tensor in [0, log n], with a prior in [0, -log min P]; nats.
 
     Raises:
         ValueError: if the weights are negative, NaN, or cannot have mean 1.
@@ -273,8 +290,12 @@ def radius_of_weights(weights: Tensor, order: float) -> Tensor:
     >>> radius_of_weights(torch.tensor([0.0, 2.0]), 2)
     tensor(0.6931)
     """
-    order, count = check_order(order), _count(weights)
-    return _divergence(weights, count, order).squeeze(-1)
+    order, by_mass = check_order(order), weights
+    if prior is not None:
+        mass, _ = mass_of(prior, torch.zeros_like(weights))
+        check_mass(mass)
+        by_mass = weights * mass
+    return _divergence(weights, by_mass, _count(by_mass), order).squeeze(-1)
 
 
 def k2(weights: Tensor, false_negatives: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ from drrl_core.train.diagnose import diagnostics
 KEYS = 2  # how keys are made: another number would make every kept run unknown
 # Hyper-parameters that came after the first recorded runs, and what losses were before; at these
 # values they are not in keys. Those of training: `train.LATER`.
-LATER: dict[str, Any] = {"push": 1.0}
+LATER: dict[str, Any] = {"push": 1.0, "prior": 0.0}
 PACKAGES = ("drrl-core", "torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
 SPLITS = ("valid", "test")
 ACCURACY = metrics.ACCURACY  # of every run

@@ -14,8 +14,8 @@ Derivatives for the scores are right to every order, in reverse and forward mode
 torch.func. A dual variable's gradient is not the plain derivative (see below).
 
 Modules: `pointwise` (MSE, BCE, gBCE, BPR), `softmax` (SL, InfoNCE, BSL, PSL, AdvInfoNCE),
-`truncating` (CCL, LLPAUC), `drrl`, `per_user` (SL@K, Talos, Adap-τ); each has its entry in
-`registry`. `drrl_core.register` adds your own.
+`truncating` (CCL, LLPAUC), `drrl` (DrRL, two-sided DrRL), `per_user` (SL@K, Talos, Adap-τ); each
+has its entry in `registry`. `drrl_core.register` adds your own.
 
 Where to start: `sl` with a temperature of 0.1 to 0.3; then `drrl` with the radius and order that
 `starting_points` reads off the trained scores, and dual="exact", which has nothing else to tune.
@@ -68,7 +68,14 @@ from drrl_core.losses.softmax import (
     softmax_loss,
 )
 from drrl_core.losses.truncating import LLPAUC, cosine_contrastive_loss
-from drrl_core.losses.drrl import DrRL, drrl_kl_loss, drrl_loss, drrl_penalty_loss, starting_points
+from drrl_core.losses.drrl import (
+    DrRL,
+    TwoSided,
+    drrl_kl_loss,
+    drrl_loss,
+    drrl_penalty_loss,
+    starting_points,
+)
 from drrl_core.losses.per_user import AdapTau, SLatK, Talos
 # isort: on
 
@@ -87,6 +94,7 @@ __all__ = [
     "SLatK",
     "SampledScores",
     "Talos",
+    "TwoSided",
     "Variant",
     "bce_loss",
     "bilateral_softmax_loss",

@@ -17,7 +17,8 @@ class Batch(NamedTuple):
 
     `rate` (B,) is B over the number of examples of the row's user, and `neg_rate` (M,) over the
     number of examples that an item of a pool is an unmasked negative of, see `dual_rows`; they need
-    not be given, but a part of a batch keeps the whole's.
+    not be given, but a part of a batch keeps the whole's. `popularity` (n_items,) is the number of
+    train pairs of every item, which a loss with a prior asks for.
     """
 
     users: Tensor
@@ -25,11 +26,17 @@ class Batch(NamedTuple):
     neg_items: Tensor = ABSENT
     rate: Tensor = ABSENT
     neg_rate: Tensor | None = None
+    popularity: Tensor = ABSENT
 
     def part(self, rows: Tensor | slice) -> "Batch":
         """Some rows of the batch; a pool (M,) is everybody's."""
         own = self.neg_items if self.neg_items.dim() == 1 else self.neg_items[rows]
-        return Batch(self.users[rows], self.pos_items[rows], own, self.rate[rows], self.neg_rate)
+        return self._replace(
+            users=self.users[rows],
+            pos_items=self.pos_items[rows],
+            neg_items=own,
+            rate=self.rate[rows],
+        )
 
 
 def check(low: float, high: float, ends: str, **given: float) -> None:
@@ -127,7 +134,7 @@ def guarded(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """For a function of (pos, neg, ...)."""
 
     @functools.wraps(loss)
-    def guarded(pos: Tensor, neg: Tensor, *rest: Tensor | float, **hyper: float | str) -> Tensor:
+    def guarded(pos: Tensor, neg: Tensor, *rest: Any, **hyper: Any) -> Tensor:
         return guard(lambda p, n: loss(p, n, *rest, **hyper), pos, neg)
 
     return guarded

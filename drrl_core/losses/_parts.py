@@ -1,9 +1,11 @@
-"""Of what losses are made: means over the unmasked negatives, rows of a dual variable."""
+"""Of what losses are made: means over the unmasked negatives, a prior, rows of a dual variable."""
 
 import math
 
 import torch
 from torch import Tensor
+
+from drrl_core.losses._inputs import Batch, check_batch
 
 
 def count_negatives(neg: Tensor) -> Tensor:
@@ -21,6 +23,33 @@ def mean_negatives(values: Tensor, neg: Tensor) -> Tensor:
 
 def log_mean_exp(values: Tensor) -> Tensor:
     return values.logsumexp(-1) - count_negatives(values).log()
+
+
+def log_prior(pos: Tensor, neg: Tensor, batch: Batch | None, power: float) -> Tensor:
+    """Log of P ∝ (1 + train pairs of the item)^power, in units of the uniform P of each row.
+
+    Negatives that were drawn in proportion to q stand for uniform ones with P ∝ 1/q, the logQ
+    correction: -log q is *added* to their scores, over the temperature. Drawn often, each counts
+    for less. So the power is minus that of the draws.
+
+    Returns:
+        (B, N), nats; its exp has mean 1 over the unmasked negatives, and is 0 at the masked.
+
+    >>> batch = Batch(torch.tensor([0]), neg_items=torch.tensor([[0, 1]]),
+    ...               popularity=torch.tensor([0, 2]))
+    >>> log_prior(torch.zeros(1), torch.zeros(1, 2), batch, 1.0).exp()
+    tensor([[0.5000, 1.5000]])
+    """
+    if batch is None or batch.popularity is None:
+        raise ValueError(
+            "batch.popularity is missing, which a prior asks for: call the loss as loss(pos, neg, "
+            "Batch(users, pos_items, neg_items, popularity=train pairs of each item, (n_items,)))"
+        )
+    batch = check_batch(batch, pos, neg, neg_items=len(batch.popularity))
+    log_p = power * batch.popularity.to(neg).log1p()[batch.neg_items].expand_as(neg)
+    kept = neg.detach() != -math.inf
+    log_p = torch.where(kept, log_p, -math.inf).log_softmax(-1)
+    return log_p + count_negatives(neg).log()[..., None]
 
 
 def rescale(values: Tensor, factor: Tensor | float) -> Tensor:

@@ -10,8 +10,14 @@ from torch.nn.functional import relu
 
 from drrl_core import dro
 from drrl_core.losses._inputs import Batch, check, check_batch, check_rows, guarded, guarded_forward
-from drrl_core.losses._parts import count_negatives, dual_rows, log_mean_exp, mean_negatives
-from drrl_core.losses.registry import PUSH, RATE, Range, Space, Variant, entry
+from drrl_core.losses._parts import (
+    count_negatives,
+    dual_rows,
+    log_mean_exp,
+    log_prior,
+    mean_negatives,
+)
+from drrl_core.losses.registry import PRIOR, PUSH, RATE, Range, Space, Variant, entry
 
 
 def _radius(negatives: int) -> Range:
@@ -103,6 +109,7 @@ def drrl_loss(
     weight: float = 1.0,
     epsilon: float = 0.0,
     push: float = 1.0,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """DrRL at a given β: (1 - p) + m·[β + (mean_j (ε + c·(n_j - β)₊)^γ*)^(1/γ*)], γ* = γ/(γ-1).
 
@@ -118,6 +125,7 @@ def drrl_loss(
         weight: c > 0, dimensionless.
         epsilon: ε >= 0, in units of score, only to reproduce the authors' code.
         push: m > 0, as in `softmax_loss`.
+        prior: (B, N) P of each negative over the mean P of its row's; None is uniform.
 
     Returns:
         (B,) in units of score.
@@ -132,6 +140,8 @@ def drrl_loss(
     excess = relu(neg + (-beta)[..., None])
     if epsilon:
         excess = torch.where(neg != -math.inf, excess + epsilon / weight, 0)
+    if prior is not None:  # r·x^γ* is the power of r^(1/γ*)·x
+        excess = excess * prior ** (1 / dro.order_conj(order))
     sizes = count_negatives(neg), order, weight
     if torch.compiler.is_compiling():  # which refuses second derivatives itself
         slope = _power_slope(excess, *sizes).detach()
@@ -152,6 +162,7 @@ def drrl_penalty_loss(
     order: float = 2.0,
     temperature: float = 0.2,
     push: float = 1.0,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """DrRL's penalty twin at a given β: (1 - p) + m·[β + λ·mean_j φ*((n_j - β)/λ)].
 
@@ -166,6 +177,7 @@ def drrl_penalty_loss(
         order: γ in (1, ∞).
         temperature: λ > 0, in units of score.
         push: m > 0, as in `softmax_loss`.
+        prior: (B, N) P of each negative over the mean P of its row's; None is uniform.
 
     Returns:
         (B,) in units of score.
@@ -181,12 +193,20 @@ def drrl_penalty_loss(
     # exp(γ*·log1p(s)) rather than (1 + s)^γ*: as γ -> 1, 1 + s rounds to 1.
     log_power = dro.order_conj(order) * torch.where(truncated, 0, slope).log1p()
     conjugate = torch.where(truncated, -1, log_power.expm1()) / order
+    if prior is not None:
+        conjugate = conjugate * prior
     return (1 - pos) + push * beta + push * temperature * mean_negatives(conjugate, neg)
 
 
 @guarded
 def drrl_kl_loss(
-    pos: Tensor, neg: Tensor, dual: Tensor | float, *, radius: float = 1.0, push: float = 1.0
+    pos: Tensor,
+    neg: Tensor,
+    dual: Tensor | float,
+    *,
+    radius: float = 1.0,
+    push: float = 1.0,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """DrRL of order 1 at a given temperature: (1 - p) + m·[τ·ρ + τ·log mean_j exp(n_j/τ)].
 
@@ -201,6 +221,7 @@ def drrl_kl_loss(
         dual: τ > 0, a number or (B,), in units of score.
         radius: ρ >= 0, nats.
         push: m > 0, as in `softmax_loss`.
+        prior: (B, N) P of each negative over the mean P of its row's; None is uniform.
 
     Returns:
         (B,) in units of score.
@@ -215,6 +236,8 @@ def drrl_kl_loss(
     check(0, math.inf, "()", push=push)
     temperature, kept = _beta(dual, neg), neg != -math.inf
     scaled = torch.where(kept, neg, 0) / temperature[..., None]  # -inf/τ would have no slope in τ
+    if prior is not None:
+        scaled = scaled + torch.where(kept, prior, 1).log()
     bound = log_mean_exp(torch.where(kept, scaled, -math.inf)) + radius
     return (1 - pos) + push * temperature * bound
 
@@ -235,6 +258,9 @@ def drrl_kl_loss(
             "DrRL, exact β, push", {**BALL, "loss.push": PUSH}, {"loss.dual": "exact"}
         ),
         "isogclr": Variant("iSogCLR", TEMPERATURES, {"loss.order": 1.0, "loss.dual": "learned"}),
+        "drrl-prior": Variant(
+            "DrRL, exact β, prior", {**BALL, "loss.prior": PRIOR}, {"loss.dual": "exact"}
+        ),
     },
 )
 class DrRL(nn.Module):
@@ -258,6 +284,8 @@ class DrRL(nn.Module):
         start: where β starts, in units of score; at order 1 τ, which stays at 0.005 or above.
         epsilon: ε >= 0, in units of score: the authors' 0.1, which is not in the paper.
         push: m > 0, how many times the worst case counts, as in `softmax_loss`.
+        prior: a, any number: P ∝ (1 + train pairs of the item)^a, as in `softmax_loss`; other than
+            at 0 the batch needs `neg_items` and `popularity`.
 
     Raises:
         ValueError: a value out of range, two sizes, or an exact β where there is no ball (c <= 1).
@@ -283,6 +311,7 @@ class DrRL(nn.Module):
         start: float = 0.7,
         epsilon: float = 0.0,
         push: float = 1.0,
+        prior: float = 0.0,
     ):
         super().__init__()
         given = {"weight": weight, "radius": radius, "eta": eta, "temperature": temperature}
@@ -300,6 +329,7 @@ class DrRL(nn.Module):
         check(0 if kl else -math.inf, math.inf, "()", start=start)
         check(0, math.inf, "[)", epsilon=epsilon)
         check(0, math.inf, "()", push=push)
+        check(-math.inf, math.inf, "()", prior=prior)
         if epsilon and (exact or penalty or kl):
             raise ValueError("epsilon is added to c·(n - β)₊: give it with a ball and a β, or not")
         if "eta" in sizes:
@@ -316,7 +346,8 @@ class DrRL(nn.Module):
             sizes = {"radius": dro.radius_from_weight(sizes["weight"], order)}
         elif not (exact or kl) and "radius" in sizes:
             sizes = {"weight": dro.weight_from_radius(sizes["radius"], order)}
-        self.dual, self.push, self.hyper = dual, push, {"order": order, **sizes}
+        self.dual, self.push, self.prior = dual, push, prior
+        self.hyper: dict[str, Any] = {"order": order, **sizes}
         if exact:
             return
         self.hyper |= {} if penalty or kl else {"epsilon": epsilon}
@@ -329,21 +360,92 @@ class DrRL(nn.Module):
 
     @guarded_forward
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
+        prior = log_prior(pos, neg, batch, self.prior).exp() if self.prior else None
         if self.dual == "exact":
             check_rows(neg.amax(-1), neg)
-            return (1 - pos) + self.push * dro.worst_case(neg, **self.hyper).value
+            return (1 - pos) + self.push * dro.worst_case(neg, prior=prior, **self.hyper).value
         if self.dual == "learned":
             batch = check_batch(batch, pos, neg, users=len(self.beta))
             beta = dual_rows(self.beta, batch.users, rate=batch.rate)
         else:
             beta = self.beta.expand(len(pos))
-        return self.bound(pos, neg, beta, push=self.push)
+        return self.bound(pos, neg, beta, push=self.push, prior=prior)
 
     @torch.no_grad()
     def project(self) -> None:
         """At order 1, keep temperatures above zero, after a step."""
         if self.hyper["order"] == 1:
             self.beta.clamp_(min=LEAST_TEMPERATURE)
+
+
+@entry(
+    "drrl-two-sided",
+    label="DrRL, two-sided",
+    colour="#006D4F",
+    order="order",
+    rowwise=False,
+    search={**BALL, "loss.order_pos": Range(1.02, 151, True), "loss.radius_pos": Range(0, 1)},
+)
+class TwoSided(nn.Module):
+    """1 - the best case of a user's positives + the worst case of each row's negatives.
+
+    The best case is the largest E_Q p, over the positives that the batch has of the user: those
+    that score high are listened to most, as in BSL and in LLPAUC, so that a false positive counts
+    for less. All rows are compared, (B, B). Each side is a ball or, where its temperature is given,
+    a penalty. With penalties of order 1 it is τ₁ times pooled BSL with c = τ/τ₁, up to a constant;
+    with `radius_pos=0` its mean over the batch is that of `DrRL` with an exact β. Source: the two
+    sides of BSL (ICDE 2024) at any order of Eq. 3 of the paper.
+
+    Args:
+        n_users: how many there are.
+        order, order_pos: γ in [1, ∞] of the negatives, of the positives; finite for a penalty.
+        radius, radius_pos: ρ >= 0, nats; not looked at where the side has a temperature.
+        temperature, temperature_pos: τ > 0, in units of score; None is a ball.
+
+    Raises:
+        ValueError: a value out of range; a batch without `users`.
+
+    >>> loss, batch = TwoSided(8, order=2, radius=0.5, radius_pos=9.0), Batch(torch.tensor([7, 7]))
+    >>> loss(torch.tensor([0.9, 0.5]), torch.tensor([[0.1], [0.4]]), batch)  # 0.9 stands for both
+    tensor([0.2000, 0.5000])
+    """
+
+    def __init__(
+        self,
+        n_users: int,
+        *,
+        order: float = 2.0,
+        radius: float = 1.0,
+        temperature: float | None = None,
+        order_pos: float = 2.0,
+        radius_pos: float = 0.5,
+        temperature_pos: float | None = None,
+    ):
+        super().__init__()
+        check(1, math.inf, "[)", n_users=n_users)
+        self.n_users = n_users
+        self.negatives = self._side("", order, radius, temperature)
+        self.positives = self._side("_pos", order_pos, radius_pos, temperature_pos)
+
+    @staticmethod
+    def _side(end: str, order: float, radius: float, temperature: float | None) -> dict[str, Any]:
+        """What `dro.worst_case` is to be given for a side, checked."""
+        ball = temperature is None
+        check(1, math.inf, "[]" if ball else "[)", **{f"order{end}": order})
+        check(0, math.inf, "[)", **{f"radius{end}": radius})
+        if temperature is None:
+            return {"order": order, "radius": radius}
+        check(0, math.inf, "()", **{f"temperature{end}": temperature})
+        return {"order": order, "temperature": temperature}
+
+    @guarded_forward
+    def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
+        users = check_batch(batch, pos, neg, users=self.n_users).users
+        check_rows(neg.amax(-1), neg)
+        # Each row's user's positives, in its own row: (B, B), masked where they are another's.
+        together = torch.where(users[:, None] == users, pos, -math.inf)
+        best = dro.worst_case(together, **self.positives).value
+        return (1 - best) + dro.worst_case(neg, **self.negatives).value
 
 
 def starting_points(

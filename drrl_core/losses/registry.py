@@ -39,6 +39,7 @@ class Range(NamedTuple):
 Space = Mapping[str, Range | Callable[[int], Range]]
 RATE = Range(1e-4, 1e-1, True)  # of the model, for all losses alike; it holds every published one
 PUSH = Range(0.5, 2.5, True)  # 1 is no push; the published ones lie between 0.67 and 1.22
+PRIOR = Range(-1, 1)  # 0 is the uniform prior
 
 
 class Variant(NamedTuple):
@@ -54,8 +55,8 @@ class Loss(NamedTuple):
     """An entry of the registry: how a loss is made, and all that others need to know of it.
 
     Attributes:
-        factory: a function of (pos, neg), or a class whose modules are called with
-            (pos, neg, batch); its keyword-only parameters are the hyper-parameters.
+        factory: a function of (pos, neg) or (pos, neg, batch), or a class whose modules are called
+            with (pos, neg, batch); its keyword-only parameters are the hyper-parameters.
         label, colour: in tables and figures; of Okabe and Ito's palette, which colour-blind
             readers tell apart, where one is left and stands out from white (contrast >= 3).
         similarity, negatives: what the loss expects by default.
@@ -144,11 +145,14 @@ class Stateless(nn.Module):
 
     def __init__(self, function: Callable[..., Tensor], **hyper: Any):
         super().__init__()
-        function(torch.zeros(1), torch.zeros(1, 1), **hyper)  # bad values are refused now
         self.function, self.hyper = function, hyper
+        self.asks = "batch" in inspect.signature(function).parameters
+        none = torch.zeros(1, 1, dtype=torch.long)
+        batch = Batch(none[0], none[0], none, popularity=none[0])
+        self(torch.zeros(1), torch.zeros(1, 1), batch)  # bad values are refused now
 
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
-        return self.function(pos, neg, **self.hyper)
+        return self.function(pos, neg, *([batch] if self.asks else []), **self.hyper)
 
     def extra_repr(self) -> str:
         return ", ".join([self.function.__name__, *(f"{k}={v}" for k, v in self.hyper.items())])

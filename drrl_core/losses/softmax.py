@@ -8,8 +8,14 @@ from torch.nn.functional import logsigmoid, softplus
 
 from drrl_core.losses._inputs import Batch, check, check_batch, check_rows, guarded, guarded_forward
 from drrl_core.losses._kernels import SampledScores
-from drrl_core.losses._parts import count_negatives, dual_rows, log_mean_exp, mean_sloped
-from drrl_core.losses.registry import PUSH, RATE, Range, Variant, entry
+from drrl_core.losses._parts import (
+    count_negatives,
+    dual_rows,
+    log_mean_exp,
+    log_prior,
+    mean_sloped,
+)
+from drrl_core.losses.registry import PRIOR, PUSH, RATE, Range, Variant, entry
 
 SOFT = {"loss.temperature": Range(0.05, 0.3), "train.lr": RATE}
 
@@ -20,13 +26,22 @@ SOFT = {"loss.temperature": Range(0.05, 0.3), "train.lr": RATE}
     colour="#0072B2",
     order=1.0,
     search=SOFT,
-    variants={"sl-push": Variant("SL, push", {**SOFT, "loss.push": PUSH})},
+    variants={
+        "sl-push": Variant("SL, push", {**SOFT, "loss.push": PUSH}),
+        "sl-prior": Variant("SL, prior", {**SOFT, "loss.prior": PRIOR}),
+    },
 )
 @guarded
 def softmax_loss(
-    pos: Tensor, neg: Tensor, *, temperature: float = 0.2, push: float = 1.0
+    pos: Tensor,
+    neg: Tensor,
+    batch: Batch | None = None,
+    *,
+    temperature: float = 0.2,
+    push: float = 1.0,
+    prior: float = 0.0,
 ) -> Tensor:
-    """Softmax Loss: -p/τ + m·log Σ_j exp(n_j/τ). The positive is not in the denominator.
+    """Softmax Loss: -p/τ + m·log Σ_j r_j exp(n_j/τ). The positive is not in the denominator.
 
     Order 1 of the family: at m = 1, τ times it is, up to a constant, the worst case over a KL ball
     whose radius depends on the row. Source: Eq. 1 of the paper, where m = 1; m is λ of MINE+ (Park
@@ -35,9 +50,12 @@ def softmax_loss(
     Args:
         pos: (B,) scores.
         neg: (B, N) scores, -inf = masked.
+        batch: where there is a prior: `neg_items` and `popularity`.
         temperature: τ > 0, in units of score.
         push: m > 0, how hard the negatives are pushed for each unit of pull, see `mass`. Above 1
             popular items, which are many users' positives, are let rise above the others.
+        prior: a, any number: r_j ∝ (1 + train pairs of j)^a, of mean 1 over the row; 0 is r_j = 1.
+            Above 0 popular negatives count for more. -s corrects negatives drawn at `draw_power` s.
 
     Returns:
         (B,) dimensionless.
@@ -46,7 +64,11 @@ def softmax_loss(
     tensor([-1.3033])
     """
     check(0, math.inf, "()", temperature=temperature, push=push)
-    return push * (neg / temperature).logsumexp(-1) - pos / temperature
+    check(-math.inf, math.inf, "()", prior=prior)
+    heard = neg / temperature
+    if prior:
+        heard = heard + log_prior(pos, neg, batch, prior)
+    return push * heard.logsumexp(-1) - pos / temperature
 
 
 @entry("infonce", label="InfoNCE", colour="#7B4B2A", order=1.0, search=SOFT)

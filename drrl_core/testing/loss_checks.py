@@ -58,7 +58,9 @@ def problem(
     neg = torch.rand(size, count, generator=rng, dtype=torch.float64) * 1.8 - 0.9
     users = torch.randint(USERS, (size,), generator=rng)
     items = torch.randint(ITEMS, (count,) if pool else (size, count), generator=rng)
-    return pos.to(dtype), neg.to(dtype), Batch(users, users % ITEMS, items)
+    popularity = torch.arange(ITEMS)
+    batch = Batch(users, users % ITEMS, items, popularity=popularity)
+    return pos.to(dtype), neg.to(dtype), batch
 
 
 def gradients(loss: nn.Module, pos: Tensor, neg: Tensor, batch: Batch) -> tuple[Tensor, Gradients]:
@@ -95,7 +97,9 @@ def _own_row_alone(loss: Subject) -> None:
     value = made(pos, neg, batch)
     for i in range(len(pos)) if loss.rowwise else ():
         row = slice(i, i + 1)
-        one = Batch(batch.users[row], batch.pos_items[row], batch.neg_items[row])
+        one = batch._replace(
+            users=batch.users[row], pos_items=batch.pos_items[row], neg_items=batch.neg_items[row]
+        )
         assert_close(made(pos[row], neg[row], one), value[row])
 
 
@@ -180,7 +184,8 @@ def finite_at_the_worst(loss: Subject, dtype: torch.dtype = torch.float32) -> No
     pos = torch.tensor([1.0] * 7 + [-1.0] * 7, dtype=dtype)
     users = torch.arange(len(pos)) % USERS
     for cut in (4, 1):
-        batch = Batch(users, users, torch.randint(ITEMS, (len(pos), cut)))
+        items = torch.randint(ITEMS, (len(pos), cut))
+        batch = Batch(users, users, items, popularity=torch.arange(ITEMS))
         with torch.autograd.set_detect_anomaly(True):  # nor a NaN on the way that a 0 would hide
             value, grads = gradients(made, pos, neg[:, :cut].contiguous(), batch)
         assert value.isfinite().all(), f"values {value.tolist()}"
@@ -207,10 +212,10 @@ def _check_signature(factory: Callable[..., Any]) -> None:
     registry.check_hyperparameters(factory)
     given = [p.name for p in registry.positional(factory)]
     if not inspect.isclass(factory):
-        if given != ["pos", "neg"]:
+        if given not in (["pos", "neg"], ["pos", "neg", "batch"]):
             raise ValueError(
-                f"a loss is a function of (pos, neg), with hyper-parameters after a *, not of "
-                f"({', '.join(given)})"
+                f"a loss is a function of (pos, neg) or (pos, neg, batch), with hyper-parameters "
+                f"after a *, not of ({', '.join(given)})"
             )
     elif not issubclass(factory, nn.Module):
         raise ValueError(f"{factory.__name__} must be a torch.nn.Module, or a function")
@@ -230,8 +235,8 @@ def check_loss(
     """Check that a loss keeps what the trainer relies on; takes about a second.
 
     Args:
-        loss: a name in the registry, a function of (pos, neg), or a class whose modules are called
-            with (pos, neg, batch).
+        loss: a name in the registry, a function of (pos, neg) or (pos, neg, batch), or a class
+            whose modules are called with (pos, neg, batch).
         hyper: hyper-parameters beside the defaults.
         rowwise: an example's value depends on its own row alone; by default as the registry says,
             and True for what is not in it.

@@ -1,5 +1,6 @@
 """How to train, and where."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ REFITS = ("none", "train+valid")
 PRECISIONS = ("highest", "high", "medium")
 OPTIMISERS = ("adam", "row-sparse-adam")
 # Settings that came after the first recorded runs, and what these were trained with.
-LATER: dict[str, Any] = {"metric": "ndcg", "cutoff": 20, "refit": "none"}
+LATER: dict[str, Any] = {"metric": "ndcg", "cutoff": 20, "refit": "none", "draw_power": 0.0}
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class TrainConfig:
         cutoff: k of that metric, >= 1. Recall and NDCG are measured at it, and at 20 always.
         refit: "none", or "train+valid": train on the valid pairs too, for all `epochs`, since there
             is nothing left to select by. Such runs are another protocol: no table mixes them in.
+        draw_power: s, any number: per-row negatives are drawn in proportion to
+            (1 + train pairs)^s. A loss's prior=-s corrects that.
 
     >>> TrainConfig(metric="recall", cutoff=10).criterion
     'recall@10'
@@ -71,6 +74,7 @@ class TrainConfig:
     metric: str = "ndcg"
     cutoff: int = 20
     refit: str = "none"
+    draw_power: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "negatives", "evaluate_every", "patience", "cutoff"):
@@ -89,6 +93,11 @@ class TrainConfig:
             raise ValueError(f"noise is for the per-row sampler only, not for {self.sampler!r}")
         if self.l2 and self.optimiser != "adam":
             raise ValueError(f"l2 must be 0 with optimiser {self.optimiser!r}, not {self.l2}")
+        if not math.isfinite(self.draw_power) or (self.draw_power and self.sampler != "per-row"):
+            raise ValueError(
+                f"draw_power must be a number, other than 0 for the per-row sampler only, not "
+                f"{self.draw_power} for {self.sampler!r}"
+            )
         choices = {
             "optimiser": OPTIMISERS,
             "similarity": metrics.SIMILARITIES,

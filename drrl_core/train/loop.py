@@ -107,6 +107,7 @@ def _begin(
         count=config.negatives,
         batch_size=config.batch_size,
         noise=config.noise,
+        power=config.draw_power,
     )
     identity = {**config.identity(), "data": data.hash, "tag": tag}
     if (dual := dual_optimiser(loss)) != "sgd":

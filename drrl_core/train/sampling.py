@@ -32,7 +32,9 @@ class Sampler:
 
     - "per-row": `count` negatives for each example, uniform with replacement over the items its
       user has no train interaction with: exactly, without a mask of users × items. At a noise
-      ratio r, floor(count·r) of them are drawn from the user's own train items instead.
+      ratio r, floor(count·r) of them are drawn from the user's own train items instead. With a
+      `power` s they are drawn in proportion to (1 + train pairs)^s; what corrects that is a loss's
+      prior=-s.
     - "shared-pool": `count` items drawn once for the batch, without replacement; the pairs of the
       pool that are train interactions are to be masked, see `positives`.
     - "catalogue": all items are the pool. Nothing is sampled: the loss as the paper writes it.
@@ -44,6 +46,7 @@ class Sampler:
         count: N of a row, or M of the pool, >= 1; not looked at for the catalogue.
         batch_size: examples a batch, >= 1.
         noise: r in [0, 1), per-row only.
+        power: s, any number, per-row only; 0 is uniform.
 
     Raises:
         ValueError: a value out of range, or a user whose train items are all the items there are.
@@ -64,11 +67,16 @@ class Sampler:
         count: int = 64,
         batch_size: int = 1024,
         noise: float = 0.0,
+        power: float = 0.0,
     ):
         if kind not in SAMPLERS:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {kind!r}")
         if not 0 <= noise < 1 or (noise and kind != "per-row"):
             raise ValueError(f"noise must lie in [0, 1), above 0 only per-row, not {noise} {kind}")
+        if not np.isfinite(power) or (power and kind != "per-row"):
+            raise ValueError(
+                f"power must be a number, other than 0 only per-row, not {power} {kind}"
+            )
         degree = np.diff(data.train.indptr)
         if (degree >= data.n_items).any():
             user = int(np.argmax(degree >= data.n_items))
@@ -91,6 +99,10 @@ class Sampler:
         self.items = put(data.train.indices).int()  # half the memory; indices are long elsewhere
         each = torch.arange(data.n_users, device=device, dtype=torch.int32)
         self.users = torch.repeat_interleave(each, self.degree)
+        self.popularity = self.items.bincount(minlength=self.n_items)
+        self.mass: Tensor | None = None  # of the items up to each, where draws are not uniform
+        if power:
+            self.mass = self._cumulated(data, power)
         self.where: Tensor | None = None  # see `positives`
         if kind == "per-row":
             self._index()
@@ -115,7 +127,8 @@ class Sampler:
         """Every train pair once, in a random order.
 
         Yields:
-            Batch: users, pos_items and rate (B,), neg_items (B, N) or, for a pool, (M,).
+            Batch: users, pos_items and rate (B,), neg_items (B, N) or, for a pool, (M,);
+            popularity (n_items,).
         """
         rng = torch.Generator(self.device).manual_seed(epoch_seed(seed, epoch))
         pools = np.random.default_rng(epoch_seed(seed, epoch))  # draws M of n without a pass over n
@@ -131,24 +144,55 @@ class Sampler:
             else:
                 negatives = everything
             _, which, uses = users.unique(return_inverse=True, return_counts=True)
-            yield Batch(users, items, negatives, len(users) / uses[which])
+            rate = len(users) / uses[which]
+            yield Batch(users, items, negatives, rate, popularity=self.popularity)
 
     def _draw(self, users: Tensor, rng: torch.Generator) -> Tensor:
-        def uniform(count: int) -> Tensor:
-            size = (len(users), count)
+        def uniform(*size: int) -> Tensor:
             return torch.rand(size, dtype=torch.float64, device=self.device, generator=rng)
 
+        shape = len(users), self.count
+        if self.mass is None:
+            drawn = self._evenly(users, uniform(*shape))
+        else:
+            drawn = torch.searchsorted(self.mass, uniform(*shape), right=True)
+            flat, owner = drawn.view(-1), users.repeat_interleave(self.count) * self.n_items
+            again = self._in_train(owner + flat)
+            while len(again):
+                flat[again] = torch.searchsorted(self.mass, uniform(len(again)), right=True)
+                again = again[self._in_train(owner[again] + flat[again])]
+        if self.noise:
+            place = (uniform(len(users), self.noise) * self.degree[users, None]).long()
+            drawn[:, : self.noise] = self.items[self.start[users, None] + place].long()
+        return drawn
+
+    def _in_train(self, key: Tensor) -> Tensor:
+        """Which of the pairs, each user · n_items + item, are train pairs."""
+        at = torch.searchsorted(self.keys, key).clamp_max_(len(self.keys) - 1)
+        return (self.keys[at] == key).nonzero().view(-1)
+
+    def _evenly(self, users: Tensor, uniform: Tensor) -> Tensor:
         # An item of the first n - degree: itself, or where it is a train item the one instead.
-        drawn = (uniform(self.count) * (self.n_items - self.degree[users])[:, None]).long()
+        drawn = (uniform * (self.n_items - self.degree[users])[:, None]).long()
         flat, key = drawn.view(-1), (drawn + users[:, None] * self.n_items).view(-1)
         some = self.maybe.index_select(0, key & (self.size - 1)).nonzero().view(-1)
         at = torch.searchsorted(self.keys, key[some]).clamp_max_(len(self.keys) - 1)
         instead = self.instead.index_select(0, at).long()
         flat[some] = torch.where(self.keys[at] == key[some], instead, flat[some])
-        if self.noise:
-            place = (uniform(self.noise) * self.degree[users, None]).long()
-            drawn[:, : self.noise] = self.items[self.start[users, None] + place].long()
         return drawn
+
+    def _cumulated(self, data: Interactions, power: float) -> Tensor:
+        """Of the draws, the share of the items up to each; refuses where few draws would do."""
+        share = (power * self.popularity.double().log1p()).softmax(0)
+        taken = torch.bincount(self.users, share[self.items], minlength=data.n_users)
+        if taken.amax() > 0.999:
+            raise ValueError(
+                f"{data.name}: at power {power} {taken.amax():.3%} of all draws are train items of "
+                f"user {data.user_id(int(taken.argmax()))!r}, which leaves next to no negative to "
+                "draw: give a power nearer to 0"
+            )
+        total = share.cumsum(0)
+        return (total / total[-1]).contiguous()
 
     def positives(self, users: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
         """Where a pool holds train items of the users: row and column of each such pair.

@@ -227,7 +227,7 @@ def test_options_and_data_dir_are_passed_on(monkeypatch, tmp_path):
 
 
 def test_a_diverged_run_names_the_loss_and_its_parameters():
-    told = r"sl on mf, \{'temperature': 0.2, 'push': 1.0\}: epoch 1, step"
+    told = r"sl on mf, \{'temperature': 0.2, 'push': 1.0, 'prior': 0.0\}: epoch 1, step"
     with pytest.raises(DivergedError, match=told):
         outcome_of(lr=1e30, similarity="dot", epochs=3, batch_size=16)
 
@@ -310,8 +310,12 @@ def test_a_record_tells_of_the_cutoff_and_an_older_one_of_what_was_the_only_choi
 def test_a_hyper_parameter_that_came_later_is_in_keys_where_it_is_turned():
     keys = [key_of(configure("x", "sl", config={"push": push}), "") for push in (1, 1.3)]
     assert keys[0] == key_of(configure("x", "sl"), "") != keys[1]
+    keys += [
+        key_of(configure("x", "sl", config={name: 1.5}), "") for name in ("prior", "draw_power")
+    ]
+    assert len({*keys}) == 4
     plain = configure("x", "sl")
-    del plain.loss_config["push"]  # as it was before
+    del plain.loss_config["push"], plain.loss_config["prior"]  # as it was before
     assert key_of(plain, "") == keys[0]
 
 

@@ -26,11 +26,16 @@ INF = math.inf
 
 # Settings beyond the defaults.
 SETTINGS = {
-    "sl": [{"temperature": 0.05}, {"temperature": 2, "push": 1.3}],
+    "sl": [{"temperature": 0.05}, {"temperature": 2, "push": 1.3}, {"prior": -0.7}],
     "bsl": [{"temperature": 0.1, "temperature_pos": 0.3}],
     "bsl-pooled": [{"temperature": 0.1, "ratio": 0.5}],
     "ccl": [{"margin": -0.3, "weight": 2.5}, {"push": 0.6}],
     "advinfonce": [{"temperature": 0.1, "scale": 64.0, "adversary_dim": 3}],
+    "drrl-two-sided": [
+        {"order": 1.0, "temperature": 0.2, "order_pos": 1.0, "temperature_pos": 0.5},
+        {"order": INF, "radius_pos": 0.0},
+        {"order": 3.0, "order_pos": INF, "radius_pos": 0.4},
+    ],
     "llpauc": [{"share_pos": 1.0, "share_neg": 0.3}],
     "psl": [{"surrogate": "atan", "temperature": 20.0}, {"surrogate": "relu", "temperature": 0.3}],
     "drrl": [
@@ -45,6 +50,11 @@ SETTINGS = {
         {"order": 1.0, "radius": 0.9, "dual": "exact"},
         {"order": INF, "radius": 0.9, "dual": "exact", "push": 1.4},
         {"order": 1.5, "temperature": 0.2, "dual": "exact"},
+        {"order": 3.0, "weight": 3.0, "start": -0.2, "prior": 0.8},
+        {"order": 1.0, "radius": 0.9, "start": 0.3, "prior": 0.8},
+        {"order": 1.5, "temperature": 0.2, "start": 0.1, "prior": -1.0},
+        {"order": 3.0, "radius": 0.9, "dual": "exact", "prior": 1.0},
+        {"order": INF, "radius": 0.9, "dual": "exact", "prior": -0.5},
     ],
     "sl-at-k": [{"temperature": 0.5, "temperature_weight": 1.5, "share": 0.3}],
     "talos": [{"temperature": 0.05, "share": 0.3}],
@@ -81,6 +91,7 @@ HARD = [(n, h) for n in REGISTRY for h in [{}, *SETTINGS.get(n, []), *EXTREMES.g
 # What each finds in the batch.
 NEEDS = {name: ["users"] for name in ("bsl-pooled", "drrl", "sl-at-k", "talos", "adap-tau")}
 NEEDS["advinfonce"] = ["users", "neg_items"]
+NEEDS["drrl-two-sided"] = ["users"]
 
 
 def label(case: object) -> str:
@@ -153,9 +164,11 @@ def naive_drrl(p, n, s):
     if "temperature" in s:
         lam, conj = s["temperature"], order / (order - 1)
         phi = [max(1 + (order - 1) * (x - beta) / lam, 0) ** conj / order - 1 / order for x in n]
+        phi = [r * x for r, x in zip(s.prior, phi, strict=True)]
         return 1 - p + s.get("push", 1) * (beta + lam * mean(phi))
     if order == 1:
-        tilted = beta * math.log(mean([math.exp(x / beta) for x in n]))
+        tilted = [r * math.exp(x / beta) for r, x in zip(s.prior, n, strict=True)]
+        tilted = beta * math.log(mean(tilted))
         return 1 - p + s.get("push", 1) * (beta * s["radius"] + tilted)
     conj = order / (order - 1) if order < INF else 1
     c = s.get("weight", 1)
@@ -163,7 +176,8 @@ def naive_drrl(p, n, s):
         c = math.exp(s["radius"] / conj)
     if "eta" in s:
         c = (1 + order * (order - 1) * s["eta"]) ** (1 / order)
-    norm = mean([(eps + c * max(x - beta, 0)) ** conj for x in n]) ** (1 / conj)
+    powers = [(eps + c * max(x - beta, 0)) ** conj for x in n]
+    norm = mean([r * x for r, x in zip(s.prior, powers, strict=True)]) ** (1 / conj)
     return 1 - p + s.get("push", 1) * (beta + norm)
 
 
@@ -196,7 +210,32 @@ def naive_adap_tau(p, n, s):
     return -p / t + math.log(sum(math.exp(y / (t * math.exp(w))) for y in n))
 
 
+def naive_two_sided(p, n, s):
+    """Each side by the golden section over its dual variable."""
+
+    def worst(scores, order, radius, temperature):
+        top, low = max(scores), min(scores)
+        if top == low or (radius == 0 and temperature is None):
+            return mean(scores)
+        if order == 1 and temperature:
+            t = temperature
+            return top + t * math.log(mean([math.exp((x - top) / t) for x in scores]))
+        conj = order / (order - 1) if order < INF else 1
+        norm = lambda b: mean([max(x - b, 0) ** conj for x in scores]) ** (1 / conj)  # noqa: E731
+        return golden(lambda b: b + math.exp(radius / conj) * norm(b), -60, top)
+
+    sides = [
+        [s.get(f"{key}{end}", default) for key, default in (*size, ("temperature", None))]
+        for end, size in (
+            ("_pos", (("order", 2.0), ("radius", 0.5))),
+            ("", (("order", 2.0), ("radius", 1.0))),
+        )
+    ]
+    return 1 - worst(s.together, *sides[0]) + worst(n, *sides[1])
+
+
 NAIVE = {
+    "drrl-two-sided": naive_two_sided,
     "mse": lambda p, n, s: ((sigmoid(p) - 1) ** 2 + mean([sigmoid(x) ** 2 for x in n])) / 2,
     "bce": lambda p, n, s: (
         -(math.log(sigmoid(p)) + mean([math.log(1 - sigmoid(x)) for x in n])) / 2
@@ -205,7 +244,10 @@ NAIVE = {
     "sl": lambda p, n, s: (
         -math.log(
             math.exp(p / s.get("temperature", 0.2))
-            / sum(math.exp(x / s.get("temperature", 0.2)) for x in n) ** s.get("push", 1)
+            / sum(
+                r * math.exp(x / s.get("temperature", 0.2)) for r, x in zip(s.prior, n, strict=True)
+            )
+            ** s.get("push", 1)
         )
     ),
     "bsl": lambda p, n, s: (
@@ -245,10 +287,17 @@ class Known(dict):
     """The settings of a case, and as attributes what the formula needs to know beside them."""
 
 
+def prior_of(hyper, batch, i):
+    """P of each negative of a row over their mean P."""
+    p = [(1 + batch.popularity[j].item()) ** hyper.get("prior", 0) for j in batch.neg_items[i]]
+    return [x / mean(p) for x in p]
+
+
 def naive_row(name, hyper, loss, pos, neg, batch, i):
     known = Known(hyper)
     user, owned = batch.users[i].item(), dict(loss.named_parameters())
     known.together = [pos[k].item() for k in range(len(pos)) if batch.users[k] == user]
+    known.prior = prior_of(hyper, batch, i)
     known.own = {key: value.item() for key, value in owned.items() if value.dim() == 0}
     if "items" in owned:
         known.g_user = owned["users"][user].tolist()
@@ -273,8 +322,9 @@ def test_value_is_the_formula(name, hyper, count):
         pos, neg, batch = problem(count=count, seed=seed)
         naive = [naive_row(name, hyper, loss, pos, neg, batch, i) for i in range(len(pos))]
         value = loss(pos, neg, batch).detach()
+        searched = 1e-7 if name == "drrl-two-sided" else 1e-11
         torch.testing.assert_close(
-            value, torch.tensor(naive, dtype=value.dtype), rtol=1e-9, atol=1e-11
+            value, torch.tensor(naive, dtype=value.dtype), rtol=1e-9, atol=searched
         )  # not 1e-15: torch's softplus(x) is x above 20, which leaves out e^-20
 
 
@@ -296,9 +346,9 @@ def test_exact_beta_is_the_best_one(case):
             best = golden(objective, -6, 6)
         else:
 
-            def objective(beta, p=p, n=n):
+            def objective(beta, p=p, n=n, i=i):
                 known = Known(case)
-                known.beta = beta
+                known.beta, known.prior = beta, prior_of(case, batch, i)
                 return naive_drrl(p, n, known)
 
             best = golden(objective, -20, 1)
@@ -447,7 +497,7 @@ def test_vmap(name, hyper):
     value = torch.func.vmap(lambda p, n: loss(p, n, batch))(*pair)
     for k in range(2):
         torch.testing.assert_close(value[k], loss(pair[0][k], pair[1][k], batch))
-    if REGISTRY[name].rowwise and name not in NEEDS:  # a row at a time, too
+    if REGISTRY[name].rowwise and name not in NEEDS and "prior" not in hyper:  # a row at a time
         torch.testing.assert_close(torch.func.vmap(loss)(pos, neg), loss(pos, neg))
 
 
@@ -470,7 +520,8 @@ def test_second_derivatives_where_some_are_masked_or_all_truncated(name, hyper, 
     loss = build(name, hyper)
     neg = torch.tensor([[-0.95] * 4, [0.9, 0.2, -INF, -INF], [-0.95, -INF, -INF, -INF]])
     pos, users = torch.tensor([0.9, 0.5, -0.7]), torch.tensor([0, 1, 1])
-    batch = Batch(users, users, torch.tensor([[0, 1, 2, 3], [1, 1, 2, 4], [5, 6, 7, 8]]))
+    items = torch.tensor([[0, 1, 2, 3], [1, 1, 2, 4], [5, 6, 7, 8]])
+    batch = Batch(users, users, items, popularity=torch.arange(ITEMS))
 
     def total(n):
         return loss(pos, n, batch).sum()
@@ -1083,6 +1134,117 @@ def test_mass_at_order_1_is_1_at_every_temperature():
             torch.testing.assert_close(found, torch.full_like(found, push))
 
 
+def test_two_sides_at_order_1_penalties_are_pooled_bsl():
+    pos, neg, batch = problem(12, 9)
+    for temperature, ratio in ((0.2, 1.0), (0.3, 0.4), (0.1, 2.0)):
+        pooled = make("bsl-pooled", n_users=USERS, temperature=temperature, ratio=ratio)
+        own = {"temperature": temperature, "temperature_pos": temperature / ratio}
+        both = make("drrl-two-sided", n_users=USERS, order=1, order_pos=1, **own)
+        value, grads = gradients(both, pos, neg, batch)
+        scaled = (value - 1) * ratio / temperature
+        expected, expected_grads = gradients(pooled, pos, neg, batch)
+        torch.testing.assert_close(scaled, expected)
+        assert_same([g * ratio / temperature for g in grads], expected_grads)
+
+
+@pytest.mark.parametrize("order", [1.0, 1.5, 3.0, INF])
+def test_two_sides_with_no_radius_on_the_positives_are_exact_drrl(order):
+    pos, neg, batch = problem(12, 9)
+    both = make("drrl-two-sided", n_users=USERS, order=order, radius=0.7, radius_pos=0.0)
+    one = make("drrl", n_users=USERS, order=order, radius=0.7, dual="exact")
+    value, grads = gradients(both, pos, neg, batch)
+    expected, expected_grads = gradients(one, pos, neg, batch)
+    torch.testing.assert_close(value.mean(), expected.mean())
+    assert_same(grads, expected_grads)
+
+
+def test_the_easiest_positives_weigh_most():
+    pos, batch = torch.tensor([0.9, 0.1, 0.5]), Batch(torch.tensor([2, 2, 4]))
+    _, (to_pos, _) = gradients(make("drrl-two-sided", n_users=5), pos, torch.zeros(3, 4), batch)
+    assert to_pos[0] < to_pos[1] <= 0 and to_pos[2].item() == pytest.approx(-1 / 3)
+    assert to_pos.sum().item() == pytest.approx(-1)
+
+
+PRIORS = [(name, hyper) for name, hyper in CASES if "prior" in hyper]
+
+
+@pytest.mark.parametrize(("name", "hyper"), PRIORS, ids=label)
+def test_a_prior_of_zero_and_equal_popularity_are_no_prior(name, hyper):
+    pos, neg, batch = problem()
+    value, grads = gradients(build(name, hyper | {"prior": 0.0}).double(), pos, neg, batch)
+    even = batch._replace(popularity=torch.full((ITEMS,), 7))
+    same, same_grads = gradients(build(name, hyper).double(), pos, neg, even)
+    torch.testing.assert_close(same, value)
+    assert_same(same_grads, grads)
+    assert not torch.allclose(gradients(build(name, hyper).double(), pos, neg, batch)[0], value)
+
+
+@pytest.mark.parametrize(("name", "hyper"), PRIORS, ids=label)
+def test_a_prior_asks_for_the_popularity_and_the_negatives(name, hyper):
+    loss, (pos, neg, batch) = build(name, hyper), problem()
+    for missing in (batch._replace(popularity=None), Batch(batch.users)):
+        with pytest.raises(ValueError, match=r"batch.popularity is missing.*\(n_items,\)"):
+            loss(pos, neg, missing)
+    with pytest.raises(ValueError, match=r"batch\.neg_items is missing"):
+        loss(pos, neg, batch._replace(neg_items=None))
+    with pytest.raises(ValueError, match=r"neg_items goes from .* must lie in \[0, 2\)"):
+        loss(pos, neg, batch._replace(popularity=torch.ones(2)))
+
+
+@pytest.mark.parametrize(("name", "hyper"), [*PRIORS, ("drrl", {"dual": "exact", "order": 1.0,
+                         "radius": 0.7, "prior": 1.0})], ids=label)  # fmt: skip
+def test_minus_the_power_of_the_draws_corrects_them_and_plus_it_does_not(name, hyper):
+    """The loss of ever more drawn negatives goes to that of the whole catalogue: the logQ sign."""
+    rng = torch.Generator().manual_seed(0)
+    popularity, scores = torch.arange(ITEMS) ** 2, torch.rand(ITEMS, generator=rng).double() - 0.5
+    pos, power = torch.tensor([0.5]).double(), 0.8
+    share = (1 + popularity.double()) ** power
+
+    def value(items, prior):
+        batch = Batch(torch.tensor([0]), torch.tensor([0]), items[None], popularity=popularity)
+        made = build(name, hyper | {"prior": prior}).double()
+        constant = math.log(len(items)) if name == "sl" else 0  # of a sum, not a mean
+        return made(pos, scores[items][None], batch).item() - constant
+
+    everything = value(torch.arange(ITEMS), 0.0)
+    off = {}
+    for count in (100, 10_000, 1_000_000):
+        items = share.multinomial(count, replacement=True, generator=rng)
+        for prior in (-power, power, 0.0):
+            off.setdefault(prior, []).append(abs(value(items, prior) - everything))
+    assert off[-power][-1] < 2e-3 < 1e-2 < off[-power][0] + 1e-2
+    assert off[power][-1] > off[0.0][-1] > 20 * off[-power][-1]
+
+
+def test_the_optimum_of_sl_under_a_prior_is_shifted_by_popularity_and_b_undoes_it():
+    """Free scores, the whole catalogue: s = τ·(log p(i|u) - a·log(1 + pairs)), up to a constant."""
+    rng = torch.Generator().manual_seed(1)
+    p = torch.rand(3, ITEMS, generator=rng).double().softmax(-1)  # what each user's positives are
+    popularity, temperature, everything = torch.arange(ITEMS) ** 2, 0.3, torch.arange(ITEMS)
+    user, item = torch.cartesian_prod(torch.arange(3), everything).T
+    batch = Batch(user, item, everything, popularity=popularity)
+    for a in (-0.5, 0.0, 0.5, 1.0):
+        loss = make("sl", temperature=temperature, prior=a)
+        scores = torch.zeros(3, ITEMS).double().requires_grad_()
+        descent = torch.optim.LBFGS([scores], max_iter=500, tolerance_grad=1e-12,
+                                    tolerance_change=0, line_search_fn="strong_wolfe")  # fmt: skip
+
+        def value(scores=scores, descent=descent, loss=loss):
+            descent.zero_grad()
+            total = (p.flatten() * loss(scores[user, item], scores[user], batch)).sum()
+            total.backward()
+            return total
+
+        descent.step(value)
+        best = temperature * (p.log() - a * popularity.double().log1p())
+        off = scores.detach() - best
+        assert (off - off.mean(-1, keepdim=True)).abs().max() < 1e-6
+        s = scores.detach().std(-1, correction=0).mean()
+        b = temperature * a / s
+        ranked = scores.detach() + b * s * popularity.double().log1p()
+        assert torch.equal(ranked.argsort(-1), p.argsort(-1))
+
+
 def test_mass_of_a_fixed_margin_is_what_the_margin_makes_it():
     pos, neg, _ = problem(6, 20)
     share = (neg > 0.1).double().mean(-1)
@@ -1180,6 +1342,8 @@ def test_starting_points_give_sl_back_at_order_1():
 NAN = math.nan
 BAD = [
     *[("sl", {"temperature": t}, "temperature must lie in (0, inf)") for t in (0, -1, INF, NAN)],
+    *[(name, {"prior": a}, "prior must lie in (-inf, inf)") for name in ("sl", "drrl")
+      for a in (INF, NAN)],
     ("bsl", {"temperature_pos": 0}, "temperature_pos must lie"),
     ("bsl", {"temperature": NAN}, "temperature must lie"),
     ("bsl-pooled", {"ratio": 0}, "ratio must lie in (0, inf)"),
@@ -1319,7 +1483,7 @@ def test_a_row_without_a_negative_is_refused(name, hyper):
 def test_a_score_that_is_no_number_is_not_taken_for_a_masked_one(name, hyper):
     loss, (pos, neg, batch) = build(name, hyper).double(), problem()
     neg[2, 3] = math.nan
-    if hyper.get("dual") == "exact":
+    if hyper.get("dual") == "exact" or name == "drrl-two-sided":
         with pytest.raises(ValueError, match="NaN"):
             loss(pos, neg, batch)
     else:

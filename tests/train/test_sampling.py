@@ -11,6 +11,8 @@ from scipy.sparse import csr_array
 from scipy.stats import chisquare
 
 from drrl_core.datasets import Interactions
+from drrl_core.losses import make
+from drrl_core.train.config import TrainConfig
 from drrl_core.train.sampling import SAMPLERS, Sampler, epoch_seed
 
 
@@ -114,6 +116,78 @@ def test_a_user_without_a_possible_negative_is_named(kind):
 def test_an_unknown_kind_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match=f"{', '.join(SAMPLERS)}, not 'pool'"):
         Sampler(interactions(CROWDED), kind="pool")
+
+
+# ---------------------------------------------------------------------------- by popularity
+
+# Popularities of 1 to 5 of six items; nobody has them all.
+UNEVEN = np.array(
+    [
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 0, 1, 1, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 0, 1, 1, 0],
+    ]
+)
+
+
+@pytest.mark.parametrize("power", [-1.5, 0.75, 2.0])
+def test_negatives_by_popularity_are_in_its_power_and_never_train_items(power):
+    sampler = Sampler(interactions(UNEVEN), count=20_000, batch_size=99, power=power)
+    (batch,) = sampler.epoch(0, 1)
+    assert batch.popularity.tolist() == UNEVEN.sum(0).tolist()
+    share = (1.0 + UNEVEN.sum(0)) ** power
+    for user in range(len(UNEVEN)):
+        rest = left(UNEVEN, user)
+        counts = sampler._draw(torch.tensor([user]), generator(user))[0].bincount(minlength=6)
+        expected = share[rest] / share[rest].sum() * 20_000
+        assert counts[rest].sum() == 20_000
+        if len(rest) > 1:
+            assert chisquare(counts[rest].numpy(), expected).pvalue > 1e-3
+    again = next(sampler.epoch(0, 1))
+    assert torch.equal(again.neg_items, batch.neg_items)
+
+
+def test_drawn_by_popularity_and_corrected_the_loss_is_that_of_uniform_draws():
+    """In the mean over many batches; with the other sign, and without, it is another."""
+    train, rng = UNEVEN, generator(0)
+    scores, power = torch.rand(*train.shape, generator=rng).double(), 1.0
+
+    def value(power, prior):
+        sampler = Sampler(interactions(train), count=50_000, batch_size=99, power=power)
+        (batch,) = sampler.epoch(3, 1)
+        rows = batch.users[:, None]
+        pos, neg = scores[batch.users, batch.pos_items], scores[rows, batch.neg_items]
+        return make("sl", temperature=0.3, prior=prior)(pos, neg, batch).mean().item()
+
+    uniform = value(0.0, 0.0)
+    assert value(power, -power) == pytest.approx(uniform, abs=5e-3)
+    assert abs(value(power, 0.0) - uniform) > 1e-2
+    assert abs(value(power, power) - uniform) > 1e-2
+
+
+def test_noise_stays_in_draws_by_popularity():
+    sampler = Sampler(interactions(UNEVEN), count=10, noise=0.3, power=1.0)
+    drawn = sampler._draw(torch.arange(5), generator(2))
+    for user, row in enumerate(drawn.tolist()):
+        assert all(UNEVEN[user, item] for item in row[:3])
+        assert not any(UNEVEN[user, item] for item in row[3:])
+
+
+def test_a_power_that_leaves_nothing_to_draw_or_has_no_meaning_is_refused():
+    with pytest.raises(ValueError, match=r"at power 60.0 .* are train items of user .*nearer to 0"):
+        Sampler(interactions(UNEVEN), power=60.0)
+    for kind in ("shared-pool", "catalogue"):
+        with pytest.raises(ValueError, match=f"power must be a number.*not 1.0 {kind}"):
+            Sampler(interactions(UNEVEN), kind=kind, power=1.0)
+        with pytest.raises(ValueError, match="draw_power must be a number"):
+            TrainConfig(sampler=kind, draw_power=1.0)
+    for power in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="power must be a number"):
+            Sampler(interactions(UNEVEN), power=power)
+        with pytest.raises(ValueError, match="draw_power must be a number"):
+            TrainConfig(draw_power=power)
 
 
 # ---------------------------------------------------------------------------- an epoch
