@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 from PIL import Image as Raster
 from scipy.sparse import csr_array
 
@@ -168,6 +169,19 @@ def test_a_dollar_in_a_name_breaks_no_picture(tmp_path):
     ):
         style.show(figure, tmp_path / "picture.png")
         assert name in (tmp_path / "picture.svg").read_text()
+
+
+def test_a_long_name_is_not_cut_off():
+    name = "movielens-latest-small?min_rating=4&k_core=10&split=time"
+    for figure in (
+        figures.metrics_by_loss(SCORES, dataset=name),
+        figures.learning_curves({"sl": HISTORY}, dataset=name),
+    ):
+        figure.draw_without_rendering()
+        titles = [each for each in figure.findobj(Text) if each.get_fontweight() == "bold"]
+        boxes = [each.get_window_extent() for each in titles if each.get_text()]
+        assert max(box.x1 for box in boxes) <= figure.bbox.x1
+        assert max(box.y1 for box in boxes) <= figure.bbox.y1 + 1
 
 
 def test_a_figure_is_saved_for_the_page_and_for_slides_with_its_text(tmp_path):

@@ -118,7 +118,7 @@ def accuracy_by_group(
     names = [f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high in ends]
     axes.set_xticks(range(len(table)), names)
     axes.set(xlabel=of, ylabel=f"test {metric_label(metric)}", ylim=(0, None))
-    axes.set_title(title)
+    named(figure, title)
     key_of(figure, axes)
     return figure
 
@@ -286,7 +286,7 @@ def accuracy_by_cost(
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="seconds of one training", ylabel=f"test {metric_label(metric)}")
     axes.margins(0.08)
-    axes.set_title(title)
+    named(figure, title)
     return figure
 
 
@@ -382,7 +382,7 @@ def accuracy_by_split(table: pd.DataFrame, *, metric: str, title: str) -> Figure
     names = [label(loss) for loss in table.index[::-1]]
     axes.set_yticks(range(len(table)), names)
     axes.set(xlabel=f"test {metric}", xlim=(0, None), ylim=(-0.6, len(table) - 0.4))
-    axes.set_title(title)
+    named(figure, title)
     axes.grid(axis="y", visible=False)
     looks = dict(ls="", marker="o", ms=8, color="#444444")
     handles = [Line2D([], [], mfc=fill, **looks) for fill in ("white", "#444444")]
