@@ -152,9 +152,12 @@ def test_what_is_seen_names_curves_bars_and_marks_with_their_numbers():
         "DrRL: 0.1 at 2, 0.3 at 4; DrRL: 0.3 at 4"
     )
     assert "test Recall@20. SL: 0.2; CCL: 0.1" in words.seen(FIGURES["metrics"]())
+    assert "bars" not in words.seen(FIGURES["strip"]())  # how many have a score: the background
+    told = words.seen(figures.against_paper({"a": SIDE, "b": SIDE}, title="toy"))
+    assert told.count("DrRL, ours, mean over seeds: 0.09") == 2  # in the panel without names too
     told = words.seen(FIGURES["paper"]())
     assert "DrRL, ours, mean over seeds: 0.09; DrRL, the paper: 0.095" in told
-    assert "SL: 0.08 at -0.0004, 0.04 at 0.2" in words.seen(FIGURES["noise"]())
+    assert "SL: 0.08 at 0%, 0.04 at 20%" in words.seen(FIGURES["noise"]())
     assert "a model trained there: 5 at 2" in words.seen(FIGURES["turned"]())  # of order 2
 
 
