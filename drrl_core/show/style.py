@@ -149,7 +149,7 @@ def new_figure(width: float, height: float, columns: int = 1, rows: int = 1):
 
 def named(figure: Figure, title: str) -> None:
     """Give a figure a title, in lines that it has room for: a name of data may be long."""
-    title = textwrap.fill(title, int(8 * figure.get_figwidth()))
+    title = textwrap.fill(title, int(9 * figure.get_figwidth()))
     figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
 
 
