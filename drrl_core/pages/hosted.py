@@ -67,9 +67,11 @@ def fitted(notebook, name: str, address: str):
         said = f"[Open in Colab]({colab}) · [Open in Binder]({binder})"
         code = COLAB.format(address=address)
         notebook.cells[1:1] = [
-            new_markdown_cell(said, metadata=tags, id=f"{TAG}-links"),
-            new_code_cell(code, metadata=tags, id=f"{TAG}-install"),
+            new_markdown_cell(said, metadata=tags),
+            new_code_cell(code, metadata=tags),
         ]
+    for place, cell in enumerate(notebook.cells):
+        cell.id = str(place)  # as nbstripout numbers them
     return notebook
 
 

@@ -227,7 +227,7 @@ def simplex(
     for name, score, at in zip("ABC", scores, CORNERS + away, strict=True):
         axes.text(*at, f"item {name}\nscore {score:.2f}", ha="center", va="center", size=9)
     key_of(figure, axes)
-    axes.set_title(title)
+    named(figure, title)
     return figure
 
 
@@ -279,7 +279,7 @@ def atlas(shades: list, lines: dict, clouds: dict, *, highest: float, title: str
     axes.grid(visible=False)
     if clouds:
         key_of(figure, axes)
-    axes.set_title(title)
+    named(figure, title)
     return figure
 
 

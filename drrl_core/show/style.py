@@ -6,6 +6,7 @@ reference. `show` saves it and hands a notebook something it can display.
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -147,7 +148,8 @@ def new_figure(width: float, height: float, columns: int = 1, rows: int = 1):
 
 
 def named(figure: Figure, title: str) -> None:
-    """Give the whole figure a title."""
+    """Give a figure a title, in lines that it has room for: a name of data may be long."""
+    title = textwrap.fill(title, int(9 * figure.get_figwidth()))
     figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
 
 

@@ -37,8 +37,9 @@ def _name_at(axis, place: float) -> str:
     """The words that an axis was given at a place."""
     if not isinstance(axis.get_major_formatter(), FuncFormatter):
         return ""
-    ticks = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=False)
-    return next((each.get_text() for at, each in ticks if abs(at - place) < 0.5), "")
+    places = axis.get_ticklocs()
+    told = zip(places, axis.get_major_formatter().format_ticks(places), strict=True)
+    return next((text for at, text in told if abs(at - place) < 0.5), "")
 
 
 def _bars(axes: Axes, bars: BarContainer, name: str) -> Iterator[tuple[str, str]]:
@@ -99,6 +100,9 @@ def _parts(axes: Axes, names: dict) -> Iterator[tuple[str, str]]:
 
 
 def _panel(axes: Axes, names: dict) -> str:
+    """A panel in words; nothing of one that has no name and whose parts have none: a background."""
+    if not (axes.get_title("left") or axes.get_xlabel() or any(dict(_parts(axes, names)))):
+        return ""
     parts = [": ".join(filter(None, part)) for part in dict.fromkeys(_parts(axes, names))]
     if len(parts) > MOST:
         parts[MOST:] = [f"and {len(parts) - MOST} more"]

@@ -35,6 +35,7 @@ def test_anatomy(path):
     assert not any(cell.outputs or cell.execution_count for cell in code)
     assert any("assert" in cell.source for cell in code), "the concept by hand, checked"
     assert "<details>" in "".join(cell.source for cell in cells), "exercises with folded answers"
+    assert sum("thumbnail" in cell.metadata.get("tags", []) for cell in code) == 1, "for its card"
     for parameter in runner.parameters(path).values():
         assert parameter.help, f"{parameter.name} says what it is"
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 from PIL import Image as Raster
 from scipy.sparse import csr_array
 
@@ -151,9 +152,12 @@ def test_what_is_seen_names_curves_bars_and_marks_with_their_numbers():
         "DrRL: 0.1 at 2, 0.3 at 4; DrRL: 0.3 at 4"
     )
     assert "test Recall@20. SL: 0.2; CCL: 0.1" in words.seen(FIGURES["metrics"]())
+    assert "bars" not in words.seen(FIGURES["strip"]())  # how many have a score: the background
+    told = words.seen(figures.against_paper({"a": SIDE, "b": SIDE}, title="toy"))
+    assert told.count("DrRL, ours, mean over seeds: 0.09") == 2  # in the panel without names too
     told = words.seen(FIGURES["paper"]())
     assert "DrRL, ours, mean over seeds: 0.09; DrRL, the paper: 0.095" in told
-    assert "SL: 0.08 at -0.0004, 0.04 at 0.2" in words.seen(FIGURES["noise"]())
+    assert "SL: 0.08 at 0%, 0.04 at 20%" in words.seen(FIGURES["noise"]())
     assert "a model trained there: 5 at 2" in words.seen(FIGURES["turned"]())  # of order 2
 
 
@@ -168,6 +172,19 @@ def test_a_dollar_in_a_name_breaks_no_picture(tmp_path):
     ):
         style.show(figure, tmp_path / "picture.png")
         assert name in (tmp_path / "picture.svg").read_text()
+
+
+def test_a_long_name_is_not_cut_off():
+    name = "movielens-latest-small?min_rating=4&k_core=10&split=time"
+    for figure in (
+        figures.metrics_by_loss(SCORES, dataset=name),
+        figures.learning_curves({"sl": HISTORY}, dataset=name),
+    ):
+        figure.draw_without_rendering()
+        titles = [each for each in figure.findobj(Text) if each.get_fontweight() == "bold"]
+        boxes = [each.get_window_extent() for each in titles if each.get_text()]
+        assert max(box.x1 for box in boxes) <= figure.bbox.x1
+        assert max(box.y1 for box in boxes) <= figure.bbox.y1 + 1
 
 
 def test_a_figure_is_saved_for_the_page_and_for_slides_with_its_text(tmp_path):

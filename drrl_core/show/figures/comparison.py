@@ -86,7 +86,8 @@ def against_paper(tables: dict[str, pd.DataFrame], *, title: str) -> Figure:
             axes.plot(row["paper"], y, "D", mfc="white", mec=tone, mew=1.6, ms=7, zorder=1)
         absent = table["ours"].isna()
         names = [label(loss) + ", not run" * int(absent[loss]) for loss in losses]
-        axes.set_yticks(range(len(losses)), names if axes is panels[0] else [])
+        axes.set_yticks(range(len(losses)), names)
+        axes.tick_params(labelleft=axes is panels[0])
         axes.set(xlabel=f"test {metric_label(metric)}", ylim=(-0.6, len(losses) - 0.4))
         axes.set_title(f"{metric_label(metric)}: {ahead(table)}".removesuffix(": "), size=10)
     looks = dict(ls="", marker="o", ms=7), dict(ls="", marker="D", mfc="white", ms=7)
@@ -118,7 +119,7 @@ def accuracy_by_group(
     names = [f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high in ends]
     axes.set_xticks(range(len(table)), names)
     axes.set(xlabel=of, ylabel=f"test {metric_label(metric)}", ylim=(0, None))
-    axes.set_title(title)
+    named(figure, title)
     key_of(figure, axes)
     return figure
 
@@ -170,6 +171,7 @@ def accuracy_by_noise(table: pd.DataFrame, *, metric: str, title: str) -> Figure
     )
     for axes in (left, right):
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.fmt_xdata = lambda at: f"{abs(at):.0%}"
     named(figure, title)
     return figure
 
@@ -286,7 +288,7 @@ def accuracy_by_cost(
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="seconds of one training", ylabel=f"test {metric_label(metric)}")
     axes.margins(0.08)
-    axes.set_title(title)
+    named(figure, title)
     return figure
 
 
@@ -382,7 +384,7 @@ def accuracy_by_split(table: pd.DataFrame, *, metric: str, title: str) -> Figure
     names = [label(loss) for loss in table.index[::-1]]
     axes.set_yticks(range(len(table)), names)
     axes.set(xlabel=f"test {metric}", xlim=(0, None), ylim=(-0.6, len(table) - 0.4))
-    axes.set_title(title)
+    named(figure, title)
     axes.grid(axis="y", visible=False)
     looks = dict(ls="", marker="o", ms=8, color="#444444")
     handles = [Line2D([], [], mfc=fill, **looks) for fill in ("white", "#444444")]

@@ -61,7 +61,7 @@ def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int)
             linewidth=1.3,
         )
         heard = weight[false].sum() / weight.sum() if weight.any() else 0
-        axes.set_title(f"{label(loss)}, {dataset}, user {user}", color=colour(loss), pad=34)
+        axes.set_title(label(loss), color=colour(loss), pad=34)
         axes.text(
             0,
             1.02,
@@ -81,6 +81,7 @@ def weights_by_score(views: dict[str, pd.DataFrame], *, dataset: str, user: int)
     handles = [dot, diamond, Patch(color="#DADCE0")]
     names = ["negative", share, "how many items have that score"]
     key(figure, handles, names)
+    named(figure, f"Weight of the negatives of user {user}, {dataset}")
     return figure
 
 
@@ -170,7 +171,7 @@ def along_orders(
         axes.text(side, value, name, color=colour(loss), va="bottom", ha=align, size=9)
     order_axis(axes)
     axes.set(ylabel=ylabel)
-    axes.set_title(title)
+    named(figure, title)
     key_of(figure, axes, 2)
     return figure
 
@@ -227,7 +228,7 @@ def scores_of_users(
     handles.append(Line2D([], [], color="#777777", ls="--", lw=1.4))
     key(figure, handles, [*names, words])
     axes.set(xlabel="score of the negative", ylabel="density")
-    axes.set_title(title)
+    named(figure, title)
     return figure
 
 

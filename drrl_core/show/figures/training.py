@@ -38,7 +38,7 @@ def learning_curves(
         best = seen.loc[seen[metric].idxmax()]
         axes.plot(best["epoch"], best[metric], "o", color=colour(loss), markersize=7)
     axes.set(xlabel="epoch", ylabel=f"valid {metric_label(metric)}", xlim=(0, None))
-    axes.set_title(f"Valid {metric_label(metric)} by epoch, {dataset} (dot: highest)")
+    named(figure, f"Valid {metric_label(metric)} by epoch, {dataset} (dot: highest)")
     key_of(figure, axes)
     return figure
 
