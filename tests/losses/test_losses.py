@@ -903,6 +903,12 @@ def test_sl_at_k_pushes_by_the_weight_s_own_slope():
         if width == 1e6:  # no weight is left: half of SL
             torch.testing.assert_close(loss(pos, neg, batch), softmax / 2, rtol=1e-5, atol=0)
 
+        def of_differences(p, n, _, width=width, temperature=temperature):
+            weight = ((p - n.quantile(0.9, -1)) / width).sigmoid()  # the threshold's slope, too
+            return weight * make("sl", temperature=temperature)(p, n)
+
+        torch.testing.assert_close(losses.mass(of_differences, pos, neg), torch.ones_like(pos))
+
 
 def test_talos_is_sl_of_the_log_sigmoid_of_what_lies_above_the_threshold():
     pos, neg, batch = problem(12, 30)

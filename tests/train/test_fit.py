@@ -602,6 +602,10 @@ POOLED = {
     "drrl exact": ("drrl", {"radius": 0.5, "dual": "exact"}, {}, "mf"),
     "drrl penalty": ("drrl", {"temperature": 0.2, "start": 0.1}, {}, "lightgcn"),
     "advinfonce": ("advinfonce", {}, {}, "mf"),
+    "talos": ("talos", {"share": 0.3}, {}, "mf"),
+    "adap-tau": ("adap-tau", {}, {}, "mf"),
+    "drrl, order 1": ("drrl", {"order": 1.0, "radius": 0.5, "start": 0.3}, {}, "mf"),
+    "gbce, dot": ("gbce", {}, {"similarity": "dot"}, "mf"),
     "xsimgcl": ("sl", {}, {}, "xsimgcl"),
     "xsimgcl, dot, l2": ("drrl", {"weight": 2.0}, {"similarity": "dot", "l2": 0.3}, "xsimgcl"),
 }
@@ -841,6 +845,17 @@ def test_at_the_defaults_what_a_loss_owns_moves_far_and_the_right_way(name, hype
             assert (now - start[key]).norm() > max(0.1 * start[key].norm(), 0.05), key
             rise = value - moved(loss, start, key)(*args).mean()
             assert rise != 0 and (rise > 0) == (key in MAXIMISES[name]), key
+
+
+@pytest.mark.slow
+def test_a_trained_threshold_is_what_its_share_of_a_user_s_negatives_exceeds():
+    data, rates = datasets.load("synthetic"), {"lr": 0.01, "dual_lr": 0.01}
+    loss = loss_for(data, "talos", share=0.05)
+    model = trained(data, loss, TrainConfig(epochs=20, evaluate_every=20, **rates))[0]
+    users, items = (metrics.unit_or_raw(table, "cosine") for table in model())
+    scores = (users @ items.T).masked_fill(torch.tensor(data.train.toarray() > 0), -math.inf)
+    above = (scores > loss.beta[:, None]).sum(1) / (scores > -math.inf).sum(1)
+    assert above.mean().item() == pytest.approx(0.05, abs=0.004) and above.std() < 0.02
 
 
 class Owner(nn.Module):
