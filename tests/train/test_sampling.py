@@ -176,9 +176,7 @@ def test_noise_stays_in_draws_by_popularity():
 
 
 def test_a_power_that_leaves_nothing_to_draw_or_has_no_meaning_is_refused():
-    with pytest.raises(
-        ValueError, match=r"at power 60.0 .* are train items of user .*nearer to 0"
-    ):
+    with pytest.raises(ValueError, match=r"at power 60.0 .* are train items of user .*nearer to 0"):
         Sampler(interactions(UNEVEN), power=60.0)
     for kind in ("shared-pool", "catalogue"):
         with pytest.raises(ValueError, match=f"power must be a number.*not 1.0 {kind}"):
