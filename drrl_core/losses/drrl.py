@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from drrl_core import dro
-from drrl_core.losses._inputs import Batch, check, check_batch, check_rows, guarded, guarded_forward
+from drrl_core.losses._inputs import (
+    Batch,
+    check,
+    check_batch,
+    check_rows,
+    guarded,
+    guarded_forward,
+    unseen,
+)
 from drrl_core.losses._parts import (
     count_negatives,
     dual_rows,
@@ -391,10 +399,10 @@ class TwoSided(nn.Module):
 
     The best case is the largest E_Q p, over the positives that the batch has of the user: those
     that score high are listened to most, as in BSL and in LLPAUC, so that a false positive counts
-    for less. All rows are compared, (B, B). Each side is a ball or, where its temperature is given,
-    a penalty. With penalties of order 1 it is τ₁ times pooled BSL with c = τ/τ₁, up to a constant;
-    with `radius_pos=0` its mean over the batch is that of `DrRL` with an exact β. Source: the two
-    sides of BSL (ICDE 2024) at any order of Eq. 3 of the paper.
+    for less. Each side is a ball or, where its temperature is given, a penalty. With penalties of
+    order 1 it is τ₁ times pooled BSL with c = τ/τ₁, up to a constant; with `radius_pos=0` its mean
+    over the batch is that of `DrRL` with an exact β. Source: the two sides of BSL (ICDE 2024) at
+    any order of Eq. 3 of the paper.
 
     Args:
         n_users: how many there are.
@@ -442,9 +450,12 @@ class TwoSided(nn.Module):
     def forward(self, pos: Tensor, neg: Tensor, batch: Batch | None = None) -> Tensor:
         users = check_batch(batch, pos, neg, users=self.n_users).users
         check_rows(neg.amax(-1), neg)
-        # Each row's user's positives, in its own row: (B, B), masked where they are another's.
-        together = torch.where(users[:, None] == users, pos, -math.inf)
-        best = dro.worst_case(together, **self.positives).value
+        same = users[:, None] == users
+        first, place = same.int().argmax(1), same.tril(-1).sum(1)
+        # A user's positives side by side, at its first row. How many there are, a graph cannot ask.
+        width = len(users) if unseen(users) else int(place.max()) + 1
+        table = pos.new_full((len(users), width), -math.inf).index_put((first, place), pos)
+        best = dro.worst_case(table[first], **self.positives).value
         return (1 - best) + dro.worst_case(neg, **self.negatives).value
 
 
