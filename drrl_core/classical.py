@@ -269,7 +269,7 @@ def spectrum(train: csr_array, *, dim: int = 64, power: float = 0.5) -> tuple[Te
     least = min(train.shape)
     if dim < least // 2:  # a start of its own: the same tables each time
         start = np.full(least, least**-0.5)
-        leading = svds(scaled, k=dim, v0=start, return_singular_vectors="vh")[2]
+        leading = svds(scaled, k=dim, v0=start)[2]
     else:
         leading = np.linalg.svd(scaled.toarray(), full_matrices=False)[2][:dim]
     return torch.from_numpy(scaled @ leading.T).float(), torch.from_numpy(leading.T.copy()).float()
