@@ -54,7 +54,8 @@ def measured(e: Evidence, line: pd.Series) -> tuple[float, float, float]:
 def rows(e: Evidence) -> list[dict[str, Any]]:
     """A row of the scorecard for every prediction; "not run" where nothing came of it yet.
 
-    A gain holds where its whole interval lies in what was predicted, all else where its value does.
+    A gain holds where its whole interval lies within what was predicted, all else where its value
+    does; the ends themselves are outside.
 
     Raises:
         ValueError: the file lacks a column, or names a quantity that is none of `CLAIMS`.
@@ -75,10 +76,10 @@ def rows(e: Evidence) -> list[dict[str, Any]]:
         ours, low, high = measured(e, line)
         ends = [line[end] if line[end] == line[end] else None for end in ("low", "high")]
         told = [value for value in (low, ours, high) if not math.isnan(value)]
-        above = ends[0] is None or all(value >= ends[0] for value in told)
-        below = ends[1] is None or all(value <= ends[1] for value in told)
+        above = ends[0] is None or all(value > ends[0] for value in told)
+        below = ends[1] is None or all(value < ends[1] for value in told)
         verdict = "claim holds" if above and below else "does not hold"
-        sign = {(True, False): "at least {0:g}", (False, True): "at most {1:g}"}
+        sign = {(True, False): "above {0:g}", (False, True): "below {1:g}"}
         words = sign.get((ends[0] is not None, ends[1] is not None), "{0:g} to {1:g}")
         own = {name: line[name] for name in ("dataset", "backbone")}
         row = {"id": "predicted." + ".".join([line["quantity"], *own.values(), line["variant"]])}

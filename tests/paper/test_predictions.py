@@ -45,7 +45,7 @@ def test_each_is_held_against_what_came(tmp_path):
     assert found.loc["sl.b", "ours"] == 0.5 and found.loc["sl-push.push", "ours"] == 1.3
     assert 0 < found.loc["sl.gain", "low"] < 20 < found.loc["sl.gain", "high"] < 30
     assert found.loc["sl.b", "note"] == "predicted on 2000-01-01: 0.4 to 0.6"
-    assert found.loc["sl.mean_popularity_b", "note"].endswith("at most 40")
+    assert found.loc["sl.mean_popularity_b", "note"].endswith("below 40")
     page = scorecard.page(scorecard.build(tmp_path))
     assert page.count(predictions.SOURCE) == len(LINES)
 
