@@ -11,6 +11,7 @@
     starts      what a search begins with
     tune        the search of a loss's hyper-parameters
     campaign    the project's long runs, cell by cell
+    beforehand  what a data set says of popularity before training
     choose      which model for one's own data, within minutes
     doctor      what this installation is and finds
 

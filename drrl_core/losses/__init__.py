@@ -40,7 +40,7 @@ tensor([-1.3033])
 
 from drrl_core.losses._inputs import Batch, guarded
 from drrl_core.losses._kernels import SampledScores
-from drrl_core.losses._parts import dual_rows, mean_negatives
+from drrl_core.losses._parts import dual_rows, log_prior, mean_negatives
 from drrl_core.losses.registry import (
     NOTHING,
     REGISTRY,
@@ -108,6 +108,7 @@ __all__ = [
     "guarded",
     "hyperparameters",
     "infonce_loss",
+    "log_prior",
     "lookup",
     "make",
     "mass",

@@ -129,14 +129,16 @@ def _by_user(
         for name in ("k1", "k2", "k2_test", "effective_share"):  # of nobody's weights: no mean
             row[name] = row[name].where(heard, math.nan)
         if isinstance(loss, losses.DrRL):
-            row["beta"], row["gap"] = _duals(loss, scores, some)
+            row["beta"], row["gap"] = _duals(loss, scores, some, data)
         found = {name: row[name].cpu().numpy() for name in columns}
         rows.append(pd.DataFrame(found, index=some))
     return pd.concat(rows[1:] or rows).rename_axis("user")
 
 
 @torch.no_grad()
-def _duals(loss: losses.DrRL, scores: Tensor, users: np.ndarray) -> tuple[Tensor, Tensor]:
+def _duals(
+    loss: losses.DrRL, scores: Tensor, users: np.ndarray, data: Interactions
+) -> tuple[Tensor, Tensor]:
     """Each user's β and duality gap on its scores, -inf = masked; float64, score."""
     scores, index = scores.double(), torch.from_numpy(users).to(scores.device)
     family: dict[str, Any] = {**loss.hyper}
@@ -145,8 +147,12 @@ def _duals(loss: losses.DrRL, scores: Tensor, users: np.ndarray) -> tuple[Tensor
     if ball >= 1:
         if not family.keys() & {"radius", "temperature"}:
             family["radius"] = dro.radius_from_weight(ball, family["order"])
-        worst = dro.worst_case(scores, **family)
-        bound = loss(scores.new_ones(len(scores)), scores, losses.Batch(index))  # 1 - pos is zero
+        batch = losses.Batch(index, index, **_all_items(data, scores.device))
+        ones, prior = scores.new_ones(len(scores)), None  # 1 - pos is zero
+        if loss.prior:
+            prior = losses.log_prior(ones, scores, batch, loss.prior).exp()
+        worst = dro.worst_case(scores, prior=prior, **family)
+        bound = loss(ones, scores, batch)
         gap = bound / loss.push - worst.value
     else:
         gap = scores.new_full(index.shape, math.nan)
@@ -442,6 +448,13 @@ def _some_users(data: Interactions, count: int | None) -> np.ndarray:
     return _evenly(metrics.seekers(data.train), count)
 
 
+def _all_items(data: Interactions, device: torch.device) -> dict[str, Tensor]:
+    """Of a batch whose negatives are all items: which these are, and how popular."""
+    counts = np.bincount(data.train.indices, minlength=data.n_items)
+    items = torch.arange(data.n_items, device=device)
+    return {"neg_items": items, "popularity": torch.from_numpy(counts).to(device)}
+
+
 def _evenly(users: np.ndarray, count: int | None) -> np.ndarray:
     count = len(users) if count is None else min(count, len(users))
     chosen: np.ndarray = users[np.linspace(0, len(users) - 1, count).astype(int)]
@@ -465,7 +478,7 @@ def _listening(
     user_table, item_table = tables(model)
     item_table = metrics.unit_or_raw(item_table, similarity)
     device = item_table.device
-    everything = torch.arange(data.n_items, device=device)
+    everything = _all_items(data, device)
     pairs = int(np.diff(data.train.indptr)[users].sum())
     parts = min(len(users), 1 + pairs * data.n_items // TILE)
     for some in np.array_split(users, parts) if parts else ():
@@ -482,7 +495,7 @@ def _listening(
             value: Tensor = loss(pos, neg.index_select(0, owner), batch)
             return value
 
-        batch = losses.Batch(index[owner], items, everything)
+        batch = losses.Batch(index[owner], items, **everything)
         pull, push = losses.slopes(of_users, pos, scores, batch)
         mass = push.sum(-1) / push.new_zeros(len(some)).index_add_(0, owner, pull)
         weights = losses.weights_of(push, scores)

@@ -368,6 +368,9 @@ def naive_view_of_drrl(outcome: Outcome, user: int) -> list[tuple[float, float]]
         ({"dual": "exact", "temperature": 0.5, "order": 1}, False),
         ({"dual": "shared", "weight": 2, "order": math.inf}, True),
         ({"weight": 0.5}, None),
+        ({"radius": 0.5, "prior": 1.0}, True),
+        ({"order": 1, "radius": 0.5, "start": 0.3, "prior": -0.5}, True),
+        ({"dual": "exact", "radius": 0.5, "prior": 1.0}, False),
     ],
 )
 def test_beta_and_gap_of_every_kind_of_drrl(settings, positive):
