@@ -305,10 +305,10 @@ one"""
 @pytest.mark.slow
 def test_a_stop_is_heard_while_the_training_cell_runs(chromium, tmp_path):
     code = """from drrl_core.lab.run import configure, execute
-from drrl_core.show import explorers
+from drrl_core.show import monitor
 small = {"dim": 4, "negatives": 4, "epochs": 100_000, "evaluate_every": 1, "patience": 100_000}
 run = configure("synthetic", "sl", config=small)
-outcome = explorers.monitor(lambda on_epoch: execute(run, on_epoch=on_epoch, progress=False))
+outcome = monitor.watch(lambda on_epoch: execute(run, on_epoch=on_epoch, progress=False))
 print("trained for", len(outcome.fit.history), "epochs")"""
     notebook_of(tmp_path, code)
     with jupyterlab(tmp_path) as (address, log), browsing(chromium, "monitor", log) as page:

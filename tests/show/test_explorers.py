@@ -11,7 +11,7 @@ import traitlets
 
 from drrl_core import dro
 from drrl_core.lab.run import configure, execute
-from drrl_core.show import explorers, figures, live, style
+from drrl_core.show import explorers, figures, live, monitor, style
 
 SCORES = np.random.default_rng(0).normal(0, 0.3, 300)
 
@@ -154,7 +154,7 @@ def test_a_stop_from_another_thread_is_heard_and_the_best_model_kept(shown, disp
         threading.Thread(target=press, daemon=True).start()
         return train(on_epoch=on_epoch)
 
-    outcome = explorers.monitor(and_press)
+    outcome = monitor.watch(and_press)
     button, image, line = displayed[0].children
     history = outcome.fit.history
     assert heard == ["stops after this epoch", button.description] and button.disabled
@@ -171,7 +171,7 @@ def test_what_ends_a_training_is_said_in_place_and_raised(shown, displayed):
         raise ArithmeticError("the loss is nan, of <SL>")
 
     with pytest.raises(ArithmeticError):
-        explorers.monitor(fails)
+        monitor.watch(fails)
     button, _, line = displayed[0].children
     assert "the loss is nan, of &lt;SL&gt;" in line.value and button.disabled
 
@@ -181,12 +181,12 @@ def test_a_picture_that_fails_does_not_end_the_training(shown, displayed, monkey
         raise OSError("no font")
 
     monkeypatch.setattr(figures, "training_history", broken)
-    outcome = explorers.monitor(train_with(epochs=2))
+    outcome = monitor.watch(train_with(epochs=2))
     assert len(outcome.fit.history) == 2 and "no font" in displayed[0].children[2].value
 
 
 def test_in_batch_it_trains_and_leaves_the_still_picture(batch, displayed):
-    outcome = explorers.monitor(train_with(epochs=2, evaluate_every=1), title="Two epochs")
+    outcome = monitor.watch(train_with(epochs=2, evaluate_every=1), title="Two epochs")
     assert outcome.record["finished"] and len(displayed) == 1
     picture = figures.training_history(outcome.fit.history, title="Two epochs")
     assert displayed[0].data == style.png(picture)
