@@ -215,7 +215,7 @@ def ease(train: csr_array, *, l2: float = 100.0) -> Scorer:
 SPECTRUM = {"backbone.dim": Range(16, 512, True), "backbone.power": Range(0, 1)}
 
 
-@entry("svd", label="SVD", colour="#2F7F6F", search=SPECTRUM)
+@entry("svd", label="SVD", colour="#308875", search=SPECTRUM)
 def svd(train: csr_array, *, dim: int = 64, power: float = 0.5) -> Scorer:
     """The train pairs, each scaled down by how many its user and its item have, at low rank.
 

@@ -120,7 +120,8 @@ def recorded(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
 
 def _name(dataset: str) -> str:
     """As results name it: a file by its `name`."""
-    return dataset if dataset in datasets.names() else datasets.load(dataset).name
+    known = {*datasets.names(), *datasets.recipes().index}
+    return dataset if dataset in known else datasets.load(dataset).name
 
 
 def missing(cell: Cell, rows: pd.DataFrame) -> int:

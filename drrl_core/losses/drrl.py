@@ -389,7 +389,7 @@ class DrRL(nn.Module):
 @entry(
     "drrl-two-sided",
     label="DrRL, two-sided",
-    colour="#006D4F",
+    colour="#006C51",
     order="order",
     rowwise=False,
     search={**BALL, "loss.order_pos": Range(1.02, 151, True), "loss.radius_pos": Range(0, 1)},

@@ -41,7 +41,7 @@ class _TopK(nn.Module):
 @entry(
     "sl-at-k",
     label="SL@K",
-    colour="#4C9F9F",
+    colour="#2F8B8E",
     order=1.0,
     search={
         "loss.temperature": Range(0.05, 0.3),
@@ -101,7 +101,7 @@ class SLatK(_TopK):
 @entry(
     "talos",
     label="Talos",
-    colour="#A05A78",
+    colour="#A0597A",
     search={
         "loss.temperature": Range(0.05, 0.3),
         "train.dual_lr": DUAL_RATE,
@@ -157,7 +157,7 @@ def _exp_minus_lambert(x: Tensor) -> Tensor:
 @entry(
     "adap-tau",
     label="Adap-τ",
-    colour="#5E8C31",
+    colour="#5E8B33",
     order=1.0,
     search={
         "loss.temperature": Range(0.05, 0.3),

@@ -41,7 +41,7 @@ def bce_loss(pos: Tensor, neg: Tensor) -> Tensor:
 @entry(
     "gbce",
     label="gBCE",
-    colour="#B5A642",
+    colour="#8C7A21",
     similarity="dot",
     search={"loss.calibration": Range(0, 1), **DOT_SPACE},
 )

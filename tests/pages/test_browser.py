@@ -465,6 +465,10 @@ def test_what_the_story_says_is_what_its_dials_show(chromium, tmp_path):
         assert right[:4] == ["2.72 ×"] * 4 and right.count("silent") > 6  # more than half
         assert left[1] > 2.72 > 1 > left[3]  # her film, and A Quiet Orchard
         assert loved.root.locator("[data-readout=loved]").inner_text().startswith("3.43")
+        at(loved, **{"budget ρ": "1.3", "order γ": "1"})  # here it has turned round
+        left = float(loved.readout("loved").split()[0])
+        at(loved, **{"order γ": "inf"})
+        eventually(lambda: float(loved.readout("loved").split()[0]) > left, "louder at the right")
         for radius in ("1", "2"):
             share = np.exp(-float(radius))
             at(breakdown, **{"radius ρ": radius})

@@ -47,7 +47,7 @@ export default explorer("story", ({ data, place, legend }) => {
     readouts: !data.dials.length ? [] : [
       ["mean", "all alike", "score", "the mean score, every film named once"],
       ["value", "worst case", "score", "the mean score as the adversary names them"],
-      ["most", "e^ρ", "×", "what the budget buys at order ∞: the loudest it may name a film"],
+      ["most", "e^ρ", "×", "the loudest that a film may be named at the right end"],
       ["loved", "the film she would love", "×", "how much louder than alike it is pushed down"],
     ],
     draw,
