@@ -11,7 +11,7 @@ from samples import RECORD
 
 from drrl_core import cli as command
 from drrl_core import datasets, losses
-from drrl_core.lab import recommend, results
+from drrl_core.lab import beforehand, recommend, results
 
 ROOT = Path(__file__).parents[1]
 TABLE = ["key", "dataset", "backbone", "loss"]
@@ -277,6 +277,13 @@ def test_plan(drrl, tmp_path):
     assert code == 0 and said.split() == files
     code, said, err = drrl(f"plan gowalla --backbone xsimgcl --results {results} --out {out}")
     assert code == 0 and not said and "noise: none of sl, bsl" in err
+
+
+def test_data_popularity_says_what_to_expect_before_training(drrl):
+    code, out, _ = drrl("data popularity synthetic")
+    found = beforehand.beforehand(datasets.load("synthetic"))
+    assert code == 0 and out.splitlines() == beforehand.lines(found)
+    assert f"b about {found['b']:g} after training" in out
 
 
 def test_data_list(drrl, tmp_path):
