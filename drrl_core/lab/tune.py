@@ -144,6 +144,7 @@ def tune(
                 trials=spent,
             )
             keys, failed = [*wanted, *keys], failed + lost
+    keys = [*dict.fromkeys(keys)]  # two trials may be one run: the sampler can draw a start
     found = _rows(keys, spent, folder, csv)
     if csv:
         merge(found, csv)

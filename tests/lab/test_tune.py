@@ -401,6 +401,13 @@ def test_popularity_put_back_can_be_what_counts(store, at_once):
     assert with_b["valid_ndcg@20_b"].iloc[0] == pytest.approx(best, abs=1e-12)
 
 
+def test_a_point_that_is_drawn_twice_is_one_row(store, at_once, tmp_path, monkeypatch):
+    csv = tmp_path / "runs.csv"
+    same = {"temperature": 0.25, "lr": 0.01}
+    found = tune("sl", trials=3, config=same, csv=csv)  # nothing is left to search
+    assert len(found) == 1 == len(results.read_runs(csv))
+
+
 def test_popularity_that_a_search_cannot_put_back_is_refused(store, at_once):
     with pytest.raises(ValueError, match=r"popularity must be 0 or 'auto' in a search, not 0\.5"):
         tune("sl", popularity=0.5)
