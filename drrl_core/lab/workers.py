@@ -361,4 +361,5 @@ def valid_curve(outcome: Outcome) -> dict[str, Any]:
     values = [(int(epoch), float(value)) for epoch, value in rows.itertuples(index=False)]
     about = outcome.record
     told = {"values": values, "value": about["valid"][name], "seconds": about["seconds"]}
-    return told | {"with_b": about.get("popularity", {}).get("valid", {}).get(name)}
+    put_back = about.get("popularity") or {}  # none of a run that was stopped
+    return told | {"with_b": put_back.get("valid", {}).get(name)}
