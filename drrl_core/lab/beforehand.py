@@ -85,6 +85,6 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"{accuracy:.4f}, with b {better:.4f}; mean popularity of its lists {before:.0f}, with b "
         f"{after:.0f}",
         f"expect the best lists, of any loss, to be about {found['mean_popularity']:.0f} popular; "
-        f"of Softmax Loss b about {found['b']:g} after training, or push about {found['push']:g} in "
-        "training (on two further data sets the first held, b was lower)",
+        f"of Softmax Loss b about {found['b']:g} after training, or push about {found['push']:g} "
+        "in training (on two further data sets the first held, b was lower)",
     ]
