@@ -90,7 +90,7 @@ def data_popularity(
     from drrl_core import datasets
     from drrl_core.lab import beforehand
 
-    found = beforehand.beforehand(datasets.load(name, data_dir=data_dir))
+    found = beforehand.expected(datasets.load(name, data_dir=data_dir))
     print(*beforehand.lines(found), sep="\n")
 
 

@@ -281,7 +281,7 @@ def test_plan(drrl, tmp_path):
 
 def test_data_popularity_says_what_to_expect_before_training(drrl):
     code, out, _ = drrl("data popularity synthetic")
-    found = beforehand.beforehand(datasets.load("synthetic"))
+    found = beforehand.expected(datasets.load("synthetic"))
     assert code == 0 and out.splitlines() == beforehand.lines(found)
     assert f"b about {found['b']:g} after training" in out
 

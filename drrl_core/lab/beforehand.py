@@ -26,7 +26,7 @@ from drrl_core.train import popularity
 SHARE_OF_B, PUSH_OF_B = 0.4, 0.5
 
 
-def beforehand(data: datasets.Interactions) -> dict[str, Any]:
+def expected(data: datasets.Interactions) -> dict[str, Any]:
     """What is to be expected of popularity on these data.
 
     Args:
@@ -42,7 +42,7 @@ def beforehand(data: datasets.Interactions) -> dict[str, Any]:
     Raises:
         ValueError: there are no valid pairs.
 
-    >>> found = beforehand(datasets.load("synthetic"))
+    >>> found = expected(datasets.load("synthetic"))
     >>> found["push"] == round(1 + found["b"] / 2, 2)
     True
     """
@@ -71,9 +71,9 @@ def beforehand(data: datasets.Interactions) -> dict[str, Any]:
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """What `beforehand` found, in words.
+    """What `expected` found, in words.
 
-    >>> lines(beforehand(datasets.load("synthetic")))[-1].startswith("expect the best lists")
+    >>> lines(expected(datasets.load("synthetic")))[-1].startswith("expect the best lists")
     True
     """
     own = found["stand_in"]

@@ -212,7 +212,7 @@ def judged(
         with b consist of, settings, key.
     """
     rows = read_runs(csv)
-    rows = rows[(rows["data_hash"] == data.hash) & rows["variant"].isin(names)]
+    rows = rows[(rows["data_hash"] == data.hash) & rows["variant"].isin(names) & rows["b"].notna()]
     rows = rows.sort_values(["valid_ndcg@20_b", "key"], ascending=[False, True])
     trials, best = rows.groupby("variant").size(), rows.drop_duplicates("variant")
     users: list[pd.DataFrame] = []

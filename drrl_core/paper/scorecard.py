@@ -30,19 +30,8 @@ COMPARISON_COLUMNS = (
     *("paper", "ours", "low", "high", "difference", "seeds", "trials", "p", "seconds"),
 )
 FOUND = [  # the columns of what was found or predicted here
-    *(
-        "source",
-        "claim",
-        "dataset",
-        "backbone",
-        "loss",
-        "metric",
-        "ours",
-        "low",
-        "high",
-        "seeds",
-        "verdict",
-    ),
+    *("source", "claim", "dataset", "backbone", "loss", "metric", "ours", "low", "high"),
+    *("seeds", "verdict"),
     *("note", "command"),
 ]
 CLAIMS: dict[str, Claim] = TEXT_CLAIMS | LEMMAS

@@ -17,19 +17,19 @@ from drrl_core.train import metrics
 def test_test_pairs_have_no_part_in_it():
     data = datasets.load("synthetic")
     emptied = replace(data, test=csr_array(data.test.shape, dtype=data.test.dtype))
-    assert beforehand.beforehand(data) == beforehand.beforehand(emptied)
+    assert beforehand.expected(data) == beforehand.expected(emptied)
 
 
 def test_without_valid_pairs_it_says_so():
     data = datasets.load("synthetic")
     with pytest.raises(ValueError, match="no valid pairs"):
-        beforehand.beforehand(replace(data, valid=data.valid * 0))
+        beforehand.expected(replace(data, valid=data.valid * 0))
 
 
 def test_the_stand_in_s_lists_by_loops():
     """Scores by cosines plus b·s·log(1 + n), lists by sorting, popularity by counting."""
     data = datasets.load("synthetic")
-    found = beforehand.beforehand(data)
+    found = beforehand.expected(data)
     rows, columns = (table.double().numpy() for table in classical.spectrum(data.train))
     rows, columns = (t / np.linalg.norm(t, axis=1, keepdims=True) for t in (rows, columns))
     scores, train = rows @ columns.T, data.train.toarray() > 0
@@ -56,7 +56,7 @@ def test_a_world_without_taste_wants_popularity_back():
 
     parts = [pairs(slice(*ends)) for ends in ((0, 20), (20, 22), (22, 25))]
     data = datasets.Interactions("tasteless", 300, 200, *parts)
-    found = beforehand.beforehand(data)
+    found = beforehand.expected(data)
     assert found["b"] > 0.4 and found["stable"] > 0.3
     assert found["stand_in"]["ndcg@20"][1] > found["stand_in"]["ndcg@20"][0]
 
@@ -67,7 +67,7 @@ def test_the_predictions_are_the_rule_s():
     table = pd.read_csv(Path(__file__).parents[2] / "data/results/predictions.csv")
     table = table[(table["dataset"] == "movielens-1m") & table["predicted"].notna()]
     wanted = dict(zip(table["quantity"], table["predicted"], strict=True))
-    found = beforehand.beforehand(datasets.load("movielens-1m"))
+    found = beforehand.expected(datasets.load("movielens-1m"))
     assert wanted == pytest.approx(
         {
             "b": found["b"],
